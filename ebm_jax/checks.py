@@ -1,0 +1,109 @@
+"""Eager validation: every complaint is a `ValueError` that shows the value and the remedy.
+
+Values are looked at only where they are concrete: inside a caller's `jit` or `vmap` shapes and dtypes are checked and
+non-finite values are reported by the kernels instead.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ebm_jax.types import PyTree
+
+FLOATS = frozenset({"float16", "bfloat16", "float32", "float64"})
+"""Names of the dtypes that parameters may have."""
+
+
+def is_concrete(tree: PyTree) -> bool:
+    """True when no leaf is being traced."""
+    return not any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(tree))
+
+
+def check_integer(name: str, value: Any, minimum: int) -> int:
+    """Returns `value` as an int; raises if it is not a whole number of at least `minimum`."""
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
+        raise ValueError(f"{name} is {value!r} ({type(value).__name__}); give a whole number of at least {minimum}")
+    if value < minimum:
+        raise ValueError(f"{name} is {value}; give a whole number of at least {minimum}")
+    return int(value)
+
+
+def check_choice(name: str, value: Any, choices: tuple[Any, ...]) -> Any:
+    """Returns `value` if it is one of `choices`; raises otherwise."""
+    if value not in choices:
+        raise ValueError(f"{name} is {value!r}; choose one of {', '.join(map(repr, choices))}")
+    return value
+
+
+def check_key(key: Any) -> None:
+    """Raises unless `key` is one typed random key."""
+    if not (hasattr(key, "dtype") and jnp.issubdtype(key.dtype, jax.dtypes.prng_key)):
+        raise ValueError(f"key is {_describe(key)}; make a typed one with jax.random.key(seed)")
+    if key.shape != ():
+        raise ValueError(f"key has shape {key.shape}; give a single key, e.g. keys[0]")
+
+
+def _describe(leaf: Any) -> str:
+    if hasattr(leaf, "shape") and hasattr(leaf, "dtype"):
+        return f"{leaf.dtype}{list(leaf.shape)}"
+    return repr(leaf) if len(repr(leaf)) < 60 else type(leaf).__name__
+
+
+def _with_paths(tree: PyTree, root: str) -> list[tuple[str, Any]]:
+    leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
+    return [(root + jax.tree_util.keystr(path), leaf) for path, leaf in leaves]
+
+
+def check_struct(name: str, tree: PyTree, struct: PyTree, *, leading: int = 0, dtypes: Any = None) -> None:
+    """Raises unless `tree` has the structure, shapes and dtypes of `struct`, after `leading` free axes.
+
+    `dtypes`, if given, is the set of dtype names allowed for every leaf in place of the struct's own.
+    """
+    got, want = jax.tree.structure(tree), jax.tree.structure(struct)
+    if got != want:
+        raise ValueError(f"{name} has the structure {got}; expected {want}, e.g. made by the model's init")
+    for (path, leaf), spec in zip(_with_paths(tree, name), jax.tree.leaves(struct), strict=True):
+        if not hasattr(leaf, "shape") or not hasattr(leaf, "dtype"):
+            raise ValueError(f"{path} is {_describe(leaf)}; expected an array {spec.dtype}{list(spec.shape)}")
+        shape = tuple(leaf.shape)
+        if len(shape) < leading or shape[leading:] != tuple(spec.shape):
+            free = ["n_chains"] if leading == 1 else ["…"] * leading
+            axes = [*free, *map(str, spec.shape)]
+            wanted = ", ".join(axes) + ("," if len(axes) == 1 else "")
+            raise ValueError(f"{path} has shape {shape}; expected ({wanted})")
+        allowed = dtypes or {str(spec.dtype)}
+        if str(leaf.dtype) not in allowed:
+            names = " or ".join(sorted(allowed))
+            raise ValueError(f"{path} has dtype {leaf.dtype}; expected {names}: convert it with .astype")
+
+
+def check_finite(name: str, tree: PyTree) -> None:
+    """Raises if a concrete floating leaf holds a NaN or an infinity; names the first one."""
+    for path, leaf in _with_paths(tree, name):
+        if isinstance(leaf, jax.core.Tracer) or not jnp.issubdtype(jnp.result_type(leaf), jnp.inexact):
+            continue
+        bad = ~np.isfinite(np.asarray(leaf))
+        if bad.any():
+            where = tuple(int(i) for i in np.argwhere(bad)[0])
+            value = np.asarray(leaf)[where]
+            raise ValueError(
+                f"{path} holds {value} at index {where} ({int(bad.sum())} of {bad.size} values are not finite); "
+                "sampling needs finite numbers: look at the training step that made them"
+            )
+
+
+def check_levels(name: str, tree: PyTree, n_levels: int) -> None:
+    """Raises if a concrete integer leaf holds a level outside 0 … n_levels − 1."""
+    for path, leaf in _with_paths(tree, name):
+        if isinstance(leaf, jax.core.Tracer) or jnp.issubdtype(leaf.dtype, jnp.bool_) or leaf.size == 0:
+            continue
+        largest = int(jnp.max(leaf))
+        if largest >= n_levels:
+            raise ValueError(
+                f"{path} holds level {largest}; levels run from 0 to {n_levels - 1}: "
+                "use ebm_jax.data.discretize, or a model with more levels"
+            )

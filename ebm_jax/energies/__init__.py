@@ -1,0 +1,1 @@
+"""Energy families: each file holds one, its energy and its conditionals."""

@@ -1,0 +1,104 @@
+"""The Ising model on a grid or any graph.
+
+E(s) = −Σᵢ bᵢ sᵢ − Σ_(i,j) J_ij sᵢ sⱼ with spins s = ±1 (Lenz 1920, Ising 1925), stored as bool: True is +1.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+from ebm_jax.blocks import BlockSpec, default_spec
+from ebm_jax.checks import FLOATS, check_struct
+from ebm_jax.energies import pairwise
+from ebm_jax.graphs import AnyGraph
+from ebm_jax.types import Key
+
+
+class IsingParams(NamedTuple):
+    """Parameters of an Ising model, floating point.
+
+    bias: one a site, shaped like a configuration. coupling: `(2,)` or `(4,)` for a tied grid (horizontal, vertical,
+    down-right, down-left), `()` for a tied graph, `(n_edges,)` in the order of `graph.edges` for `"edge"`.
+    """
+
+    bias: Float[Array, "*sites"]
+    coupling: Float[Array, "*couplings"]
+
+
+@dataclass(frozen=True)
+class Ising:
+    """Ising spins on `graph`; `coupling` is "tied" (default on a Grid) or "edge" (default elsewhere).
+
+    A configuration is a bool array of shape `graph.shape`. Raises ValueError on another graph or coupling.
+    """
+
+    graph: AnyGraph
+    coupling: str | None = None
+
+    def __post_init__(self) -> None:
+        kind = pairwise.resolve_coupling(self.graph, self.coupling, ("tied", "edge"))
+        object.__setattr__(self, "coupling", kind)
+
+    n_levels = 2
+    spins = True
+    position_dtypes = frozenset({"bool"})
+
+    def init(self, key: Key, *, scale: float = 0.01) -> IsingParams:
+        """Draws couplings from N(0, scale²); biases are zero. float32."""
+        struct = self.params_struct()
+        coupling = scale * jax.random.normal(key, struct.coupling.shape)
+        return IsingParams(jnp.zeros(struct.bias.shape), coupling)
+
+    def energy(self, params: IsingParams, x: Bool[Array, "*sites"]) -> Float[Array, ""]:
+        """Returns E(x) = −Σ bᵢsᵢ − Σ J_ij sᵢsⱼ; raises ValueError when shapes or dtypes do not fit."""
+        check_struct("params", params, self.params_struct(), dtypes=FLOATS)
+        check_struct("x", x, self.position_struct())
+        bias, coupling = params
+        spin = _spins(x, bias.dtype)
+        total = jnp.sum(bias * spin)
+        for values, first, second in pairwise.edge_values(self.graph, str(self.coupling), coupling, spin):
+            total = total + jnp.sum(values * jnp.sum(first * second) if values.ndim == 0 else values * first * second)
+        return -total
+
+    def conditional_logits(self, params: IsingParams, x: Bool[Array, "*sites"]) -> Float[Array, "*sites 2"]:
+        """Returns (−hᵢ, hᵢ) with hᵢ = bᵢ + Σⱼ J_ij sⱼ: p(sᵢ = +1 | rest) = σ(2 β hᵢ)."""
+        check_struct("params", params, self.params_struct(), dtypes=FLOATS)
+        check_struct("x", x, self.position_struct())
+        bias, coupling = params
+        spin = _spins(x, bias.dtype)
+        field = pairwise.add_at_sites(
+            self.graph, str(self.coupling), coupling, spin, bias, lambda w, s: w * s, lambda w, s: w * s
+        )
+        return jnp.stack([-field, field], axis=-1)
+
+    def default_spec(self) -> BlockSpec:
+        """The graph's own blocks."""
+        return default_spec(self.graph)
+
+    def position_struct(self) -> Any:
+        """bool, shape `graph.shape`."""
+        return jax.ShapeDtypeStruct(self.graph.shape, jnp.bool_)
+
+    def params_struct(self) -> IsingParams:
+        """Shapes of the parameters, float32."""
+        shape = pairwise.coupling_shape(self.graph, str(self.coupling), 2)
+        return IsingParams(
+            jax.ShapeDtypeStruct(self.graph.shape, jnp.float32), jax.ShapeDtypeStruct(shape, jnp.float32)
+        )
+
+    def levels(self, x: Bool[Array, "*sites"]) -> Int[Array, " n_sites"]:
+        """Spins as levels 0 (−1) and 1 (+1), int32."""
+        return x.reshape(-1).astype(jnp.int32)
+
+    def from_levels(self, levels: Int[Array, " n_sites"]) -> Bool[Array, "*sites"]:
+        """The inverse of `levels`."""
+        return (levels != 0).reshape(self.graph.shape)
+
+
+def _spins(x: Bool[Array, "*sites"], dtype: Any) -> Float[Array, "*sites"]:
+    return jnp.where(x, 1, -1).astype(dtype)

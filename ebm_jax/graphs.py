@@ -1,0 +1,223 @@
+"""Which sites interact: grids, arbitrary graphs and bipartite ones.
+
+A graph is static structure. It compares and hashes by value, so that two equal graphs share one compilation.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+from jaxtyping import Int
+
+from ebm_jax.checks import check_choice, check_integer
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A rectangular lattice of `height` × `width` sites, numbered row by row.
+
+    boundary: "free" (edges stop at the border) or "periodic" (a torus; both sides at least 3, since a shorter one
+    would join two sites twice). neighbourhood: 4 (horizontal, vertical) or 8 (and the two diagonals).
+    `shape` is `(height, width)`. `edges` lists one direction after the other (horizontal, vertical, down-right,
+    down-left), each row by row, the second site lying in that direction from the first.
+    Raises ValueError on a side under 1, a periodic side under 3, or an unknown boundary or neighbourhood.
+    """
+
+    height: int
+    width: int
+    boundary: Literal["free", "periodic"] = "free"
+    neighbourhood: Literal[4, 8] = 4
+
+    def __post_init__(self) -> None:
+        check_integer("height", self.height, 1)
+        check_integer("width", self.width, 1)
+        check_choice("boundary", self.boundary, ("free", "periodic"))
+        check_choice("neighbourhood", self.neighbourhood, (4, 8))
+        if self.periodic and min(self.height, self.width) < 3:
+            raise ValueError(
+                f"a periodic grid of {self.height}×{self.width} joins two sites twice; "
+                'make both sides at least 3, or use boundary="free"'
+            )
+
+    @property
+    def periodic(self) -> bool:
+        """True when opposite borders are joined."""
+        return self.boundary == "periodic"
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of a configuration, `(height, width)`."""
+        return (self.height, self.width)
+
+    @property
+    def n_sites(self) -> int:
+        """height · width."""
+        return self.height * self.width
+
+    @property
+    def directions(self) -> tuple[tuple[int, int], ...]:
+        """Row and column step of each kind of edge: horizontal, vertical, then down-right and down-left."""
+        return ((0, 1), (1, 0)) if self.neighbourhood == 4 else ((0, 1), (1, 0), (1, 1), (1, -1))
+
+    @property
+    def n_edges(self) -> int:
+        """Number of edges, without listing them."""
+        return sum(np.prod(self.edge_shape(d), dtype=int).item() for d in self.directions)
+
+    def edge_shape(self, direction: tuple[int, int]) -> tuple[int, int]:
+        """Rows and columns of first sites that have an edge in `direction`."""
+        if self.periodic:
+            return self.height, self.width
+        return self.height - abs(direction[0]), self.width - abs(direction[1])
+
+    @functools.cached_property
+    def edges(self) -> Int[np.ndarray, "n_edges 2"]:
+        """Pairs of joined sites, int32."""
+        sites = np.arange(self.n_sites, dtype=np.int32).reshape(self.shape)
+        listed = []
+        for down, right in self.directions:
+            first = sites if self.periodic else sites[: self.height - down, max(0, -right) : self.width - max(0, right)]
+            row, column = np.divmod(first, self.width)
+            second = (row + down) % self.height * self.width + (column + right) % self.width
+            listed.append(np.stack([first.ravel(), second.ravel()], axis=1))
+        return _freeze(np.concatenate(listed).astype(np.int32))
+
+
+class Graph:
+    """Any simple undirected graph: sites 0 … n_sites − 1 and an `(n_edges, 2)` list of joined pairs.
+
+    The order of edges, and of the two sites of each, is the caller's: per-edge couplings follow it. `shape` is
+    `(n_sites,)`. Isolated sites are allowed. Raises ValueError on no sites, a site number out of range, a self-loop,
+    or an edge that is listed twice (in either direction).
+    """
+
+    def __init__(self, n_sites: int, edges: Any) -> None:
+        self.n_sites = check_integer("n_sites", n_sites, 1)
+        self.edges = _freeze(_checked_edges(self.n_sites, edges))
+        self.digest = _digest("Graph", self.n_sites, self.edges)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of a configuration, `(n_sites,)`."""
+        return (self.n_sites,)
+
+    @property
+    def n_edges(self) -> int:
+        """Number of edges."""
+        return len(self.edges)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Graph) and self.digest == other.digest
+
+    def __hash__(self) -> int:
+        return hash(self.digest)
+
+    def __repr__(self) -> str:
+        return f"Graph(n_sites={self.n_sites}, n_edges={self.n_edges})"
+
+
+@dataclass(frozen=True)
+class Bipartite:
+    """Two layers, every site of one joined to every site of the other: the graph of an RBM.
+
+    Sites 0 … n_left − 1 are the left (visible) layer, the rest the right (hidden) one; edges run through the right
+    layer fastest. `shape` is `(n_left + n_right,)`. Raises ValueError on an empty layer.
+    """
+
+    n_left: int
+    n_right: int
+
+    def __post_init__(self) -> None:
+        check_integer("n_left", self.n_left, 1)
+        check_integer("n_right", self.n_right, 1)
+
+    @property
+    def n_sites(self) -> int:
+        """n_left + n_right."""
+        return self.n_left + self.n_right
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of a configuration, `(n_sites,)`."""
+        return (self.n_sites,)
+
+    @property
+    def n_edges(self) -> int:
+        """n_left · n_right."""
+        return self.n_left * self.n_right
+
+    @functools.cached_property
+    def edges(self) -> Int[np.ndarray, "n_edges 2"]:
+        """Pairs of joined sites, int32."""
+        left, right = np.divmod(np.arange(self.n_edges, dtype=np.int32), np.int32(self.n_right))
+        return _freeze(np.stack([left, self.n_left + right], axis=1))
+
+
+AnyGraph = Grid | Graph | Bipartite
+
+
+class Neighbours(NamedTuple):
+    """Neighbours of every site as compressed rows: those of site i are `[starts[i] : starts[i + 1]]`.
+
+    sites: the neighbour; edges: the number of the edge; forward: True where the site in question is the edge's first.
+    Rows are sorted by edge number.
+    """
+
+    starts: Int[np.ndarray, " n_sites_plus_one"]
+    sites: Int[np.ndarray, " two_n_edges"]
+    edges: Int[np.ndarray, " two_n_edges"]
+    forward: np.ndarray
+
+
+def neighbours(graph: AnyGraph) -> Neighbours:
+    """Returns the compressed neighbour rows of a graph."""
+    first, second = graph.edges[:, 0], graph.edges[:, 1]
+    n = graph.n_edges
+    owner = np.concatenate([first, second])
+    edge = np.tile(np.arange(n, dtype=np.int32), 2)
+    order = np.lexsort((edge, owner))
+    starts = np.zeros(graph.n_sites + 1, np.int64)
+    np.cumsum(np.bincount(owner, minlength=graph.n_sites), out=starts[1:])
+    return Neighbours(starts, np.concatenate([second, first])[order], edge[order], (np.arange(2 * n) < n)[order])
+
+
+def _checked_edges(n_sites: int, edges: Any) -> np.ndarray:
+    table = np.asarray(edges)
+    if table.size == 0:
+        return np.zeros((0, 2), np.int32)
+    if table.ndim != 2 or table.shape[1] != 2 or not np.issubdtype(table.dtype, np.integer):
+        raise ValueError(
+            f"edges has shape {table.shape} and dtype {table.dtype}; give whole site numbers of shape (n_edges, 2)"
+        )
+    if table.min() < 0 or table.max() >= n_sites:
+        bad = table[((table < 0) | (table >= n_sites)).any(axis=1)][0]
+        raise ValueError(f"edge {tuple(bad.tolist())} names a site outside 0 … {n_sites - 1}; mend it or raise n_sites")
+    loops = np.flatnonzero(table[:, 0] == table[:, 1])
+    if loops.size:
+        raise ValueError(
+            f"edge {int(loops[0])} joins site {int(table[loops[0], 0])} to itself; drop it (a self-coupling is a bias)"
+        )
+    code = table.min(axis=1).astype(np.int64) * n_sites + table.max(axis=1)
+    _, first = np.unique(code, return_index=True)
+    if first.size != len(table):
+        repeated = int(np.setdiff1d(np.arange(len(table)), first)[0])
+        pair = tuple(table[repeated].tolist())
+        raise ValueError(f"edge {repeated}, {pair}, is listed twice; keep one and add up the couplings")
+    return table.astype(np.int32)
+
+
+def _freeze(array: np.ndarray) -> np.ndarray:
+    array = np.ascontiguousarray(array)
+    array.setflags(write=False)
+    return array
+
+
+def _digest(*parts: Any) -> str:
+    h = hashlib.sha256()
+    for part in parts:
+        h.update(part.tobytes() if isinstance(part, np.ndarray) else repr(part).encode())
+    return h.hexdigest()

@@ -1,0 +1,127 @@
+"""Restricted Boltzmann machines: a layer is drawn from one matrix product with the other.
+
+Chains are multiplied in fixed tiles of 32 rows, the last one padded with zeros: the order of additions inside a product
+then does not depend on how many chains run, so neither does any draw. The padding costs a lone chain a factor of 32 in
+arithmetic (a product with one row is bound by reading the weights, so far less in time).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, UInt32
+
+from ebm_jax import rng
+from ebm_jax.blocks import BlockSpec
+from ebm_jax.graphs import Bipartite
+from ebm_jax.lattice import draw
+from ebm_jax.types import PyTree
+
+TILE = 32
+
+Layer = Literal["visible", "hidden"]
+
+
+class Tables(NamedTuple):
+    """For each group, True at the units of its layer that it draws; None when it draws all of them."""
+
+    members: tuple[Array | None, ...]
+
+
+class Layers(NamedTuple):
+    """Both layers of all chains, `(chains, units)` in the caller's dtype."""
+
+    visible: Array
+    hidden: Array
+
+
+class Prepared(NamedTuple):
+    """Parameters with a chain axis: weights `(n_visible, n_hidden)` where shared, else `(chains, n_visible, n_hidden)`;
+    biases `(1 or chains, units)`."""
+
+    weights: Float[Array, "*c n_visible n_hidden"]
+    visible_bias: Float[Array, "c n_visible"]
+    hidden_bias: Float[Array, "c n_hidden"]
+
+
+def build(graph: Bipartite, spec: BlockSpec) -> tuple[BipartiteLayout, Tables]:
+    """Returns the layout and tables of an RBM under a block specification that fits its graph."""
+    layers: list[Layer] = []
+    members: list[Array | None] = []
+    for sites in spec.groups:
+        hidden = bool(sites[0] >= graph.n_left)
+        units = sites - graph.n_left if hidden else sites
+        size = graph.n_right if hidden else graph.n_left
+        layers.append("hidden" if hidden else "visible")
+        members.append(None if len(units) == size else jnp.asarray(np.isin(np.arange(size), units)))
+    return BipartiteLayout(graph, tuple(layers)), Tables(tuple(members))
+
+
+@dataclass(frozen=True)
+class BipartiteLayout:
+    """Packing and updates of an RBM; `layers` says which layer each group draws."""
+
+    graph: Bipartite
+    layers: tuple[Layer, ...]
+
+    def pack(self, tables: Tables, x: tuple[Array, Array]) -> Layers:
+        """Chains stay in front: a product wants whole rows."""
+        del tables
+        return Layers(*x)
+
+    def unpack(self, tables: Tables, layers: Layers) -> tuple[Array, Array]:
+        """The inverse of `pack`."""
+        del tables
+        return layers.visible, layers.hidden
+
+    def prepare(self, tables: Tables, params: PyTree) -> Prepared:
+        """Takes parameters that carry a chain axis last (1 where all chains share them)."""
+        del tables
+        weights = jnp.moveaxis(params.weights, -1, 0)
+        return Prepared(weights[0] if len(weights) == 1 else weights, params.visible_bias.T, params.hidden_bias.T)
+
+    def update(
+        self,
+        group: int,
+        tables: Tables,
+        prepared: Prepared,
+        beta: Float[Array, "..."],
+        words: UInt32[Array, "chains 2"],
+        step: UInt32[Array, " chains"],
+        layers: Layers,
+        masks: Layers | None,
+    ) -> Layers:
+        """Redraws a layer from its conditional σ(β(bias + input)), except where `masks` is True."""
+        weights = prepared.weights
+        if self.layers[group] == "hidden":
+            old, held, first = layers.hidden, masks and masks.hidden, self.graph.n_left
+            field = prepared.hidden_bias + _products(layers.visible, weights)
+        else:
+            old, held, first = layers.visible, masks and masks.visible, 0
+            field = prepared.visible_bias + _products(layers.hidden, jnp.swapaxes(weights, -1, -2))
+        site = np.arange(first, first + old.shape[1], dtype=np.uint32)
+        word, _ = rng.site_words(words, step, site[:, None])
+        drawn = draw.bernoulli(field * jnp.reshape(beta, (-1, 1)), word.T).astype(old.dtype)
+        if tables.members[group] is not None:
+            drawn = jnp.where(tables.members[group], drawn, old)
+        drawn = drawn if held is None else jnp.where(held, old, drawn)
+        return layers._replace(**{self.layers[group]: drawn})
+
+
+def _products(units: Array, weights: Array) -> Float[Array, "chains k"]:
+    """Returns the rows `units @ weights`, tile by tile."""
+    rows = units.astype(weights.dtype)
+    if weights.ndim == 3:  # every chain has weights of its own
+        return jnp.einsum("cm,cmk->ck", rows, weights, precision="highest")
+    n_chains, width = rows.shape
+    n_tiles = -(-n_chains // TILE)
+    rows = jnp.pad(rows, ((0, n_tiles * TILE - n_chains), (0, 0)))
+    multiply = lambda tile: jnp.dot(tile, weights, precision="highest")  # noqa: E731
+    if n_tiles == 1:
+        return multiply(rows)[:n_chains]
+    tiles = jax.lax.map(multiply, rows.reshape(n_tiles, TILE, width))
+    return tiles.reshape(n_tiles * TILE, -1)[:n_chains]

@@ -1,0 +1,151 @@
+"""Any graph with any blocks: neighbours by padded index tables.
+
+Sites are renumbered so that the sites drawn together are contiguous rows of one array `(n_sites, chains)`; a gather
+then copies whole rows of chains. The tables travel with the kernel as arguments of the compiled code.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int, UInt32
+
+from ebm_jax import rng
+from ebm_jax.blocks import BlockSpec
+from ebm_jax.graphs import AnyGraph, Grid, neighbours
+from ebm_jax.lattice.fields import Slot, draw_levels, draw_spins
+from ebm_jax.types import PyTree
+
+
+class GroupTables(NamedTuple):
+    """Tables of the sites drawn together, padded to the longest row.
+
+    row: int32 `(width, n)`, the neighbour's row in the packed array. coupling: int32 `(width, n)`, which coupling the
+    edge has; the number of couplings where the slot is empty, which is where `prepare` puts a zero. forward: bool
+    `(width, n)`, True where the site is its edge's first.
+    """
+
+    row: Int[Array, "width n"]
+    coupling: Int[Array, "width n"]
+    forward: Bool[Array, "width n"]
+
+
+class Tables(NamedTuple):
+    """order: int32 `(n_sites,)`, the site in each packed row; back: its inverse; groups: tables of each group."""
+
+    order: Int[Array, " n_sites"]
+    back: Int[Array, " n_sites"]
+    groups: tuple[GroupTables, ...]
+
+
+def build_tables(graph: AnyGraph, spec: BlockSpec, coupling: str) -> Tables:
+    """Returns the index tables of a graph under a block specification."""
+    members = spec.groups
+    order = np.concatenate([*members, spec.clamped_sites]).astype(np.int32)
+    back = np.empty_like(order)
+    back[order] = np.arange(graph.n_sites, dtype=np.int32)
+    rows = neighbours(graph)
+    kinds, n_kinds = _coupling_of_edge(graph, coupling)
+    groups = []
+    for sites in members:
+        counts = rows.starts[sites + 1] - rows.starts[sites]
+        slot = np.arange(counts.max(initial=0))[:, None]
+        filled = slot < counts
+        at = np.where(filled, rows.starts[sites] + slot, 0)
+        groups.append(
+            GroupTables(
+                jnp.asarray(np.where(filled, _pick(back[rows.sites], at), 0), jnp.int32),
+                jnp.asarray(np.where(filled, _pick(kinds[rows.edges], at), n_kinds), jnp.int32),
+                jnp.asarray(np.where(filled, _pick(rows.forward, at), True), jnp.bool_),
+            )
+        )
+    return Tables(jnp.asarray(order), jnp.asarray(back), tuple(groups))
+
+
+def _pick(column: np.ndarray, at: np.ndarray) -> np.ndarray:
+    return column[at] if column.size else np.zeros(at.shape, column.dtype)
+
+
+def _coupling_of_edge(graph: AnyGraph, coupling: str) -> tuple[np.ndarray, int]:
+    """Which coupling each edge has, and how many there are."""
+    if coupling != "tied":
+        return np.arange(graph.n_edges), graph.n_edges
+    if not isinstance(graph, Grid):
+        return np.zeros(graph.n_edges, int), 1
+    sizes = [int(np.prod(graph.edge_shape(d))) for d in graph.directions]
+    return np.repeat(np.arange(len(sizes)), sizes), len(sizes)
+
+
+class Prepared(NamedTuple):
+    """Parameters of one group: bias `(*levels, n, c)`, couplings `(width, n, c)` or `(width, K, K, n, c)`."""
+
+    bias: Float[Array, "*shape"]
+    couplings: Float[Array, "width *shape"]
+
+
+@dataclass(frozen=True)
+class GeneralLayout:
+    """Packing and updates of an Ising or Potts model on any graph; `sizes` counts the sites of each group."""
+
+    shape: tuple[int, ...]
+    coupling: str
+    n_levels: int
+    spins: bool
+    sizes: tuple[int, ...]
+
+    def pack(self, tables: Tables, x: Array) -> Array:
+        """`(chains, *sites)` to `(n_sites, chains)` in packed order."""
+        return x.reshape(x.shape[0], -1).T[tables.order]
+
+    def unpack(self, tables: Tables, rows: Array) -> Array:
+        """The inverse of `pack`."""
+        return rows[tables.back].T.reshape(-1, *self.shape)
+
+    def prepare(self, tables: Tables, params: PyTree) -> tuple[Prepared, ...]:
+        """Lays out parameters that carry a chain axis last (1 where all chains share them)."""
+        levels = () if self.spins else (self.n_levels,)
+        c = params.bias.shape[-1]
+        bias = jnp.moveaxis(params.bias.reshape(-1, *levels, c)[tables.order], 0, -2)
+        tables_per_edge = self.coupling == "matrix"
+        values = params.coupling.reshape(-1, *(2 * levels if tables_per_edge else ()), params.coupling.shape[-1])
+        values = jnp.concatenate([values, jnp.zeros((1, *values.shape[1:]), values.dtype)])
+        prepared, start = [], 0
+        for size, group in zip(self.sizes, tables.groups, strict=True):
+            couplings = values[group.coupling]  # (width, n, *tables, c)
+            if tables_per_edge:
+                forward = group.forward[..., None, None, None]
+                couplings = jnp.where(forward, couplings, jnp.swapaxes(couplings, 2, 3))
+                couplings = jnp.moveaxis(couplings, 1, -2)
+            prepared.append(Prepared(bias[..., start : start + size, :], couplings))
+            start += size
+        return tuple(prepared)
+
+    def update(
+        self,
+        group: int,
+        tables: Tables,
+        prepared: tuple[Prepared, ...],
+        beta: Float[Array, "..."],
+        words: UInt32[Array, "chains 2"],
+        step: UInt32[Array, " chains"],
+        rows: Array,
+        masks: Array | None,
+    ) -> Array:
+        """Redraws every site of a group from its conditional, except where `masks` is True."""
+        start, size = sum(self.sizes[:group]), self.sizes[group]
+        site = tables.order[start : start + size].astype(jnp.uint32)[:, None]
+        word, _ = rng.site_words(words, step, site)
+        bias, couplings = prepared[group]
+        near = tables.groups[group].row
+        slots = [Slot(rows[near[i]], couplings[i]) for i in range(near.shape[0])]
+        if self.spins:
+            drawn = draw_spins(bias, slots, beta, word)
+        else:
+            drawn = draw_levels(self.n_levels, bias, slots, beta, word)
+        if masks is not None:
+            drawn = jnp.where(masks[start : start + size], rows[start : start + size], drawn)
+        return jax.lax.dynamic_update_slice_in_dim(rows, drawn, start, axis=0)

@@ -1,0 +1,1 @@
+"""Markov kernels: each file holds one algorithm."""

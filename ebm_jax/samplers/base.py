@@ -1,0 +1,130 @@
+"""What every kernel has: many steps as a scan, a form for many chains, binding, and validation.
+
+A kernel file defines `init` and `step`; the rest follows. A kernel with a faster way to run many steps of many chains
+overrides `pack`, `unpack`, `packed_steps` and `packed_positions` instead of the driver knowing about it.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from ebm_jax import checks
+from ebm_jax.types import BoundKernel, Info, Key, PyTree
+
+
+class KernelBase:
+    """Defaults of the `Kernel` protocol. States have a field `step`, the chain's uint32 step counter."""
+
+    def init(self, params: PyTree, x: PyTree, clamped: Any = None) -> Any:
+        """Returns the state of a chain at `x`; a kernel file defines it."""
+        raise TypeError(f"{type(self).__name__} defines no init")
+
+    def step(self, key: Key, params: PyTree, beta: Any, state: Any) -> tuple[Any, Info]:
+        """Takes one step; a kernel file defines it."""
+        return self.steps(key, params, beta, state, 1)
+
+    def steps(self, key: Key, params: PyTree, beta: Any, state: Any, n: int) -> tuple[Any, Info]:
+        """Takes `n` steps as a scan of `step`; `beta` is a scalar or `(n,)`. Info adds up over the steps."""
+        betas = jnp.broadcast_to(beta, (n,))
+
+        def body(carry: tuple[Any, Info], b: jax.Array) -> tuple[tuple[Any, Info], None]:
+            state, info = carry
+            state, new = self.step(key, params, b, state)
+            return (state, info.then(new)), None
+
+        return jax.lax.scan(body, (state, Info.zero()), betas)[0]
+
+    def position(self, state: Any) -> PyTree:
+        """Returns the configuration that a state holds."""
+        return state.position
+
+    def bind(self, params: PyTree, beta: Any = 1.0) -> BoundKernel:
+        """Fixes parameters and β: returns `init(x, key=None) -> state` and `step(key, state) -> (state, info)`."""
+
+        def init(x: PyTree, key: Key | None = None) -> Any:
+            del key
+            return self.init(params, x)
+
+        def step(key: Key, state: Any) -> tuple[Any, Info]:
+            return self.step(key, params, beta, state)
+
+        return BoundKernel(init, step)
+
+    def pack(self, params: PyTree, states: Any) -> Any:
+        """Turns states with a leading chain axis into the form `packed_steps` runs on; here, themselves."""
+        del params
+        return states
+
+    def unpack(self, packed: Any) -> Any:
+        """The inverse of `pack`."""
+        return packed
+
+    def packed_steps(self, keys: Key, params: PyTree, beta: Any, packed: Any, n: int) -> tuple[Any, Info]:
+        """Takes `n` steps of every chain; `beta` is a scalar, `(n,)`, or `(n, n_chains)`."""
+        per_chain = 1 if jnp.ndim(beta) == 2 else None
+        steps = lambda key, b, state: self.steps(key, params, b, state, n)  # noqa: E731
+        return jax.vmap(steps, in_axes=(0, per_chain, 0))(keys, beta, packed)
+
+    def packed_positions(self, packed: Any) -> PyTree:
+        """Returns the configurations with a leading chain axis."""
+        return jax.vmap(self.position)(packed)
+
+    def refresh(self, params: PyTree, packed: Any) -> Any:
+        """Recomputes what a packed state caches of the parameters, after they have changed; here, nothing."""
+        del params
+        return packed
+
+    def check(self, params: PyTree, x: PyTree, clamped: Any) -> None:
+        """Raises ValueError where parameters, chains `x` (leading chain axis) or clamping do not fit."""
+        checks.check_finite("params", params)
+        checks.check_finite("init", x)
+        check_clamped(clamped, x)
+
+
+class DiscreteKernelBase(KernelBase):
+    """Validation shared by the kernels of discrete models; they have a field `model`."""
+
+    model: Any
+
+    def check(self, params: PyTree, x: PyTree, clamped: Any) -> None:
+        """Raises ValueError where parameters, chains `x` (leading chain axis) or clamping do not fit the model."""
+        checks.check_struct("params", params, self.model.params_struct(), dtypes={"float32", "float64"})
+        checks.check_struct(
+            "init", x, self.model.position_struct(), leading=1, dtypes=self.model.position_dtypes
+        )
+        super().check(params, x, clamped)
+        checks.check_levels("init", x, self.model.n_levels)
+        if clamped is not None:
+            checks.check_levels("clamped values", clamped[1], self.model.n_levels)
+
+
+def check_clamped(clamped: Any, x: PyTree) -> None:
+    """Raises ValueError unless `clamped` is None or (mask, values) shaped like chains `x`, or like one configuration."""
+    if clamped is None:
+        return
+    if not isinstance(clamped, tuple) or len(clamped) != 2:
+        raise ValueError(f"clamped is {type(clamped).__name__}; give (mask, values), both shaped like a position")
+    for name, tree in (("clamped mask", clamped[0]), ("clamped values", clamped[1])):
+        if jax.tree.structure(tree) != jax.tree.structure(x):
+            raise ValueError(
+                f"{name} has the structure {jax.tree.structure(tree)}; a position has {jax.tree.structure(x)}"
+            )
+        for leaf, chains in zip(jax.tree.leaves(tree), jax.tree.leaves(x), strict=True):
+            dtype = jnp.dtype(jnp.bool_) if tree is clamped[0] else chains.dtype
+            if getattr(leaf, "shape", None) not in (chains.shape, chains.shape[1:]):
+                shape = getattr(leaf, "shape", type(leaf).__name__)
+                raise ValueError(f"{name} has shape {shape}; expected {chains.shape[1:]} or {chains.shape}")
+            if leaf.dtype != dtype:
+                raise ValueError(f"{name} has dtype {leaf.dtype}; expected {dtype}: convert it with .astype")
+    checks.check_finite("clamped values", clamped[1])
+
+
+def apply_clamp(x: PyTree, clamped: Any) -> tuple[PyTree, PyTree | None]:
+    """Returns `x` with clamped values put in, and the mask (None when nothing is clamped)."""
+    if clamped is None:
+        return x, None
+    mask, values = clamped
+    return jax.tree.map(jnp.where, mask, values, x), mask

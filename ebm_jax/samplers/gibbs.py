@@ -1,0 +1,249 @@
+"""Block Gibbs sampling of discrete models.
+
+One step updates the free blocks of a specification in order; all sites of a block are drawn at once from
+
+    p(xᵢ | x₋ᵢ) ∝ exp(−β E(x)),
+
+which leaves p(x) ∝ exp(−β E(x)) invariant (Geman and Geman 1984). The update runs on the path that the structure
+allows: "grid" (an Ising or Potts grid with its default blocks: shifts, no index tables), "bipartite" (an RBM: matrix
+products) or "general" (anything else: gathers). Paths share their random numbers: each site's word depends on the
+chain's key, the step and the site alone.
+
+A sweep in fixed order is not reversible, though each block is. Floating inputs are constants to differentiation: no
+gradient passes through a draw, and `jax.grad` of a program around a sampler sees zero there.
+"""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.custom_batching import custom_vmap
+
+from ebm_jax import rng
+from ebm_jax.blocks import BlockSpec
+from ebm_jax.checks import check_choice
+from ebm_jax.graphs import Bipartite, Grid
+from ebm_jax.lattice import bipartite, general
+from ebm_jax.lattice.grid import GridLayout
+from ebm_jax.samplers.base import DiscreteKernelBase, apply_clamp
+from ebm_jax.types import DiscreteModel, Info, Key, PyTree
+
+PATHS = ("auto", "grid", "bipartite", "general")
+
+
+class GibbsState(NamedTuple):
+    """position: the configuration; clamped: bool mask shaped like it, or None; step: uint32 counter of steps taken."""
+
+    position: PyTree
+    clamped: PyTree | None
+    step: jax.Array
+
+
+class PackedGibbs(NamedTuple):
+    """Many chains as the layout keeps them; `step` has one entry a chain."""
+
+    blocks: PyTree
+    masks: PyTree | None
+    step: jax.Array
+
+
+@functools.partial(jax.tree_util.register_dataclass, data_fields=("tables",), meta_fields=("model", "spec", "layout"))
+@dataclass(frozen=True, eq=False)
+class Gibbs(DiscreteKernelBase):
+    """The kernel that `gibbs` builds. `tables` are index tables, traced; everything else is structure."""
+
+    model: Any
+    spec: BlockSpec
+    layout: Any
+    tables: Any
+
+    @property
+    def path(self) -> str:
+        """Which update runs: "grid", "bipartite" or "general"."""
+        names = {GridLayout: "grid", bipartite.BipartiteLayout: "bipartite", general.GeneralLayout: "general"}
+        return names[type(self.layout)]
+
+    def init(self, params: PyTree, x: PyTree, clamped: Any = None) -> GibbsState:
+        """Returns the state of a chain at `x`; `clamped=(mask, values)` fixes values where the mask is True."""
+        del params
+        position, mask = apply_clamp(x, clamped)
+        return GibbsState(position, mask, jnp.zeros((), jnp.uint32))
+
+    def steps(self, key: Key, params: PyTree, beta: Any, state: GibbsState, n: int) -> tuple[GibbsState, Info]:
+        """Takes `n` sweeps; under `vmap` over chains all of them run side by side, at no cost over `packed_steps`."""
+        params, beta = jax.lax.stop_gradient((params, jnp.asarray(beta, jnp.float32)))
+        betas = jnp.broadcast_to(beta, (n,))
+        return _one_chain(n)(self, rng.chain_words(key), params, betas, state), _cost(n, ())
+
+    def pack(self, params: PyTree, states: GibbsState) -> PackedGibbs:
+        """Lays chains out for `packed_steps`."""
+        del params
+        masks = None if states.clamped is None else self.layout.pack(self.tables, states.clamped)
+        return PackedGibbs(self.layout.pack(self.tables, states.position), masks, states.step)
+
+    def unpack(self, packed: PackedGibbs) -> GibbsState:
+        """The inverse of `pack`."""
+        masks = None if packed.masks is None else self.layout.unpack(self.tables, packed.masks)
+        return GibbsState(self.packed_positions(packed), masks, packed.step)
+
+    def packed_positions(self, packed: PackedGibbs) -> PyTree:
+        """Returns the configurations with a leading chain axis."""
+        return self.layout.unpack(self.tables, packed.blocks)
+
+    def packed_steps(self, keys: Key, params: PyTree, beta: Any, packed: PackedGibbs, n: int) -> tuple[Any, Info]:
+        """Takes `n` sweeps of every chain; `beta` is a scalar, `(n,)`, or `(n, n_chains)`."""
+        params, beta = jax.lax.stop_gradient((params, jnp.asarray(beta, jnp.float32)))
+        betas = jnp.broadcast_to(beta, (n, *beta.shape[1:]))
+        shared = jax.tree.map(lambda p: jnp.asarray(p)[..., None], params)
+        new = _sweeps(self, rng.chain_words(keys), shared, betas, packed)
+        return new, _cost(n, packed.step.shape)
+
+
+def gibbs(model: DiscreteModel, spec: BlockSpec | None = None, *, path: str = "auto") -> Gibbs:
+    """Returns the block Gibbs kernel of an Ising, Potts or RBM model.
+
+    model: gives the graph and the family. spec: who is updated together (default: `model.default_spec()`). path:
+    "auto" takes the fastest that fits; "grid", "bipartite" and "general" force one.
+    Raises ValueError when the specification does not fit the graph, or the structure does not allow the path.
+    """
+    check_choice("path", path, PATHS)
+    chosen = model.default_spec() if spec is None else spec
+    if not isinstance(chosen, BlockSpec):
+        raise ValueError(f"spec is {spec!r}; give a BlockSpec, e.g. BlockSpec(colour(graph))")
+    chosen.check(model.graph)
+    obstacle = {"grid": _grid_obstacle(model, chosen), "bipartite": _bipartite_obstacle(model), "general": None}
+    if hasattr(model, "coupling") is False:
+        obstacle["general"] = "couplings that are edges of its graph are needed"
+    fitting = [name for name in ("grid", "bipartite", "general") if obstacle[name] is None]
+    if path == "auto" and not fitting:
+        raise ValueError(f"gibbs cannot update {model!r}; give an Ising, Potts or RBM model, or another kernel")
+    if path != "auto" and obstacle[path] is not None:
+        raise ValueError(f'path="{path}" does not fit {model!r}: {obstacle[path]}; use path="auto"')
+    return _BUILDERS[fitting[0] if path == "auto" else path](model, chosen)
+
+
+def _build_grid(model: Any, spec: BlockSpec) -> Gibbs:
+    groups = tuple(
+        tuple(sorted({(int(s) // model.graph.width % 2, int(s) % model.graph.width % 2) for s in sites}))
+        for sites in spec.groups
+    )
+    layout = GridLayout(model.graph, model.coupling, model.n_levels, model.spins, groups)
+    return Gibbs(model, spec, layout, ())
+
+
+def _build_bipartite(model: Any, spec: BlockSpec) -> Gibbs:
+    layout, tables = bipartite.build(model.graph, spec)
+    return Gibbs(model, spec, layout, tables)
+
+
+def _build_general(model: Any, spec: BlockSpec) -> Gibbs:
+    sizes = tuple(len(sites) for sites in spec.groups)
+    layout = general.GeneralLayout(model.graph.shape, model.coupling, model.n_levels, model.spins, sizes)
+    return Gibbs(model, spec, layout, general.build_tables(model.graph, spec, model.coupling))
+
+
+_BUILDERS = {"grid": _build_grid, "bipartite": _build_bipartite, "general": _build_general}
+
+
+def _grid_obstacle(model: Any, spec: BlockSpec) -> str | None:
+    """Says why the grid path does not fit, or None when it does."""
+    graph = model.graph
+    if not isinstance(graph, Grid):
+        return "its graph is not a Grid"
+    if graph.periodic and (graph.height % 2 or graph.width % 2):
+        return "a periodic side of odd length has no checkerboard"
+    own = {frozenset(sites.tolist()) for sites in model.default_spec().groups}
+    if {frozenset(sites.tolist()) for sites in spec.groups} != own:
+        return "its blocks are not the grid's checkerboard"
+    return None
+
+
+def _bipartite_obstacle(model: Any) -> str | None:
+    if isinstance(model.graph, Bipartite) and hasattr(model, "n_visible"):
+        return None
+    return "it is not an RBM"
+
+
+def _cost(n: int, shape: tuple[int, ...]) -> Info:
+    """A sweep evaluates conditionals only: it counts as a step, and as no energy or gradient."""
+    return jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, shape), Info.of(n_steps=n))
+
+
+def _sweeps(kernel: Gibbs, words: jax.Array, params: PyTree, betas: jax.Array, packed: PackedGibbs) -> PackedGibbs:
+    """Runs one sweep for each row of `betas`; parameters carry a chain axis last, of size 1 where shared."""
+    layout, tables = kernel.layout, kernel.tables
+    prepared = layout.prepare(tables, params)
+
+    def sweep(carry: PackedGibbs, beta: jax.Array) -> tuple[PackedGibbs, None]:
+        blocks, step = carry.blocks, carry.step
+        for group in range(len(kernel.spec.free)):
+            blocks = layout.update(group, tables, prepared, beta, words, step, blocks, carry.masks)
+        return carry._replace(blocks=blocks, step=step + jnp.uint32(1)), None
+
+    return jax.lax.scan(sweep, packed, betas)[0]
+
+
+def _one_chain(n: int) -> Any:
+    """Returns `n` sweeps of a single chain, with a batching rule that hands all chains to `_all_chains` at once."""
+
+    @custom_vmap
+    def run(kernel: Gibbs, words: jax.Array, params: PyTree, betas: jax.Array, state: GibbsState) -> GibbsState:
+        front = lambda tree: jax.tree.map(lambda leaf: leaf[None], tree)  # noqa: E731
+        last = lambda tree: jax.tree.map(lambda leaf: jnp.asarray(leaf)[..., None], tree)  # noqa: E731
+        states = _many_chains(kernel, front(words), last(params), betas[:, None], front(state))
+        return jax.tree.map(lambda leaf: leaf[0], states)
+
+    @run.def_vmap
+    def rule(size: int, batched: Any, kernel: Gibbs, words: Any, params: PyTree, betas: Any, state: Any) -> Any:
+        _refuse_batched_tables(batched[0])
+        last = lambda leaf, b: jnp.moveaxis(leaf, 0, -1) if b else leaf[..., None]  # noqa: E731
+        params = jax.tree.map(last, params, batched[2])
+        betas = last(betas, batched[3])
+        new = _all_chains(kernel, _front(words, batched[1], size), params, betas, _front(state, batched[4], size))
+        return new, jax.tree.map(lambda _: True, new)
+
+    return run
+
+
+@custom_vmap
+def _all_chains(kernel: Gibbs, words: jax.Array, params: PyTree, betas: jax.Array, states: GibbsState) -> GibbsState:
+    """Sweeps of chains in front; parameters and `betas` carry a chain axis last. A further `vmap` joins its axis in."""
+    return _many_chains(kernel, words, params, betas, states)
+
+
+def _many_chains(kernel: Gibbs, words: Any, params: PyTree, betas: Any, states: GibbsState) -> GibbsState:
+    return kernel.unpack(_sweeps(kernel, words, params, betas, kernel.pack(params, states)))
+
+
+@_all_chains.def_vmap
+def _all_chains_rule(size: int, batched: Any, kernel: Gibbs, words: Any, params: PyTree, betas: Any, states: Any) -> Any:
+    _refuse_batched_tables(batched[0])
+    words, states = _front(words, batched[1], size), _front(states, batched[4], size)
+    chains = words.shape[1]
+
+    def merge_last(leaf: jax.Array, b: bool) -> jax.Array:
+        if not b and leaf.shape[-1] == 1:
+            return leaf
+        leaf = leaf if b else jnp.broadcast_to(leaf, (size, *leaf.shape))
+        leaf = jnp.broadcast_to(jnp.moveaxis(leaf, 0, -2), (*leaf.shape[1:-1], size, chains))
+        return leaf.reshape(*leaf.shape[:-2], size * chains)
+
+    merged = jax.tree.map(lambda leaf: leaf.reshape(size * chains, *leaf.shape[2:]), (words, states))
+    params, betas = jax.tree.map(merge_last, (params, betas), (batched[2], batched[3]))
+    new = _all_chains(kernel, merged[0], params, betas, merged[1])
+    new = jax.tree.map(lambda leaf: leaf.reshape(size, chains, *leaf.shape[1:]), new)
+    return new, jax.tree.map(lambda _: True, new)
+
+
+def _front(tree: PyTree, batched: PyTree, size: int) -> PyTree:
+    """Gives every leaf the leading axis that some leaves already have."""
+    return jax.tree.map(lambda leaf, b: leaf if b else jnp.broadcast_to(leaf, (size, *jnp.shape(leaf))), tree, batched)
+
+
+def _refuse_batched_tables(batched: PyTree) -> None:
+    if any(jax.tree.leaves(batched)):
+        raise ValueError("a Gibbs kernel's index tables cannot be mapped; vmap over keys, params, beta and state only")

@@ -1,0 +1,223 @@
+"""The models and their exact samplers a second time: NumPy float64, loops over lists, nothing from the package.
+
+Configurations are sequences of levels 0 … K−1, one a site (grids row by row, an RBM's visible units and then its hidden
+ones), enumerated with the last site fastest. Ising level 1 is spin +1. An `energies` table holds E of every
+configuration in that order.
+"""
+
+import itertools
+
+import numpy as np
+from scipy.stats import chi2
+
+# ---- graphs ----
+
+
+def grid_edges(height, width, periodic=False, neighbourhood=4):
+    """Returns (edges, direction of each): horizontal, vertical, down-right, down-left, each row by row."""
+    steps = [(0, 1), (1, 0), (1, 1), (1, -1)][: 2 if neighbourhood == 4 else 4]
+    edges, directions = [], []
+    for direction, (down, right) in enumerate(steps):
+        for row in range(height):
+            for column in range(width):
+                r, c = row + down, column + right
+                if periodic:
+                    r, c = r % height, c % width
+                if 0 <= r < height and 0 <= c < width:
+                    edges.append((row * width + column, r * width + c))
+                    directions.append(direction)
+    return edges, directions
+
+
+def bipartite_edges(n_left, n_right):
+    """Every left site with every right one, the right one fastest."""
+    return [(i, n_left + j) for i in range(n_left) for j in range(n_right)]
+
+
+def per_edge(coupling, kind, edges, directions=None):
+    """Returns one coupling (a number or a K×K table) an edge."""
+    coupling = np.asarray(coupling, np.float64)
+    if kind != "tied":
+        return list(coupling)
+    if directions is None:
+        return [float(coupling)] * len(edges)
+    return [float(coupling[d]) for d in directions]
+
+
+# ---- energies ----
+
+
+def ising_energy(levels, bias, edges, couplings):
+    """−Σ bᵢsᵢ − Σ J_e sᵢsⱼ."""
+    bias = np.asarray(bias, np.float64).reshape(-1)
+    spin = [1.0 if level else -1.0 for level in np.asarray(levels).reshape(-1)]
+    energy = 0.0
+    for site in range(len(spin)):
+        energy -= bias[site] * spin[site]
+    for (i, j), value in zip(edges, couplings, strict=True):
+        energy -= value * spin[i] * spin[j]
+    return energy
+
+
+def potts_energy(levels, bias, edges, couplings):
+    """−Σ bᵢ[xᵢ] − Σ w_e δ(xᵢ, xⱼ), or − w_e[xᵢ, xⱼ] where the coupling is a table."""
+    levels = [int(level) for level in np.asarray(levels).reshape(-1)]
+    bias = np.asarray(bias, np.float64).reshape(len(levels), -1)
+    energy = 0.0
+    for site, level in enumerate(levels):
+        energy -= bias[site, level]
+    for (i, j), value in zip(edges, couplings, strict=True):
+        if np.ndim(value) == 2:
+            energy -= float(value[levels[i], levels[j]])
+        elif levels[i] == levels[j]:
+            energy -= float(value)
+    return energy
+
+
+def rbm_energy(levels, weights, visible_bias, hidden_bias):
+    """−a·v − b·h − vᵀWh."""
+    weights = np.asarray(weights, np.float64)
+    a, b = np.asarray(visible_bias, np.float64), np.asarray(hidden_bias, np.float64)
+    n_visible, n_hidden = weights.shape
+    levels = [int(level) for level in levels]
+    v, h = levels[:n_visible], levels[n_visible:]
+    energy = 0.0
+    for i in range(n_visible):
+        energy -= a[i] * v[i]
+    for j in range(n_hidden):
+        energy -= b[j] * h[j]
+    for i in range(n_visible):
+        for j in range(n_hidden):
+            energy -= v[i] * weights[i, j] * h[j]
+    return energy
+
+
+# ---- enumeration ----
+
+
+def all_states(n_sites, n_levels):
+    """Returns every configuration, `(n_levels ** n_sites, n_sites)`."""
+    return np.array(list(itertools.product(range(n_levels), repeat=n_sites)), np.int64)
+
+
+def energy_table(energy, n_sites, n_levels):
+    """Returns `energy(levels)` of every configuration."""
+    return np.array([energy(levels) for levels in all_states(n_sites, n_levels)])
+
+
+def log_z(energies, beta=1.0):
+    """log Σ exp(−β E)."""
+    exponents = -beta * np.asarray(energies, np.float64)
+    return float(exponents.max() + np.log(np.exp(exponents - exponents.max()).sum()))
+
+
+def boltzmann(energies, beta=1.0):
+    """exp(−β E) / Z."""
+    return np.exp(-beta * np.asarray(energies, np.float64) - log_z(energies, beta))
+
+
+def site_conditional(energy, levels, site, n_levels, beta=1.0):
+    """p(x_site = k | the rest) for every k, from `energy(levels)` alone."""
+    trial = np.array(levels).reshape(-1)
+    energies = []
+    for level in range(n_levels):
+        trial[site] = level
+        energies.append(energy(trial))
+    return boltzmann(energies, beta)
+
+
+def _strides(n_sites, n_levels):
+    return np.array([n_levels**power for power in range(n_sites)][::-1], np.int64)
+
+
+def conditional_table(energies, n_sites, n_levels, beta=1.0):
+    """Returns p(x_site = k | the rest), `(n_states, n_sites, n_levels)`."""
+    states, strides = all_states(n_sites, n_levels), _strides(n_sites, n_levels)
+    number = np.arange(len(states))
+    table = np.empty((len(states), n_sites, n_levels))
+    for site in range(n_sites):
+        at_zero = number - states[:, site] * strides[site]
+        exponents = np.stack([-beta * energies[at_zero + k * strides[site]] for k in range(n_levels)], axis=1)
+        weights = np.exp(exponents - exponents.max(axis=1, keepdims=True))
+        table[:, site] = weights / weights.sum(axis=1, keepdims=True)
+    return table
+
+
+def gibbs_matrix(energies, n_sites, n_levels, groups, beta=1.0):
+    """Transition matrix of drawing each group of sites from the product of its conditionals, groups in order."""
+    conditionals = conditional_table(energies, n_sites, n_levels, beta)
+    states, strides = all_states(n_sites, n_levels), _strides(n_sites, n_levels)
+    number, matrix = np.arange(len(states)), np.eye(len(states))
+    for group in groups:
+        group = [int(site) for site in group]
+        cleared = number - states[:, group] @ strides[group]
+        block = np.zeros_like(matrix)
+        for levels in itertools.product(range(n_levels), repeat=len(group)):
+            target = cleared + int(np.dot(levels, strides[group]))
+            chance = np.ones(len(states))
+            for site, level in zip(group, levels, strict=True):
+                chance = chance * conditionals[:, site, level]
+            block[number, target] += chance
+        matrix = matrix @ block
+    return matrix
+
+
+def metropolis_matrix(energies, n_sites, n_levels, beta=1.0):
+    """Transition matrix of random-scan Metropolis.
+
+    A site is picked uniformly, one of its other levels proposed uniformly, and accepted with min(1, exp(−β ΔE)).
+    """
+    energies = np.asarray(energies, np.float64)
+    states, strides = all_states(n_sites, n_levels), _strides(n_sites, n_levels)
+    number, matrix = np.arange(len(states)), np.zeros((len(states), len(states)))
+    for site in range(n_sites):
+        for shift in range(1, n_levels):
+            level = (states[:, site] + shift) % n_levels
+            target = number + (level - states[:, site]) * strides[site]
+            accept = np.exp(np.minimum(0.0, -beta * (energies[target] - energies)))
+            matrix[number, target] += accept / (n_sites * (n_levels - 1))
+    matrix[number, number] = 1.0 - matrix.sum(axis=1)
+    return matrix
+
+
+def state_numbers(levels, n_levels):
+    """Returns the number of each configuration of `(..., n_sites)` levels in the order of `all_states`."""
+    levels = np.asarray(levels, np.int64)
+    return levels @ _strides(levels.shape[-1], n_levels)
+
+
+# ---- chance ----
+
+
+def chi_square(counts, probabilities, minimum_expected=25.0):
+    """Returns (χ², degrees of freedom) of multinomial counts.
+
+    Cells are taken from the least likely up and joined until each is expected `minimum_expected` times; what remains
+    at the end joins the last one. A count where the probability is zero makes χ² infinite.
+    """
+    counts, probabilities = np.asarray(counts, np.float64), np.asarray(probabilities, np.float64)
+    if abs(probabilities.sum() - 1.0) > 1e-6:
+        raise ValueError(f"probabilities add up to {probabilities.sum()}")
+    if counts[probabilities == 0.0].sum() > 0:
+        return np.inf, 1
+    order = np.argsort(probabilities, kind="stable")
+    expected, observed, waiting = [], [], [0.0, 0.0]
+    for e, o in zip(probabilities[order] * counts.sum(), counts[order], strict=True):
+        waiting = [waiting[0] + e, waiting[1] + o]
+        if waiting[0] >= minimum_expected:
+            expected.append(waiting[0])
+            observed.append(waiting[1])
+            waiting = [0.0, 0.0]
+    if expected:
+        expected[-1] += waiting[0]
+        observed[-1] += waiting[1]
+    expected, observed = np.array(expected), np.array(observed)
+    return float(np.sum((observed - expected) ** 2 / expected)), max(len(expected) - 1, 0)
+
+
+def chi_square_pvalue(counts, probabilities, minimum_expected=25.0):
+    """Returns the χ² p-value of counts against probabilities, one multinomial or a table of independent rows."""
+    tables = np.atleast_2d(counts), np.atleast_2d(probabilities)
+    results = [chi_square(c, p, minimum_expected) for c, p in zip(*tables, strict=True)]
+    statistic, freedom = sum(r[0] for r in results), sum(r[1] for r in results)
+    return float(chi2.sf(statistic, freedom)) if freedom else 1.0
