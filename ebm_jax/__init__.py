@@ -13,8 +13,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "graphs": ("Grid", "Graph", "Bipartite"),
     "blocks": ("Block", "BlockSpec", "SamplingSchedule", "checkerboard", "colour", "default_spec"),
-    "types": ("Kernel", "Model", "Info"),
-    "energies.base": ("count_parameters",),
+    "types": ("Info", "Kernel", "Model", "count_parameters"),
     "energies.ising": ("Ising", "IsingParams"),
     "energies.potts": ("Potts", "PottsParams"),
     "energies.rbm": ("RBM", "RBMParams"),

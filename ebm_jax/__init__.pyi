@@ -12,7 +12,6 @@ from ebm_jax.blocks import SamplingSchedule as SamplingSchedule
 from ebm_jax.blocks import checkerboard as checkerboard
 from ebm_jax.blocks import colour as colour
 from ebm_jax.blocks import default_spec as default_spec
-from ebm_jax.energies.base import count_parameters as count_parameters
 from ebm_jax.energies.ising import Ising as Ising
 from ebm_jax.energies.ising import IsingParams as IsingParams
 from ebm_jax.energies.potts import Potts as Potts

@@ -88,3 +88,13 @@ def site_words(
     so the compiler cannot move half-finished rounds out of a loop over steps and store them for every site.
     """
     return threefry2x32(words[:, 0], words[:, 1], step, site + step)
+
+
+def below(word: UInt32[Array, "..."], n: int) -> UInt32[Array, "..."]:
+    """Returns a whole number in 0 … n − 1 from a random word: ⌊word · n / 2³²⌋, each with probability 1/n to 2⁻³²."""
+    high, low = word >> np.uint32(16), word & np.uint32(0xFFFF)
+    n_high, n_low = np.uint32(n >> 16), np.uint32(n & 0xFFFF)
+    # The upper half of a 64-bit product, from four products of 16-bit halves.
+    middle = high * n_low + ((low * n_low) >> np.uint32(16))
+    carry = (middle & np.uint32(0xFFFF)) + low * n_high
+    return high * n_high + (middle >> np.uint32(16)) + (carry >> np.uint32(16))

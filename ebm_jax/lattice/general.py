@@ -48,22 +48,23 @@ def build_tables(graph: AnyGraph, spec: BlockSpec, coupling: str) -> Tables:
     order = np.concatenate([*members, spec.clamped_sites]).astype(np.int32)
     back = np.empty_like(order)
     back[order] = np.arange(graph.n_sites, dtype=np.int32)
+    groups = tuple(group_tables(graph, coupling, sites, back) for sites in members)
+    return Tables(jnp.asarray(order), jnp.asarray(back), groups)
+
+
+def group_tables(graph: AnyGraph, coupling: str, sites: np.ndarray, row_of_site: np.ndarray) -> GroupTables:
+    """Returns the tables of some sites of a graph, given the row in which every site is stored."""
     rows = neighbours(graph)
     kinds, n_kinds = _coupling_of_edge(graph, coupling)
-    groups = []
-    for sites in members:
-        counts = rows.starts[sites + 1] - rows.starts[sites]
-        slot = np.arange(counts.max(initial=0))[:, None]
-        filled = slot < counts
-        at = np.where(filled, rows.starts[sites] + slot, 0)
-        groups.append(
-            GroupTables(
-                jnp.asarray(np.where(filled, _pick(back[rows.sites], at), 0), jnp.int32),
-                jnp.asarray(np.where(filled, _pick(kinds[rows.edges], at), n_kinds), jnp.int32),
-                jnp.asarray(np.where(filled, _pick(rows.forward, at), True), jnp.bool_),
-            )
-        )
-    return Tables(jnp.asarray(order), jnp.asarray(back), tuple(groups))
+    counts = rows.starts[sites + 1] - rows.starts[sites]
+    slot = np.arange(counts.max(initial=0))[:, None]
+    filled = slot < counts
+    at = np.where(filled, rows.starts[sites] + slot, 0)
+    return GroupTables(
+        jnp.asarray(np.where(filled, _pick(row_of_site[rows.sites], at), 0), jnp.int32),
+        jnp.asarray(np.where(filled, _pick(kinds[rows.edges], at), n_kinds), jnp.int32),
+        jnp.asarray(np.where(filled, _pick(rows.forward, at), True), jnp.bool_),
+    )
 
 
 def _pick(column: np.ndarray, at: np.ndarray) -> np.ndarray:
@@ -78,6 +79,21 @@ def _coupling_of_edge(graph: AnyGraph, coupling: str) -> tuple[np.ndarray, int]:
         return np.zeros(graph.n_edges, int), 1
     sizes = [int(np.prod(graph.edge_shape(d))) for d in graph.directions]
     return np.repeat(np.arange(len(sizes)), sizes), len(sizes)
+
+
+def slot_couplings(group: GroupTables, coupling: str, n_levels: int, values: Array) -> Float[Array, "width *shape"]:
+    """Returns the coupling in every slot, `(width, n, c)`, or `(width, K, K, n, c)` with the site's own level first.
+
+    values: the model's couplings with a chain axis last.
+    """
+    square = (n_levels, n_levels) if coupling == "matrix" else ()
+    values = values.reshape(-1, *square, values.shape[-1])
+    values = jnp.concatenate([values, jnp.zeros((1, *values.shape[1:]), values.dtype)])  # for empty slots
+    found = values[group.coupling]
+    if coupling != "matrix":
+        return found
+    own_first = jnp.where(group.forward[..., None, None, None], found, jnp.swapaxes(found, 2, 3))
+    return jnp.moveaxis(own_first, 1, -2)
 
 
 class Prepared(NamedTuple):
@@ -110,16 +126,9 @@ class GeneralLayout:
         levels = () if self.spins else (self.n_levels,)
         c = params.bias.shape[-1]
         bias = jnp.moveaxis(params.bias.reshape(-1, *levels, c)[tables.order], 0, -2)
-        tables_per_edge = self.coupling == "matrix"
-        values = params.coupling.reshape(-1, *(2 * levels if tables_per_edge else ()), params.coupling.shape[-1])
-        values = jnp.concatenate([values, jnp.zeros((1, *values.shape[1:]), values.dtype)])
         prepared, start = [], 0
         for size, group in zip(self.sizes, tables.groups, strict=True):
-            couplings = values[group.coupling]  # (width, n, *tables, c)
-            if tables_per_edge:
-                forward = group.forward[..., None, None, None]
-                couplings = jnp.where(forward, couplings, jnp.swapaxes(couplings, 2, 3))
-                couplings = jnp.moveaxis(couplings, 1, -2)
+            couplings = slot_couplings(group, self.coupling, self.n_levels, params.coupling)
             prepared.append(Prepared(bias[..., start : start + size, :], couplings))
             start += size
         return tuple(prepared)

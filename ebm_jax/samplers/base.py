@@ -18,6 +18,9 @@ from ebm_jax.types import BoundKernel, Info, Key, PyTree
 class KernelBase:
     """Defaults of the `Kernel` protocol. States have a field `step`, the chain's uint32 step counter."""
 
+    may_diverge = True
+    """Whether a step can end with a NaN or infinite value; a driver need not look if not."""
+
     def init(self, params: PyTree, x: PyTree, clamped: Any = None) -> Any:
         """Returns the state of a chain at `x`; a kernel file defines it."""
         raise TypeError(f"{type(self).__name__} defines no init")

@@ -61,6 +61,8 @@ class Gibbs(DiscreteKernelBase):
     layout: Any
     tables: Any
 
+    may_diverge = False
+
     @property
     def path(self) -> str:
         """Which update runs: "grid", "bipartite" or "general"."""

@@ -1,0 +1,96 @@
+"""Keeping a model and its parameters in one file, without pickle.
+
+The file is a NumPy `.npz`: one array a parameter and a JSON text that describes the structure. Loading runs no code
+from the file.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import tempfile
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from ebm_jax import checks
+from ebm_jax.energies.ising import Ising, IsingParams
+from ebm_jax.energies.potts import Potts, PottsParams
+from ebm_jax.energies.rbm import RBM, RBMParams
+from ebm_jax.graphs import Bipartite, Graph, Grid
+
+FORMAT = 1
+
+_PARAMS: dict[type, type] = {Ising: IsingParams, Potts: PottsParams, RBM: RBMParams}
+_MODELS = {cls.__name__: cls for cls in _PARAMS}
+_GRAPHS = {"Grid": Grid, "Bipartite": Bipartite}
+
+
+def save(path: str | os.PathLike[str], model: Any, params: Any, *, overwrite: bool = False) -> None:
+    """Writes an Ising, Potts or RBM model and its parameters to `path`, atomically.
+
+    The name is taken as it is; ".npz" is customary. Raises ValueError when the parameters do not fit the model or the
+    model is of another kind, FileExistsError when the file is there and `overwrite` is False.
+    """
+    if type(model) not in _PARAMS:
+        raise ValueError(f"save keeps Ising, Potts and RBM models, not {model!r}; use Orbax for other pytrees")
+    checks.check_struct("params", params, model.params_struct(), dtypes={"float32", "float64"})
+    target = Path(path)
+    if target.exists() and not overwrite:
+        raise FileExistsError(f"{target} exists; choose another name, or pass overwrite=True")
+    structure, arrays = {"format": FORMAT, "model": type(model).__name__}, {}
+    for field in dataclasses.fields(model):
+        value = getattr(model, field.name)
+        structure[field.name] = _describe_graph(value, arrays) if field.name == "graph" else value
+    arrays |= {f"params.{name}": np.asarray(value) for name, value in params._asdict().items()}
+    handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=target.name, suffix=".partial")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            np.savez(file, structure=np.asarray(json.dumps(structure)), **arrays)
+        os.replace(temporary, target)
+    except BaseException:
+        os.unlink(temporary)
+        raise
+
+
+def load(path: str | os.PathLike[str]) -> tuple[Any, Any]:
+    """Returns `(model, params)` from a file that `save` wrote.
+
+    Raises FileNotFoundError when there is none, ValueError when it is not such a file or is damaged.
+    """
+    target = Path(path)
+    if not target.exists():
+        raise FileNotFoundError(f"{target} does not exist; ebm_jax.save writes such files")
+    try:
+        with np.load(target, allow_pickle=False) as file:
+            arrays = {name: file[name] for name in file.files}
+        structure = json.loads(str(arrays.pop("structure")))
+        if structure.pop("format") != FORMAT:
+            raise KeyError("format")
+        cls = _MODELS[structure.pop("model")]
+        if "graph" in structure:
+            structure["graph"] = _build_graph(structure["graph"], arrays)
+        model = cls(**structure)
+        names = _PARAMS[cls]._fields
+        params = _PARAMS[cls](*(jnp.asarray(arrays[f"params.{name}"]) for name in names))
+    except (zipfile.BadZipFile, KeyError, TypeError, EOFError, OSError, ValueError) as error:
+        raise ValueError(f"{target} is damaged or was not written by ebm_jax.save ({error}); save it anew") from error
+    checks.check_struct(f"params in {target}", params, model.params_struct(), dtypes={"float32", "float64"})
+    return model, params
+
+
+def _describe_graph(graph: Any, arrays: dict[str, np.ndarray]) -> dict[str, Any]:
+    if isinstance(graph, Graph):
+        arrays["edges"] = graph.edges
+        return {"type": "Graph", "n_sites": graph.n_sites}
+    return {"type": type(graph).__name__, **dataclasses.asdict(graph)}
+
+
+def _build_graph(described: dict[str, Any], arrays: dict[str, np.ndarray]) -> Any:
+    fields = dict(described)
+    kind = fields.pop("type")
+    return Graph(fields["n_sites"], arrays["edges"]) if kind == "Graph" else _GRAPHS[kind](**fields)

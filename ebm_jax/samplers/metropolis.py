@@ -1,0 +1,90 @@
+"""Single-site Metropolis sampling of discrete models.
+
+A proposal picks a site uniformly and one of its other K − 1 levels uniformly, and is accepted with probability
+min(1, exp(−β ΔE)) (Metropolis et al. 1953). One step makes as many proposals as there are sites. Every proposal, and so
+every step, leaves p(x) ∝ exp(−β E(x)) invariant; a single proposal is reversible.
+
+ΔE comes from the site's own conditional, at the cost of its neighbours, not of the whole energy.
+"""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from ebm_jax import rng
+from ebm_jax.graphs import Bipartite
+from ebm_jax.lattice import single
+from ebm_jax.samplers.base import DiscreteKernelBase, apply_clamp
+from ebm_jax.types import DiscreteModel, Info, Key, PyTree
+
+
+class MetropolisState(NamedTuple):
+    """position: the configuration; clamped: bool mask shaped like it, or None; step: uint32 counter of steps taken."""
+
+    position: PyTree
+    clamped: PyTree | None
+    step: jax.Array
+
+
+@functools.partial(jax.tree_util.register_dataclass, data_fields=("tables",), meta_fields=("model", "sites"))
+@dataclass(frozen=True, eq=False)
+class Metropolis(DiscreteKernelBase):
+    """The kernel that `metropolis` builds. `tables` are index tables, traced; everything else is structure."""
+
+    model: Any
+    sites: Any
+    tables: Any
+
+    may_diverge = False
+
+    def init(self, params: PyTree, x: PyTree, clamped: Any = None) -> MetropolisState:
+        """Returns the state of a chain at `x`; `clamped=(mask, values)` fixes values where the mask is True."""
+        del params
+        position, mask = apply_clamp(x, clamped)
+        return MetropolisState(position, mask, jnp.zeros((), jnp.uint32))
+
+    def step(self, key: Key, params: PyTree, beta: Any, state: MetropolisState) -> tuple[MetropolisState, Info]:
+        """Makes `n_sites` proposals; those at a clamped site are rejected. Counts two local energies a proposal as
+        none: no whole energy is evaluated."""
+        params, beta = jax.lax.stop_gradient((params, beta))
+        n, n_levels = self.model.graph.n_sites, self.model.n_levels
+        prepared = self.sites.prepare(self.tables, params)
+        held = None if state.clamped is None else self.model.levels(state.clamped) != 0
+        words = rng.chain_words(key)
+
+        def propose(t: jax.Array, carry: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+            x, accepted = carry
+            pick, decide = rng.threefry2x32(words[0], words[1], state.step, jnp.uint32(t) + state.step)
+            site = rng.below(pick, n).astype(jnp.int32)
+            old = x[site]
+            new = 1 - old
+            if n_levels > 2:
+                other, _ = rng.threefry2x32(words[0], words[1], state.step, jnp.uint32(t + n) + state.step)
+                new = (old + 1 + rng.below(other, n_levels - 1).astype(jnp.int32)) % n_levels
+            logits = self.sites.logits(self.tables, prepared, x, site)
+            accept = rng.uniform(decide) < jnp.exp(jnp.minimum(beta * (logits[new] - logits[old]), 0.0))
+            if held is not None:
+                accept = accept & ~held[site]
+            return x.at[site].set(jnp.where(accept, new, old)), accepted + accept.astype(jnp.uint32)
+
+        start = self.model.levels(state.position), jnp.zeros((), jnp.uint32)
+        x, accepted = jax.lax.fori_loop(0, n, propose, start)
+        like = lambda new, old: new.astype(old.dtype)  # noqa: E731
+        position = jax.tree.map(like, self.model.from_levels(x), state.position)
+        info = Info.of(n_steps=1, n_proposed=n, n_accepted=accepted)
+        return state._replace(position=position, step=state.step + jnp.uint32(1)), info
+
+
+def metropolis(model: DiscreteModel) -> Metropolis:
+    """Returns the single-site Metropolis kernel of an Ising, Potts or RBM model; raises ValueError on any other."""
+    if hasattr(model, "coupling"):
+        sites = single.PairwiseSites(model.coupling, model.n_levels, model.spins)
+        return Metropolis(model, sites, single.pairwise_tables(model.graph, model.coupling))
+    if isinstance(getattr(model, "graph", None), Bipartite):
+        return Metropolis(model, single.BipartiteSites(model.graph), ())
+    raise ValueError(f"metropolis cannot propose for {model!r}; give an Ising, Potts or RBM model")
