@@ -37,5 +37,6 @@ from ebm_jax.training import negatives as negatives
 from ebm_jax.types import Info as Info
 from ebm_jax.types import Kernel as Kernel
 from ebm_jax.types import Model as Model
+from ebm_jax.types import count_parameters as count_parameters
 
 __version__: str

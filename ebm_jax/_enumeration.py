@@ -98,12 +98,12 @@ class Enumeration:
         return jax.vmap(self.model.from_levels)(levels) if self.layer is None else levels.astype(jnp.uint8)
 
     @functools.partial(jax.jit, static_argnums=0)
-    def chunk_log_weights(self, params: PyTree, beta: float, x: PyTree) -> Array:
+    def chunk_log_weights(self, params: PyTree, beta: Array | float, x: PyTree) -> Array:
         """Returns log Σ exp(−β E) for stacked configurations, the sum running over what they leave open."""
         return jax.vmap(lambda one: self._log_weight(params, beta, one))(x)
 
     @functools.partial(jax.jit, static_argnums=0)
-    def weighted_gradient(self, params: PyTree, beta: float, x: PyTree, weights: Array) -> PyTree:
+    def weighted_gradient(self, params: PyTree, beta: Array | float, x: PyTree, weights: Array) -> PyTree:
         """Returns Σ_x weight(x) ∂ log-weight(x) / ∂ params."""
         return jax.grad(lambda p: jnp.dot(weights, self.chunk_log_weights(p, beta, x)))(params)
 

@@ -20,7 +20,7 @@ from ebm_jax.energies.potts import Potts
 from ebm_jax.graphs import AnyGraph, Grid, neighbours
 
 MAX_TABLE = 2**22  # entries of the largest table
-MAX_STORED = 2**26  # entries of all tables together, where they must be kept
+MAX_STORED = 2**25  # entries of all tables together, where they must be kept
 
 
 class _Step(NamedTuple):

@@ -28,7 +28,9 @@ class Block:
     def __init__(self, sites: Any) -> None:
         table = np.asarray(sites)
         if table.ndim != 1 or table.size == 0 or not np.issubdtype(table.dtype, np.integer):
-            raise ValueError(f"a block needs a non-empty list of site numbers, got shape {table.shape} {table.dtype}")
+            raise ValueError(
+                f"a block needs a non-empty list of site numbers, got shape {table.shape} {table.dtype}"
+            )
         if table.min() < 0:
             raise ValueError(f"a block names site {int(table.min())}; site numbers start at 0")
         values, counts = np.unique(table, return_counts=True)
@@ -70,14 +72,17 @@ class BlockSpec:
 
     def __init__(self, free: Any, clamped: Any = ()) -> None:
         groups = tuple(
-            (g,) if isinstance(g, Block) else tuple(_sequence("a superblock", g)) for g in _sequence("free", free)
+            (g,) if isinstance(g, Block) else tuple(_sequence("a superblock", g))
+            for g in _sequence("free", free)
         )
         if () in groups:
             raise ValueError(f"superblock {groups.index(())} holds no block; drop it")
         held = tuple(_sequence("clamped", clamped))
         for block in [b for g in groups for b in g] + list(held):
             if not isinstance(block, Block):
-                raise ValueError(f"a block specification holds {block!r}; wrap site numbers as Block([0, 2, …])")
+                raise ValueError(
+                    f"a block specification holds {block!r}; wrap site numbers as Block([0, 2, …])"
+                )
         object.__setattr__(self, "free", groups)
         object.__setattr__(self, "clamped", held)
 
@@ -96,7 +101,9 @@ class BlockSpec:
         blocks = [b for g in self.free for b in g] + list(self.clamped)
         sites = np.concatenate([b.sites for b in blocks] or [np.zeros(0, np.int32)])
         if sites.size and sites.max() >= graph.n_sites:
-            raise ValueError(f"a block names site {int(sites.max())}; the graph has sites 0 … {graph.n_sites - 1}")
+            raise ValueError(
+                f"a block names site {int(sites.max())}; the graph has sites 0 … {graph.n_sites - 1}"
+            )
         counts = np.bincount(sites, minlength=graph.n_sites)
         if (counts > 1).any():
             site = int(np.flatnonzero(counts > 1)[0])

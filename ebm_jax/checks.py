@@ -11,6 +11,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 
 from ebm_jax.types import PyTree
 
@@ -20,13 +21,15 @@ FLOATS = frozenset({"float16", "bfloat16", "float32", "float64"})
 
 def is_concrete(tree: PyTree) -> bool:
     """True when no leaf is being traced."""
-    return not any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(tree))
+    return not any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(tree))
 
 
 def check_integer(name: str, value: Any, minimum: int) -> int:
     """Returns `value` as an int; raises if it is not a whole number of at least `minimum`."""
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
-        raise ValueError(f"{name} is {value!r} ({type(value).__name__}); give a whole number of at least {minimum}")
+        raise ValueError(
+            f"{name} is {value!r} ({type(value).__name__}); give a whole number of at least {minimum}"
+        )
     if value < minimum:
         raise ValueError(f"{name} is {value}; give a whole number of at least {minimum}")
     return int(value)
@@ -84,7 +87,7 @@ def check_struct(name: str, tree: PyTree, struct: PyTree, *, leading: int = 0, d
 def check_finite(name: str, tree: PyTree) -> None:
     """Raises if a concrete floating leaf holds a NaN or an infinity; names the first one."""
     for path, leaf in _with_paths(tree, name):
-        if isinstance(leaf, jax.core.Tracer) or not jnp.issubdtype(jnp.result_type(leaf), jnp.inexact):
+        if isinstance(leaf, Tracer) or not jnp.issubdtype(jnp.result_type(leaf), jnp.inexact):
             continue
         bad = ~np.isfinite(np.asarray(leaf))
         if bad.any():
@@ -99,11 +102,15 @@ def check_finite(name: str, tree: PyTree) -> None:
 def check_levels(name: str, tree: PyTree, n_levels: int) -> None:
     """Raises if a concrete integer leaf holds a level outside 0 … n_levels − 1."""
     for path, leaf in _with_paths(tree, name):
-        if isinstance(leaf, jax.core.Tracer) or jnp.issubdtype(leaf.dtype, jnp.bool_) or leaf.size == 0:
+        if isinstance(leaf, Tracer) or jnp.issubdtype(leaf.dtype, jnp.bool_) or leaf.size == 0:
             continue
-        largest = int(jnp.max(leaf))
-        if largest >= n_levels:
+        with (
+            jax.ensure_compile_time_eval()
+        ):  # a concrete array may be looked at while something else is traced
+            extremes = int(jnp.max(leaf)), int(jnp.min(leaf))
+        outside = [level for level in extremes if not 0 <= level < n_levels]
+        if outside:
             raise ValueError(
-                f"{path} holds level {largest}; levels run from 0 to {n_levels - 1}: "
+                f"{path} holds level {outside[0]}; levels run from 0 to {n_levels - 1}: "
                 "use ebm_jax.data.discretize, or a model with more levels"
             )

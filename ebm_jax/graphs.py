@@ -80,7 +80,11 @@ class Grid:
         sites = np.arange(self.n_sites, dtype=np.int32).reshape(self.shape)
         listed = []
         for down, right in self.directions:
-            first = sites if self.periodic else sites[: self.height - down, max(0, -right) : self.width - max(0, right)]
+            first = (
+                sites
+                if self.periodic
+                else sites[: self.height - down, max(0, -right) : self.width - max(0, right)]
+            )
             row, column = np.divmod(first, self.width)
             second = (row + down) % self.height * self.width + (column + right) % self.width
             listed.append(np.stack([first.ravel(), second.ravel()], axis=1))
@@ -182,7 +186,9 @@ def neighbours(graph: AnyGraph) -> Neighbours:
     order = np.lexsort((edge, owner))
     starts = np.zeros(graph.n_sites + 1, np.int64)
     np.cumsum(np.bincount(owner, minlength=graph.n_sites), out=starts[1:])
-    return Neighbours(starts, np.concatenate([second, first])[order], edge[order], (np.arange(2 * n) < n)[order])
+    return Neighbours(
+        starts, np.concatenate([second, first])[order], edge[order], (np.arange(2 * n) < n)[order]
+    )
 
 
 def _checked_edges(n_sites: int, edges: Any) -> np.ndarray:
@@ -195,7 +201,9 @@ def _checked_edges(n_sites: int, edges: Any) -> np.ndarray:
         )
     if table.min() < 0 or table.max() >= n_sites:
         bad = table[((table < 0) | (table >= n_sites)).any(axis=1)][0]
-        raise ValueError(f"edge {tuple(bad.tolist())} names a site outside 0 … {n_sites - 1}; mend it or raise n_sites")
+        raise ValueError(
+            f"edge {tuple(bad.tolist())} names a site outside 0 … {n_sites - 1}; mend it or raise n_sites"
+        )
     loops = np.flatnonzero(table[:, 0] == table[:, 1])
     if loops.size:
         raise ValueError(

@@ -37,7 +37,9 @@ def save(path: str | os.PathLike[str], model: Any, params: Any, *, overwrite: bo
     model is of another kind, FileExistsError when the file is there and `overwrite` is False.
     """
     if type(model) not in _PARAMS:
-        raise ValueError(f"save keeps Ising, Potts and RBM models, not {model!r}; use Orbax for other pytrees")
+        raise ValueError(
+            f"save keeps Ising, Potts and RBM models, not {model!r}; use Orbax for other pytrees"
+        )
     checks.check_struct("params", params, model.params_struct(), dtypes={"float32", "float64"})
     target = Path(path)
     if target.exists() and not overwrite:
@@ -78,7 +80,9 @@ def load(path: str | os.PathLike[str]) -> tuple[Any, Any]:
         names = _PARAMS[cls]._fields
         params = _PARAMS[cls](*(jnp.asarray(arrays[f"params.{name}"]) for name in names))
     except (zipfile.BadZipFile, KeyError, TypeError, EOFError, OSError, ValueError) as error:
-        raise ValueError(f"{target} is damaged or was not written by ebm_jax.save ({error}); save it anew") from error
+        raise ValueError(
+            f"{target} is damaged or was not written by ebm_jax.save ({error}); save it anew"
+        ) from error
     checks.check_struct(f"params in {target}", params, model.params_struct(), dtypes={"float32", "float64"})
     return model, params
 

@@ -100,7 +100,9 @@ def sample(
     if mesh is not None:
         raise ValueError(f"mesh is {mesh!r}; chains run on one device: leave mesh=None")
     if not isinstance(schedule, SamplingSchedule):
-        raise ValueError(f"schedule is {schedule!r}; give a SamplingSchedule(n_warmup, n_samples, steps_per_sample)")
+        raise ValueError(
+            f"schedule is {schedule!r}; give a SamplingSchedule(n_warmup, n_samples, steps_per_sample)"
+        )
     states = _start(kernel, params, init, clamped)
     betas = _betas(beta, schedule)
     reduced = _split_observer(observe)
@@ -189,15 +191,21 @@ def _start(kernel: Kernel, params: PyTree, init: PyTree, clamped: Any) -> PyTree
     positions = kernel.position(init) if continued else init
     leaves = jax.tree.leaves(positions)
     if not leaves or any(not hasattr(leaf, "shape") or len(leaf.shape) == 0 for leaf in leaves):
-        raise ValueError(f"init is {type(init).__name__} without a chain axis; give positions of shape (n_chains, ...)")
+        raise ValueError(
+            f"init is {type(init).__name__} without a chain axis; give positions of shape (n_chains, ...)"
+        )
     sizes = {leaf.shape[0] for leaf in leaves}
     if len(sizes) != 1 or 0 in sizes:
-        raise ValueError(f"init has leading axes of length {sorted(sizes)}; give every leaf the same n_chains ≥ 1")
+        raise ValueError(
+            f"init has leading axes of length {sorted(sizes)}; give every leaf the same n_chains ≥ 1"
+        )
     kernel.check(params, positions, clamped)
     if continued and clamped is None:
         return init
     if clamped is not None:
-        clamped = jax.tree.map(lambda leaf, x: jnp.broadcast_to(leaf, x.shape), clamped, (positions, positions))
+        clamped = jax.tree.map(
+            lambda leaf, x: jnp.broadcast_to(leaf, x.shape), clamped, (positions, positions)
+        )
     states = jax.vmap(functools.partial(kernel.init, params))(positions, clamped)
     return states._replace(step=init.step) if continued else states
 

@@ -165,7 +165,9 @@ class Kernel(Protocol):
         """The inverse of `pack`."""
         ...
 
-    def packed_steps(self, keys: Key, params: PyTree, beta: Any, packed: PyTree, n: int) -> tuple[PyTree, Info]:
+    def packed_steps(
+        self, keys: Key, params: PyTree, beta: Any, packed: PyTree, n: int
+    ) -> tuple[PyTree, Info]:
         """Takes `n` steps of every chain; `keys` has a leading chain axis."""
         ...
 

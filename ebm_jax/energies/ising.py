@@ -62,7 +62,9 @@ class Ising:
         spin = _spins(x, bias.dtype)
         total = jnp.sum(bias * spin)
         for values, first, second in pairwise.edge_values(self.graph, str(self.coupling), coupling, spin):
-            total = total + jnp.sum(values * jnp.sum(first * second) if values.ndim == 0 else values * first * second)
+            total = total + jnp.sum(
+                values * jnp.sum(first * second) if values.ndim == 0 else values * first * second
+            )
         return -total
 
     def conditional_logits(self, params: IsingParams, x: Bool[Array, "*sites"]) -> Float[Array, "*sites 2"]:
@@ -87,9 +89,8 @@ class Ising:
     def params_struct(self) -> IsingParams:
         """Shapes of the parameters, float32."""
         shape = pairwise.coupling_shape(self.graph, str(self.coupling), 2)
-        return IsingParams(
-            jax.ShapeDtypeStruct(self.graph.shape, jnp.float32), jax.ShapeDtypeStruct(shape, jnp.float32)
-        )
+        struct: Any = jax.ShapeDtypeStruct
+        return IsingParams(struct(self.graph.shape, jnp.float32), struct(shape, jnp.float32))
 
     def levels(self, x: Bool[Array, "*sites"]) -> Int[Array, " n_sites"]:
         """Spins as levels 0 (−1) and 1 (+1), int32."""

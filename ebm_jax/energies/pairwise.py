@@ -32,7 +32,9 @@ def coupling_shape(graph: AnyGraph, coupling: str, n_levels: int) -> tuple[int, 
     return (graph.n_edges,) if coupling == "edge" else (graph.n_edges, n_levels, n_levels)
 
 
-def edge_values(graph: AnyGraph, coupling: str, values: Array, x: Array) -> Iterator[tuple[Array, Array, Array]]:
+def edge_values(
+    graph: AnyGraph, coupling: str, values: Array, x: Array
+) -> Iterator[tuple[Array, Array, Array]]:
     """Yields (coupling, first sites' x, second sites' x) for each class of edges; the coupling broadcasts over edges.
 
     Per-edge tables keep their two level axes last.
@@ -93,7 +95,9 @@ def _ends(grid: Grid, direction: tuple[int, int], x: Array) -> tuple[Array, Arra
     return x[rows[0], columns[0]], x[rows[1], columns[1]]
 
 
-def _ends_of_slices(grid: Grid, direction: tuple[int, int]) -> tuple[tuple[slice, slice], tuple[slice, slice]]:
+def _ends_of_slices(
+    grid: Grid, direction: tuple[int, int]
+) -> tuple[tuple[slice, slice], tuple[slice, slice]]:
     """Row slices and column slices of first and second sites on a free grid."""
     down, right = direction
     height, width = grid.edge_shape(direction)

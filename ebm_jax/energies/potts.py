@@ -73,7 +73,9 @@ class Potts:
                 total = total + values * jnp.sum(first == second)
         return -total
 
-    def conditional_logits(self, params: PottsParams, x: UInt8[Array, "*sites"]) -> Float[Array, "*sites levels"]:
+    def conditional_logits(
+        self, params: PottsParams, x: UInt8[Array, "*sites"]
+    ) -> Float[Array, "*sites levels"]:
         """Returns bᵢ[k] + Σⱼ w_ij[k, xⱼ] for every site i and level k."""
         check_struct("params", params, self.params_struct(), dtypes=FLOATS)
         check_struct("x", x, self.position_struct())
@@ -99,9 +101,9 @@ class Potts:
     def params_struct(self) -> PottsParams:
         """Shapes of the parameters, float32."""
         shape = pairwise.coupling_shape(self.graph, str(self.coupling), self.n_levels)
+        struct: Any = jax.ShapeDtypeStruct
         return PottsParams(
-            jax.ShapeDtypeStruct((*self.graph.shape, self.n_levels), jnp.float32),
-            jax.ShapeDtypeStruct(shape, jnp.float32),
+            struct((*self.graph.shape, self.n_levels), jnp.float32), struct(shape, jnp.float32)
         )
 
     def levels(self, x: UInt8[Array, "*sites"]) -> Int[Array, " n_sites"]:

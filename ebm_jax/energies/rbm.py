@@ -106,7 +106,8 @@ class RBM:
     def params_struct(self) -> RBMParams:
         """Shapes of the parameters, float32."""
         shapes = (self.n_visible, self.n_hidden), (self.n_visible,), (self.n_hidden,)
-        return RBMParams(*(jax.ShapeDtypeStruct(s, jnp.float32) for s in shapes))
+        struct: Any = jax.ShapeDtypeStruct
+        return RBMParams(*(struct(shape, jnp.float32) for shape in shapes))
 
     def levels(self, x: tuple[Visible, Hidden]) -> Int[Array, " n_sites"]:
         """Visible and hidden units in one int32 row."""

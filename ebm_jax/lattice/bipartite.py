@@ -82,7 +82,9 @@ class BipartiteLayout:
         """Takes parameters that carry a chain axis last (1 where all chains share them)."""
         del tables
         weights = jnp.moveaxis(params.weights, -1, 0)
-        return Prepared(weights[0] if len(weights) == 1 else weights, params.visible_bias.T, params.hidden_bias.T)
+        return Prepared(
+            weights[0] if len(weights) == 1 else weights, params.visible_bias.T, params.hidden_bias.T
+        )
 
     def update(
         self,
@@ -103,7 +105,7 @@ class BipartiteLayout:
         else:
             old, held, first = layers.visible, masks and masks.visible, 0
             field = prepared.visible_bias + _products(layers.hidden, jnp.swapaxes(weights, -1, -2))
-        site = np.arange(first, first + old.shape[1], dtype=np.uint32)
+        site = jnp.arange(first, first + old.shape[1], dtype=jnp.uint32)
         word, _ = rng.site_words(words, step, site[:, None])
         drawn = draw.bernoulli(field * jnp.reshape(beta, (-1, 1)), word.T).astype(old.dtype)
         if tables.members[group] is not None:

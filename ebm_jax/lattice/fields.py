@@ -25,7 +25,10 @@ class Slot(NamedTuple):
 
 
 def draw_spins(
-    bias: Float[Array, "*sites_c"], slots: Sequence[Slot], beta: Float[Array, "..."], word: UInt32[Array, "..."]
+    bias: Float[Array, "*sites_c"],
+    slots: Sequence[Slot],
+    beta: Float[Array, "..."],
+    word: UInt32[Array, "..."],
 ) -> Bool[Array, "..."]:
     """Draws spins: True with probability σ(2β(b + Σ J s))."""
     field = bias
@@ -52,7 +55,9 @@ def draw_levels(
     return draw.categorical(logit, n_levels, word)
 
 
-def _contribution(slot: Slot, level: Int[Array, ""] | int, n_levels: int, site_ndim: int) -> Float[Array, "..."]:
+def _contribution(
+    slot: Slot, level: Int[Array, ""] | int, n_levels: int, site_ndim: int
+) -> Float[Array, "..."]:
     if slot.coupling.ndim == site_ndim:
         return jnp.where(slot.x == jnp.asarray(level, slot.x.dtype), slot.coupling, 0)
     row = slot.coupling[level]  # (K, *sites, c): one value for every level of the neighbour

@@ -81,7 +81,9 @@ def _coupling_of_edge(graph: AnyGraph, coupling: str) -> tuple[np.ndarray, int]:
     return np.repeat(np.arange(len(sizes)), sizes), len(sizes)
 
 
-def slot_couplings(group: GroupTables, coupling: str, n_levels: int, values: Array) -> Float[Array, "width *shape"]:
+def slot_couplings(
+    group: GroupTables, coupling: str, n_levels: int, values: Array
+) -> Float[Array, "width *shape"]:
     """Returns the coupling in every slot, `(width, n, c)`, or `(width, K, K, n, c)` with the site's own level first.
 
     values: the model's couplings with a chain axis last.

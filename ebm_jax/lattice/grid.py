@@ -57,7 +57,10 @@ class GridLayout:
         """The inverse of `pack`."""
         del tables
         height, width = self.grid.shape
-        rows = [self._interleave([blocks[p] for p in self.parities if p[0] == a], 1, width) for a in range(2)[:height]]
+        rows = [
+            self._interleave([blocks[p] for p in self.parities if p[0] == a], 1, width)
+            for a in range(2)[:height]
+        ]
         return jnp.moveaxis(self._interleave(rows, 0, height), -1, 0)
 
     @staticmethod
@@ -150,7 +153,11 @@ class GridLayout:
         return slots
 
     def _words(
-        self, parity: Parity, shape: tuple[int, ...], words: UInt32[Array, "chains 2"], step: UInt32[Array, " chains"]
+        self,
+        parity: Parity,
+        shape: tuple[int, ...],
+        words: UInt32[Array, "chains 2"],
+        step: UInt32[Array, " chains"],
     ) -> UInt32[Array, "rows columns chains"]:
         row = 2 * np.arange(shape[0], dtype=np.uint32) + parity[0]
         column = 2 * np.arange(shape[1], dtype=np.uint32) + parity[1]

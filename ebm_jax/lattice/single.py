@@ -81,7 +81,9 @@ class BipartiteSites:
         del tables
         return params
 
-    def logits(self, tables: PyTree, params: PyTree, x: Int[Array, " n_sites"], site: Int[Array, ""]) -> Array:
+    def logits(
+        self, tables: PyTree, params: PyTree, x: Int[Array, " n_sites"], site: Int[Array, ""]
+    ) -> Array:
         """Returns (0, input) of one unit."""
         del tables
         n_visible = self.graph.n_left

@@ -109,14 +109,16 @@ def check_clamped(clamped: Any, x: PyTree) -> None:
     if clamped is None:
         return
     if not isinstance(clamped, tuple) or len(clamped) != 2:
-        raise ValueError(f"clamped is {type(clamped).__name__}; give (mask, values), both shaped like a position")
-    for name, tree in (("clamped mask", clamped[0]), ("clamped values", clamped[1])):
+        raise ValueError(
+            f"clamped is {type(clamped).__name__}; give (mask, values), both shaped like a position"
+        )
+    for name, tree in zip(("clamped mask", "clamped values"), clamped, strict=True):
         if jax.tree.structure(tree) != jax.tree.structure(x):
             raise ValueError(
                 f"{name} has the structure {jax.tree.structure(tree)}; a position has {jax.tree.structure(x)}"
             )
         for leaf, chains in zip(jax.tree.leaves(tree), jax.tree.leaves(x), strict=True):
-            dtype = jnp.dtype(jnp.bool_) if tree is clamped[0] else chains.dtype
+            dtype = jnp.dtype(jnp.bool_) if name == "clamped mask" else chains.dtype
             if getattr(leaf, "shape", None) not in (chains.shape, chains.shape[1:]):
                 shape = getattr(leaf, "shape", type(leaf).__name__)
                 raise ValueError(f"{name} has shape {shape}; expected {chains.shape[1:]} or {chains.shape}")

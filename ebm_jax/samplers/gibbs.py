@@ -51,7 +51,9 @@ class PackedGibbs(NamedTuple):
     step: jax.Array
 
 
-@functools.partial(jax.tree_util.register_dataclass, data_fields=("tables",), meta_fields=("model", "spec", "layout"))
+@functools.partial(
+    jax.tree_util.register_dataclass, data_fields=("tables",), meta_fields=("model", "spec", "layout")
+)
 @dataclass(frozen=True, eq=False)
 class Gibbs(DiscreteKernelBase):
     """The kernel that `gibbs` builds. `tables` are index tables, traced; everything else is structure."""
@@ -75,7 +77,9 @@ class Gibbs(DiscreteKernelBase):
         position, mask = apply_clamp(x, clamped)
         return GibbsState(position, mask, jnp.zeros((), jnp.uint32))
 
-    def steps(self, key: Key, params: PyTree, beta: Any, state: GibbsState, n: int) -> tuple[GibbsState, Info]:
+    def steps(
+        self, key: Key, params: PyTree, beta: Any, state: GibbsState, n: int
+    ) -> tuple[GibbsState, Info]:
         """Takes `n` sweeps; under `vmap` over chains all of them run side by side, at no cost over `packed_steps`."""
         params, beta = jax.lax.stop_gradient((params, jnp.asarray(beta, jnp.float32)))
         betas = jnp.broadcast_to(beta, (n,))
@@ -96,7 +100,9 @@ class Gibbs(DiscreteKernelBase):
         """Returns the configurations with a leading chain axis."""
         return self.layout.unpack(self.tables, packed.blocks)
 
-    def packed_steps(self, keys: Key, params: PyTree, beta: Any, packed: PackedGibbs, n: int) -> tuple[Any, Info]:
+    def packed_steps(
+        self, keys: Key, params: PyTree, beta: Any, packed: PackedGibbs, n: int
+    ) -> tuple[Any, Info]:
         """Takes `n` sweeps of every chain; `beta` is a scalar, `(n,)`, or `(n, n_chains)`."""
         params, beta = jax.lax.stop_gradient((params, jnp.asarray(beta, jnp.float32)))
         betas = jnp.broadcast_to(beta, (n, *beta.shape[1:]))
@@ -117,12 +123,18 @@ def gibbs(model: DiscreteModel, spec: BlockSpec | None = None, *, path: str = "a
     if not isinstance(chosen, BlockSpec):
         raise ValueError(f"spec is {spec!r}; give a BlockSpec, e.g. BlockSpec(colour(graph))")
     chosen.check(model.graph)
-    obstacle = {"grid": _grid_obstacle(model, chosen), "bipartite": _bipartite_obstacle(model), "general": None}
+    obstacle = {
+        "grid": _grid_obstacle(model, chosen),
+        "bipartite": _bipartite_obstacle(model),
+        "general": None,
+    }
     if hasattr(model, "coupling") is False:
         obstacle["general"] = "couplings that are edges of its graph are needed"
     fitting = [name for name in ("grid", "bipartite", "general") if obstacle[name] is None]
     if path == "auto" and not fitting:
-        raise ValueError(f"gibbs cannot update {model!r}; give an Ising, Potts or RBM model, or another kernel")
+        raise ValueError(
+            f"gibbs cannot update {model!r}; give an Ising, Potts or RBM model, or another kernel"
+        )
     if path != "auto" and obstacle[path] is not None:
         raise ValueError(f'path="{path}" does not fit {model!r}: {obstacle[path]}; use path="auto"')
     return _BUILDERS[fitting[0] if path == "auto" else path](model, chosen)
@@ -175,7 +187,9 @@ def _cost(n: int, shape: tuple[int, ...]) -> Info:
     return jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, shape), Info.of(n_steps=n))
 
 
-def _sweeps(kernel: Gibbs, words: jax.Array, params: PyTree, betas: jax.Array, packed: PackedGibbs) -> PackedGibbs:
+def _sweeps(
+    kernel: Gibbs, words: jax.Array, params: PyTree, betas: jax.Array, packed: PackedGibbs
+) -> PackedGibbs:
     """Runs one sweep for each row of `betas`; parameters carry a chain axis last, of size 1 where shared."""
     layout, tables = kernel.layout, kernel.tables
     prepared = layout.prepare(tables, params)
@@ -193,26 +207,34 @@ def _one_chain(n: int) -> Any:
     """Returns `n` sweeps of a single chain, with a batching rule that hands all chains to `_all_chains` at once."""
 
     @custom_vmap
-    def run(kernel: Gibbs, words: jax.Array, params: PyTree, betas: jax.Array, state: GibbsState) -> GibbsState:
+    def run(
+        kernel: Gibbs, words: jax.Array, params: PyTree, betas: jax.Array, state: GibbsState
+    ) -> GibbsState:
         front = lambda tree: jax.tree.map(lambda leaf: leaf[None], tree)  # noqa: E731
         last = lambda tree: jax.tree.map(lambda leaf: jnp.asarray(leaf)[..., None], tree)  # noqa: E731
         states = _many_chains(kernel, front(words), last(params), betas[:, None], front(state))
         return jax.tree.map(lambda leaf: leaf[0], states)
 
     @run.def_vmap
-    def rule(size: int, batched: Any, kernel: Gibbs, words: Any, params: PyTree, betas: Any, state: Any) -> Any:
+    def rule(
+        size: int, batched: Any, kernel: Gibbs, words: Any, params: PyTree, betas: Any, state: Any
+    ) -> Any:
         _refuse_batched_tables(batched[0])
         last = lambda leaf, b: jnp.moveaxis(leaf, 0, -1) if b else leaf[..., None]  # noqa: E731
         params = jax.tree.map(last, params, batched[2])
         betas = last(betas, batched[3])
-        new = _all_chains(kernel, _front(words, batched[1], size), params, betas, _front(state, batched[4], size))
+        new = _all_chains(
+            kernel, _front(words, batched[1], size), params, betas, _front(state, batched[4], size)
+        )
         return new, jax.tree.map(lambda _: True, new)
 
     return run
 
 
 @custom_vmap
-def _all_chains(kernel: Gibbs, words: jax.Array, params: PyTree, betas: jax.Array, states: GibbsState) -> GibbsState:
+def _all_chains(
+    kernel: Gibbs, words: jax.Array, params: PyTree, betas: jax.Array, states: GibbsState
+) -> GibbsState:
     """Sweeps of chains in front; parameters and `betas` carry a chain axis last. A further `vmap` joins its axis in."""
     return _many_chains(kernel, words, params, betas, states)
 
@@ -222,7 +244,9 @@ def _many_chains(kernel: Gibbs, words: Any, params: PyTree, betas: Any, states: 
 
 
 @_all_chains.def_vmap
-def _all_chains_rule(size: int, batched: Any, kernel: Gibbs, words: Any, params: PyTree, betas: Any, states: Any) -> Any:
+def _all_chains_rule(
+    size: int, batched: Any, kernel: Gibbs, words: Any, params: PyTree, betas: Any, states: Any
+) -> Any:
     _refuse_batched_tables(batched[0])
     words, states = _front(words, batched[1], size), _front(states, batched[4], size)
     chains = words.shape[1]
@@ -243,9 +267,13 @@ def _all_chains_rule(size: int, batched: Any, kernel: Gibbs, words: Any, params:
 
 def _front(tree: PyTree, batched: PyTree, size: int) -> PyTree:
     """Gives every leaf the leading axis that some leaves already have."""
-    return jax.tree.map(lambda leaf, b: leaf if b else jnp.broadcast_to(leaf, (size, *jnp.shape(leaf))), tree, batched)
+    return jax.tree.map(
+        lambda leaf, b: leaf if b else jnp.broadcast_to(leaf, (size, *jnp.shape(leaf))), tree, batched
+    )
 
 
 def _refuse_batched_tables(batched: PyTree) -> None:
     if any(jax.tree.leaves(batched)):
-        raise ValueError("a Gibbs kernel's index tables cannot be mapped; vmap over keys, params, beta and state only")
+        raise ValueError(
+            "a Gibbs kernel's index tables cannot be mapped; vmap over keys, params, beta and state only"
+        )

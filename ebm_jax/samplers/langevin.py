@@ -71,7 +71,9 @@ class Langevin(KernelBase):
         for path, leaf in jax.tree_util.tree_leaves_with_path(x):
             if not jnp.issubdtype(leaf.dtype, jnp.floating):
                 name = "init" + jax.tree_util.keystr(path)
-                raise ValueError(f"{name} has dtype {leaf.dtype}; Langevin moves floating-point arrays: use .astype")
+                raise ValueError(
+                    f"{name} has dtype {leaf.dtype}; Langevin moves floating-point arrays: use .astype"
+                )
         checks.check_finite("step_size", self.step_size)
         checks.check_finite("noise_scale", self.noise_scale)
         super().check(params, x, clamped)
@@ -98,7 +100,7 @@ def normals(key: Key, step: jax.Array, like: PyTree) -> PyTree:
     leaves, treedef = jax.tree.flatten(like)
     drawn, start = [], 0
     for leaf in leaves:
-        site = np.arange(start, start + leaf.size, dtype=np.uint32).reshape(leaf.shape)
+        site = jnp.arange(start, start + leaf.size, dtype=jnp.uint32).reshape(leaf.shape)
         word, _ = rng.threefry2x32(words[0], words[1], step, site + step)
         drawn.append(rng.normal(word).astype(leaf.dtype))
         start += leaf.size

@@ -48,13 +48,18 @@ class Metropolis(DiscreteKernelBase):
         position, mask = apply_clamp(x, clamped)
         return MetropolisState(position, mask, jnp.zeros((), jnp.uint32))
 
-    def step(self, key: Key, params: PyTree, beta: Any, state: MetropolisState) -> tuple[MetropolisState, Info]:
+    def step(
+        self, key: Key, params: PyTree, beta: Any, state: MetropolisState
+    ) -> tuple[MetropolisState, Info]:
         """Makes `n_sites` proposals; those at a clamped site are rejected. Counts two local energies a proposal as
         none: no whole energy is evaluated."""
         params, beta = jax.lax.stop_gradient((params, beta))
         n, n_levels = self.model.graph.n_sites, self.model.n_levels
         prepared = self.sites.prepare(self.tables, params)
-        held = None if state.clamped is None else self.model.levels(state.clamped) != 0
+        like = lambda new, old: new.astype(old.dtype)  # noqa: E731
+        held = None
+        if state.clamped is not None:
+            held = self.model.levels(jax.tree.map(like, state.clamped, state.position)) != 0
         words = rng.chain_words(key)
 
         def propose(t: jax.Array, carry: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
@@ -74,7 +79,6 @@ class Metropolis(DiscreteKernelBase):
 
         start = self.model.levels(state.position), jnp.zeros((), jnp.uint32)
         x, accepted = jax.lax.fori_loop(0, n, propose, start)
-        like = lambda new, old: new.astype(old.dtype)  # noqa: E731
         position = jax.tree.map(like, self.model.from_levels(x), state.position)
         info = Info.of(n_steps=1, n_proposed=n, n_accepted=accepted)
         return state._replace(position=position, step=state.step + jnp.uint32(1)), info

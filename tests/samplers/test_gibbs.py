@@ -1,0 +1,406 @@
+"""Block Gibbs: the code that runs draws from the exact conditionals, on every path, and the mutants do not."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import ebm_jax as ej
+from ebm_jax.samplers import gibbs as module
+from tests import oracles, systems
+from tests.statistics import assert_other_law, assert_same_law
+
+BETA = 0.9
+N_DRAWS = 20_000
+
+# Every system on every path that fits it.
+CASES = [
+    (name, path)
+    for name in systems.NAMES
+    for path in ("grid", "bipartite", "general")
+    if (path == "bipartite") == name.startswith("rbm")
+    and (path != "grid" or ("graph" not in name and name != "ising_3x3_periodic"))
+]
+
+
+def transitions(system, kernel, n_draws=N_DRAWS, beta=BETA, seed=1):
+    """Counts of one step from every configuration, `n_draws` each."""
+    starts = jax.tree.map(lambda x: jnp.repeat(x, n_draws, axis=0), system.all_positions())
+    ends, _ = systems.run_chains(kernel, jax.random.key(seed), system.params, beta, starts)
+    return system.counts(ends, n_rows=len(system.energies))
+
+
+def exact_matrix(system, spec, beta=BETA):
+    return oracles.gibbs_matrix(system.energies, system.n_sites, system.n_levels, spec.groups, beta)
+
+
+@pytest.mark.parametrize(("name", "path"), CASES)
+def test_transitions_from_every_state_are_the_exact_ones(name, path):
+    system = systems.get(name)
+    kernel = ej.gibbs(system.model, path=path)
+    assert kernel.path == path
+    assert_same_law(transitions(system, kernel), exact_matrix(system, kernel.spec), f"{name} on {path}")
+
+
+@pytest.mark.parametrize("name", systems.NAMES)
+def test_sweep_leaves_the_law_invariant(name):
+    """πP = π in float64, P assembled from the package's own conditionals and blocks."""
+    system = systems.get(name)
+    n, k = system.n_sites, system.n_levels
+    with jax.enable_x64(True):
+        params = jax.tree.map(lambda p: jnp.asarray(np.asarray(p), jnp.float64), system.params)
+
+        @jax.jit
+        @jax.vmap
+        def conditionals(levels):
+            logits = system.model.conditional_logits(params, system.model.from_levels(levels))
+            rows = jnp.concatenate([leaf.reshape(-1, k) for leaf in jax.tree.leaves(logits)])
+            return jax.nn.softmax(BETA * rows, axis=-1)
+
+        states = oracles.all_states(n, k)
+        table = np.asarray(conditionals(jnp.asarray(states, jnp.int32)))
+    np.testing.assert_allclose(table, oracles.conditional_table(system.energies, n, k, BETA), atol=1e-12)
+    law = oracles.boltzmann(system.energies, BETA)
+    matrix = exact_matrix(system, ej.gibbs(system.model).spec)
+    np.testing.assert_allclose(law @ matrix, law, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", ["ising_3x3", "potts_2x2_matrix", "ising_graph", "rbm_4x3"])
+def test_exact_start_stays_exact(name):
+    system = systems.get(name)
+    starts = system.exact_positions(200_000, BETA)
+    ends, info = systems.run_chains(
+        ej.gibbs(system.model), jax.random.key(2), system.params, BETA, starts, n_steps=5
+    )
+    assert_same_law(system.counts(ends), oracles.boltzmann(system.energies, BETA), name)
+    assert (info.n_steps == 5).all()
+
+
+@pytest.mark.parametrize("name", ["ising_3x3", "potts_2x2_edge", "ising_graph", "rbm_4x3"])
+def test_several_steps_are_the_power_of_one(name):
+    """Stationarity alone would pass a kernel that never moves, and one step a kernel that repeats its draws."""
+    system, n_steps = systems.get(name), 4
+    starts = jax.tree.map(lambda x: jnp.repeat(x[:1], 200_000, axis=0), system.all_positions())
+    kernel = ej.gibbs(system.model)
+    ends, _ = systems.run_chains(kernel, jax.random.key(3), system.params, BETA, starts, n_steps=n_steps)
+    law = np.linalg.matrix_power(exact_matrix(system, kernel.spec), n_steps)[0]
+    assert_same_law(system.counts(ends), law, name)
+
+
+def test_superblocks_and_clamped_blocks():
+    """Sites 0 and 4 are drawn at once, then the others; sites 2 and 6 never move."""
+    system = systems.get("ising_graph")
+    blocks = [(ej.Block([0]), ej.Block([4])), ej.Block([1, 3, 7]), ej.Block([5])]
+    spec = ej.BlockSpec(blocks, clamped=[ej.Block([2, 6])])
+    kernel = ej.gibbs(system.model, spec)
+    assert_same_law(transitions(system, kernel), exact_matrix(system, spec), "superblocks")
+
+
+def test_rbm_blocks_may_split_a_layer():
+    system = systems.get("rbm_4x3")
+    spec = ej.BlockSpec([ej.Block([4, 6]), ej.Block([0, 1, 3]), ej.Block([5])], clamped=[ej.Block([2])])
+    kernel = ej.gibbs(system.model, spec)
+    assert kernel.path == "bipartite"
+    assert_same_law(transitions(system, kernel), exact_matrix(system, spec), "split layers")
+
+
+def test_order_of_blocks_on_a_grid_is_the_callers():
+    system = systems.get("potts_2x3")
+    spec = ej.BlockSpec(ej.checkerboard(system.model.graph)[::-1])
+    kernel = ej.gibbs(system.model, spec)
+    assert kernel.path == "grid"
+    counts = transitions(system, kernel)
+    assert_same_law(counts, exact_matrix(system, spec), "reversed")
+    assert_other_law(counts, exact_matrix(system, system.model.default_spec()), "reversed against default")
+
+
+# ---- mutants ----
+
+
+def mutant_updates_neighbours_together(system):
+    everything = ej.BlockSpec([ej.Block(np.arange(system.n_sites))])
+    return module._build_general(system.model, everything), system.params, BETA
+
+
+def mutant_grid_updates_both_colours_from_one_state(system):
+    kernel = ej.gibbs(system.model)
+    groups = (tuple(p for group in kernel.layout.groups for p in group),)
+    update = type(kernel.layout).update
+
+    class Stale(type(kernel.layout)):
+        def update(self, group, tables, prepared, beta, words, step, blocks, masks):
+            new = {}
+            for number in range(len(kernel.layout.groups)):
+                fresh = update(kernel.layout, number, tables, prepared, beta, words, step, blocks, masks)
+                new |= {p: fresh[p] for p in kernel.layout.groups[number]}
+            return new
+
+    layout = Stale(*(getattr(kernel.layout, f.name) for f in dataclasses.fields(kernel.layout)))
+    spec = ej.BlockSpec([kernel.spec.free[0] + kernel.spec.free[1]])
+    return (
+        dataclasses.replace(kernel, layout=dataclasses.replace(layout, groups=groups), spec=spec),
+        system.params,
+        BETA,
+    )
+
+
+def mutant_wrong_beta(system):
+    return ej.gibbs(system.model), system.params, 1.02 * BETA
+
+
+def mutant_swapped_couplings(system):
+    swapped = system.params._replace(coupling=system.params.coupling[::-1])
+    return ej.gibbs(system.model), swapped, BETA
+
+
+def mutant_neglected_edge(system):
+    return (
+        ej.gibbs(system.model),
+        system.params._replace(coupling=system.params.coupling.at[0].set(0.0)),
+        BETA,
+    )
+
+
+def mutant_wrong_order(system):
+    return ej.gibbs(system.model, ej.BlockSpec(ej.gibbs(system.model).spec.free[::-1])), system.params, BETA
+
+
+MUTANTS = [f for name, f in sorted(globals().items()) if name.startswith("mutant_")]
+
+
+@pytest.mark.parametrize("mutant", MUTANTS, ids=lambda f: f.__name__)
+def test_mutants_are_caught(mutant):
+    name = "ising_2x3_edge"
+    system = systems.get(name)
+    kernel, params, beta = mutant(system)
+    counts = transitions(system._replace(params=params), kernel, beta=beta)
+    assert_other_law(counts, exact_matrix(system, system.model.default_spec()), mutant.__name__)
+
+
+def test_biased_draw_is_caught(monkeypatch):
+    """A uniform short of one part in a hundred."""
+    system = systems.get("potts_1x2_many")
+    genuine = module.rng.uniform
+    monkeypatch.setattr("ebm_jax.rng.uniform", lambda word: genuine(word) * np.float32(0.99))
+    jax.clear_caches()
+    counts = transitions(system, ej.gibbs(system.model))
+    jax.clear_caches()
+    assert_other_law(counts, exact_matrix(system, system.model.default_spec()), "biased draw")
+
+
+# ---- forms ----
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        ej.Ising(ej.Grid(4, 6, "periodic")),
+        ej.Potts(ej.Grid(3, 5), 3, "matrix"),
+        ej.Potts(ej.Grid(4, 4, "periodic", 8), 3, "edge"),
+        ej.Ising(systems.random_graph()),
+        ej.RBM(40, 7),
+    ],
+    ids=str,
+)
+def test_looped_vmapped_and_packed_chains_have_the_same_bits(model):
+    params, n_chains = systems.draw_params(model), 5
+    positions = ej.init_chains(jax.random.key(0), model, n_chains)
+    keys = jax.random.split(jax.random.key(1), n_chains)
+    results = []
+    for path in ("auto", "auto" if isinstance(model, ej.RBM) else "general"):
+        kernel = ej.gibbs(model, path=path)
+
+        @jax.jit
+        def forms(kernel, positions):
+            states = jax.vmap(lambda x: kernel.init(params, x))(positions)
+            vmapped = jax.vmap(lambda k, s: kernel.steps(k, params, 0.7, s, 3)[0])(keys, states)
+            one = lambda i: jax.tree.map(lambda leaf: leaf[i], states)  # noqa: E731
+            looped = [kernel.steps(keys[i], params, 0.7, one(i), 3)[0] for i in (0, n_chains - 1)]
+            packed, _ = kernel.packed_steps(keys, params, 0.7, kernel.pack(params, states), 3)
+            single = kernel.steps(keys[0], params, 0.7, one(0), 2)[0]
+            chunked = kernel.step(keys[0], params, 0.7, single)[0]
+            return vmapped, looped, kernel.unpack(packed), chunked
+
+        vmapped, looped, packed, chunked = forms(kernel, positions)
+        results.append(vmapped.position)
+        assert_equal(vmapped, packed)
+        assert_equal(jax.tree.map(lambda leaf: leaf[jnp.array([0, n_chains - 1])], vmapped), stack(looped))
+        assert_equal(jax.tree.map(lambda leaf: leaf[0], vmapped), chunked)
+    assert_equal(*results)  # the grid and the general path share their random words
+
+
+def test_nested_vmap_batched_params_and_betas():
+    model = ej.Potts(ej.Grid(4, 3), 3)
+    kernel = ej.gibbs(model)
+    many = jax.vmap(lambda k: jax.tree.map(lambda s: jax.random.normal(k, s.shape), model.params_struct()))(
+        jax.random.split(jax.random.key(0), 3)
+    )
+    positions = ej.init_chains(jax.random.key(1), model, 4)
+    keys, betas = jax.random.split(jax.random.key(2), 4), jnp.array([0.5, 1.0, 2.0])
+
+    def run(key, params, beta, x):
+        return kernel.steps(key, params, beta, kernel.init(params, x), 3)[0].position
+
+    @jax.jit
+    def nested(many, betas):
+        inner = jax.vmap(run, (0, None, None, 0))
+        return jax.vmap(inner, (None, 0, 0, None))(keys, many, betas, positions)
+
+    @jax.jit
+    def other_way(many, betas):
+        inner = jax.vmap(run, (None, 0, 0, None))
+        return jax.vmap(inner, (0, None, None, 0))(keys, many, betas, positions)
+
+    @jax.jit
+    def alone(params, beta):
+        return run(keys[2], params, beta, positions[2])
+
+    whole = nested(many, betas)
+    np.testing.assert_array_equal(whole, jnp.swapaxes(other_way(many, betas), 0, 1))
+    for i in range(3):
+        np.testing.assert_array_equal(whole[i, 2], alone(jax.tree.map(lambda p: p[i], many), betas[i]))
+
+
+def test_rbm_chains_with_their_own_weights():
+    """Batched weights are multiplied another way, so compare conditionals' law through a deterministic limit."""
+    model = ej.RBM(6, 4)
+    kernel = ej.gibbs(model)
+    params = jax.tree.map(lambda p: 1e4 * p, systems.draw_params(model))
+    stacked = jax.tree.map(lambda p: jnp.stack([p, -p, 2 * p]), params)
+    positions = ej.init_chains(jax.random.key(1), model, 3)
+    keys = jax.random.split(jax.random.key(2), 3)
+    run = jax.jit(lambda k, p, x: kernel.steps(k, p, 1.0, kernel.init(p, x), 4)[0].position)
+    batched = jax.jit(jax.vmap(run))(keys, stacked, positions)
+    alone = [run(keys[i], *jax.tree.map(lambda leaf, i=i: leaf[i], (stacked, positions))) for i in range(3)]
+    assert_equal(batched, stack(alone))
+
+
+@pytest.mark.parametrize("name", ["ising_3x3", "ising_graph", "rbm_4x3"])
+def test_grad_and_vmap_grad_of_a_program_around_a_kernel(name):
+    """Draws are constants: only the explicit dependence is differentiated."""
+    system = systems.get(name)
+    kernel, x = ej.gibbs(system.model), jax.tree.map(lambda leaf: leaf[0], system.all_positions())
+
+    def program(scale, key):
+        params = jax.tree.map(lambda p: scale * p, system.params)
+        state, _ = kernel.steps(key, params, scale, kernel.init(params, x), 3)
+        return scale**2 + system.model.energy(jax.lax.stop_gradient(params), state.position)
+
+    keys = jax.random.split(jax.random.key(0), 4)
+    scales = jnp.arange(1.0, 5.0)
+    np.testing.assert_allclose(jax.jit(jax.grad(program))(1.5, keys[0]), 3.0)
+    np.testing.assert_allclose(jax.jit(jax.vmap(jax.grad(program)))(scales, keys), 2 * scales)
+
+
+def test_one_trace_for_new_numbers_and_rebuilt_kernels(count_traces):
+    model = ej.Potts(ej.Graph(5, [(0, 1), (3, 2), (1, 2)]), 3)
+
+    def run(kernel, key, params, beta, x, clamped):
+        return kernel.steps(key, params, beta, kernel.init(params, x, clamped), 2)[0].position
+
+    counted, traces = count_traces(run)
+    jitted = jax.jit(counted)
+    for i in range(3):
+        again = ej.Potts(ej.Graph(5, [(0, 1), (3, 2), (1, 2)]), 3)
+        x = ej.init_chains(jax.random.key(i), model, 1)[0]
+        mask = jnp.arange(5) < i
+        jitted(ej.gibbs(again), jax.random.key(i), systems.draw_params(model, i), 0.5 + i, x, (mask, x))
+    assert len(traces) == 1
+
+
+@pytest.mark.parametrize("name", ["ising_3x3", "potts_2x2_matrix", "ising_graph", "rbm_4x3"])
+def test_clamped_sites_never_move_and_the_rest_is_conditional(name):
+    system = systems.get(name)
+    n, k = system.n_sites, system.n_levels
+    held = np.isin(np.arange(n), [0, n - 2])
+    values = np.where(held, k - 1, 0)
+    n_chains = 60_000
+    starts = system.positions(np.zeros((n_chains, n)))
+    mask = jax.tree.map(lambda leaf: leaf.astype(bool), system.positions(np.tile(held, (n_chains, 1))))
+    clamped = (mask, system.positions(np.tile(values, (n_chains, 1))))
+    ends, _ = systems.run_chains(
+        ej.gibbs(system.model), jax.random.key(5), system.params, BETA, starts, clamped, n_steps=40
+    )
+    levels = np.asarray(jax.vmap(system.model.levels)(ends))
+    assert (levels[:, held] == k - 1).all()
+    law = oracles.boltzmann(system.energies, BETA)
+    law = np.where((oracles.all_states(n, k)[:, held] == k - 1).all(axis=1), law, 0.0)
+    assert_same_law(system.counts(ends), law / law.sum(), name)
+
+
+@pytest.mark.parametrize("coupling", ["tied", "edge", "matrix"])
+@pytest.mark.parametrize("boundary", ["free", "periodic"])
+@pytest.mark.parametrize("neighbourhood", [4, 8])
+def test_which_path_runs(coupling, boundary, neighbourhood):
+    for height, width in [(4, 4), (4, 5), (5, 4), (5, 5)]:
+        graph = ej.Grid(height, width, boundary, neighbourhood)
+        odd_torus = boundary == "periodic" and (height % 2 or width % 2)
+        models = [ej.Potts(graph, 3, coupling)] + (
+            [ej.Ising(graph, coupling)] if coupling != "matrix" else []
+        )
+        for model in models:
+            assert ej.gibbs(model).path == ("general" if odd_torus else "grid")
+    flat = ej.Graph(graph.n_sites, graph.edges)
+    assert ej.gibbs(ej.Potts(flat, 3, coupling)).path == "general"
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 5), (5, 1), (3, 3)])
+def test_extreme_weights_and_narrow_grids_stay_finite(shape):
+    model = ej.Potts(ej.Grid(*shape), 256)
+    params = ej.PottsParams(jnp.zeros((*shape, 256)), jnp.array([60.0, -60.0]))
+    x = ej.init_chains(jax.random.key(0), model, 4)
+    samples = ej.sample(jax.random.key(1), ej.gibbs(model), params, x, ej.SamplingSchedule(3, 1))
+    flat = params._replace(bias=params.bias.at[..., 7].set(200.0))
+    certain = ej.sample(jax.random.key(1), ej.gibbs(model), flat, x, ej.SamplingSchedule(3, 1))
+    assert samples.positions.shape == (1, 4, *shape)
+    assert (certain.positions == 7).all() if shape == (1, 1) else True
+
+
+def test_jitted_and_eager_probabilities_agree():
+    system = systems.get("potts_2x2_matrix")
+    x = jax.tree.map(lambda leaf: leaf[17], system.all_positions())
+    probabilities = lambda p, x: jax.nn.softmax(BETA * system.model.conditional_logits(p, x))  # noqa: E731
+    np.testing.assert_allclose(
+        jax.jit(probabilities)(system.params, x), probabilities(system.params, x), atol=1e-6
+    )
+
+
+def test_bind_has_the_shape_that_blackjax_drives():
+    system = systems.get("ising_3x3")
+    init, step = ej.gibbs(system.model).bind(system.params, beta=BETA)
+    state = init(jax.tree.map(lambda leaf: leaf[0], system.all_positions()))
+    state, info = step(jax.random.key(0), state)
+    assert int(state.step) == 1
+    assert int(info.n_steps) == 1
+
+
+@pytest.mark.parametrize(
+    ("build", "words"),
+    [
+        (
+            lambda: ej.gibbs(ej.Ising(ej.Grid(2, 2)), ej.BlockSpec([ej.Block([0, 1]), ej.Block([2, 3])])),
+            "share an edge",
+        ),
+        (lambda: ej.gibbs(ej.Ising(ej.Grid(2, 2)), [ej.Block([0])]), "BlockSpec"),
+        (lambda: ej.gibbs(ej.Ising(ej.Graph(2, [(0, 1)])), path="grid"), "not a Grid"),
+        (lambda: ej.gibbs(ej.Ising(ej.Grid(3, 3, "periodic")), path="grid"), "odd"),
+        (lambda: ej.gibbs(ej.Ising(ej.Grid(3, 3)), path="bipartite"), "RBM"),
+        (lambda: ej.gibbs(ej.Ising(ej.Grid(3, 3)), path="fast"), "'fast'"),
+        (lambda: ej.gibbs(ej.RBM(2, 2), path="general"), "edges"),
+    ],
+)
+def test_refuses_what_does_not_fit(build, words, as_shipped):
+    with pytest.raises(ValueError, match=words):
+        build()
+
+
+def stack(trees):
+    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees)
+
+
+def assert_equal(a, b):
+    assert jax.tree.structure(a) == jax.tree.structure(b)
+    for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
+        np.testing.assert_array_equal(x, y)

@@ -1,0 +1,225 @@
+"""The loop: it learns, goes on where it stopped, and compiles once."""
+
+import flax.serialization
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import ebm_jax as ej
+from ebm_jax import exact
+from ebm_jax.training import loop, negatives
+from tests import oracles, systems
+from tests.training.test_step import Counted
+
+
+def divergence(p, q):
+    """KL(p ‖ q)."""
+    return float(np.sum(p * np.log(p / q)))
+
+
+def bits(state):
+    """Every leaf as a NumPy array."""
+    return [np.asarray(leaf) for leaf in jax.tree.leaves(state.replace(key=jax.random.key_data(state.key)))]
+
+
+def assert_same_bits(a, b):
+    for x, y in zip(bits(a), bits(b), strict=True):
+        assert x.dtype == y.dtype
+        np.testing.assert_array_equal(x, y)
+
+
+def falling(rate, n_steps):
+    return optax.sgd(optax.cosine_decay_schedule(rate, n_steps))
+
+
+def test_pcd_learns_an_ising_model():
+    model, _, energies = system = systems.pairwise(ej.Ising(ej.Grid(3, 3)))
+    data, truth = system.exact_positions(8192), oracles.boltzmann(energies)
+    result = ej.fit(
+        jax.random.key(0),
+        model,
+        data,
+        tx=falling(0.2, 20 * 64),
+        negatives=negatives.pcd(ej.gibbs(model), k=1, n_chains=256),
+        n_epochs=20,
+        progress=False,
+    )
+    start = model.init(jax.random.key(1))
+    assert divergence(truth, exact.probabilities(model, start)) > 1.0
+    assert divergence(truth, exact.probabilities(model, result.state.params)) < 0.01
+    assert result.metrics.energy_gap.shape == (20, 64)
+    assert abs(result.metrics.energy_gap[-1].mean()) < 0.2
+    assert not result.metrics.n_nonfinite.any()
+
+
+def test_pcd_learns_an_rbm():
+    model, _, energies = system = systems.rbm(4, 3)
+    data = system.exact_positions(8192)[0]
+    truth = oracles.boltzmann(energies).reshape(16, 8).sum(axis=1)
+    result = ej.fit(
+        jax.random.key(0),
+        model,
+        data,
+        tx=falling(0.3, 40 * 64),
+        negatives=negatives.pcd(ej.gibbs(model), k=1, n_chains=256),
+        params=model.init(jax.random.key(1), scale=0.3),
+        n_epochs=40,
+        progress=False,
+    )
+    start = model.init(jax.random.key(1))
+    assert divergence(truth, exact.probabilities(model, start, layer="visible")) > 0.1
+    assert divergence(truth, exact.probabilities(model, result.state.params, layer="visible")) < 0.01
+
+
+def test_pcd_with_langevin_learns_a_gaussian():
+    """E = ½ p x² has variance 1/p; the chains' own bias is of order step_size."""
+    energy = lambda params, x: 0.5 * jnp.sum(params * x**2)  # noqa: E731
+    deviation = jnp.array([0.5, 2.0])
+    data = deviation * jax.random.normal(jax.random.key(0), (4096, 2))
+    result = ej.fit(
+        jax.random.key(1),
+        energy,
+        data,
+        tx=falling(0.3, 20 * 32),
+        negatives=negatives.pcd(ej.langevin(energy, 0.02, 0.2), k=10, init=data[:256]),
+        params=jnp.ones(2),
+        n_epochs=20,
+        progress=False,
+    )
+    np.testing.assert_allclose(result.state.params, 1 / jnp.var(data, axis=0), rtol=0.15)
+
+
+def test_an_epoch_is_one_call_of_one_program_that_hands_nothing_to_the_host(monkeypatch):
+    model = Counted(5, 3)
+    data = jax.random.bernoulli(jax.random.key(1), 0.5, (205, 5)).astype(jnp.uint8)
+    epoch, calls = loop._epoch, []
+
+    def guarded(*args):
+        calls.append(len(Counted.traces))
+        if len(calls) == 1:
+            return epoch(*args)  # compiling moves constants to the device
+        with jax.transfer_guard("disallow"):
+            return epoch(*args)
+
+    monkeypatch.setattr(loop, "_epoch", guarded)
+    Counted.traces.clear()
+    seen = []
+    result = ej.fit(
+        jax.random.key(0),
+        model,
+        data,
+        tx=optax.sgd(0.1),
+        negatives=negatives.pcd(ej.gibbs(model), n_chains=16),
+        n_epochs=4,
+        batch_size=8,
+        callback=lambda number, state, metrics: seen.append((number, int(state.step), metrics.loss.shape)),
+    )
+    assert result.state.step == 100 and result.metrics.loss.shape == (4, 25)
+    assert len(calls) == 4 and calls[1] > 0 and len(set(calls[1:])) == 1 and len(Counted.traces) == calls[1]
+    assert seen == [(0, 25, (25,)), (1, 50, (25,)), (2, 75, (25,)), (3, 100, (25,))]
+
+
+@pytest.mark.parametrize("source", ["pcd", "cd"])
+def test_resumed_equals_undisturbed_bit_for_bit(source):
+    model, key, tx = ej.RBM(6, 4), jax.random.key(7), optax.adam(1e-2)
+    data = np.asarray(jax.random.bernoulli(jax.random.key(1), 0.4, (70, 6))).astype(np.uint8)
+
+    def run(n_epochs, key, state=None):
+        kernel = ej.gibbs(model)
+        drawn = negatives.cd(kernel) if source == "cd" else negatives.pcd(kernel, n_chains=12)
+        return ej.fit(
+            key,
+            model,
+            data,
+            tx=tx,
+            negatives=drawn,
+            n_epochs=n_epochs,
+            batch_size=16,
+            state=state,
+            progress=False,
+        )
+
+    whole = run(3, key)
+    half = run(1, key)
+    # Through plain arrays and back, as a checkpoint goes.
+    leaves, structure = jax.tree.flatten(half.state.replace(key=None))
+    restored = jax.tree.unflatten(structure, [np.asarray(leaf) for leaf in leaves])
+    restored = restored.replace(key=jax.random.wrap_key_data(np.asarray(jax.random.key_data(half.state.key))))
+    rest = run(2, restored.key, restored)
+    assert_same_bits(whole.state, rest.state)
+    for a, b, c in zip(whole.metrics, half.metrics, rest.metrics, strict=True):
+        np.testing.assert_array_equal(a, np.concatenate([b, c]))
+    assert run(0, key, half.state).metrics.loss.shape == (0, 4)
+    assert_same_bits(run(0, key, half.state).state, half.state)
+    # Epochs differ from one another, and so does a run under another key.
+    assert not np.array_equal(whole.metrics.loss[0], whole.metrics.loss[1])
+    assert not np.array_equal(run(1, jax.random.key(8)).metrics.loss, half.metrics.loss)
+
+
+def test_a_train_state_is_a_plain_tree_of_arrays():
+    model, key = ej.Ising(ej.Grid(4, 4)), jax.random.key(0)
+    init, _ = ej.make_train_step(model, optax.adam(1e-2), negatives.pcd(ej.gibbs(model), n_chains=3))
+    state = init(key)
+    assert all(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves(state))
+    assert state.apply_fn(state.params, state.negatives.position[0]) == model.energy(
+        state.params, state.negatives.position[0]
+    )
+    plain = state.replace(key=jax.random.key_data(state.key))
+    other = ej.make_train_step(model, optax.adam(1e-2), negatives.pcd(ej.gibbs(model), n_chains=3))[0]
+    template = other(jax.random.key(9)).replace(key=plain.key)
+    restored = flax.serialization.from_bytes(template, flax.serialization.to_bytes(plain))
+    for a, b in zip(jax.tree.leaves(restored), jax.tree.leaves(plain), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_every_row_is_visited_once_an_epoch():
+    """With zero couplings and fields moved by SGD the data enter linearly: an epoch adds up to the whole data's mean."""
+    model = ej.Ising(ej.Graph(3, [(0, 1)]))
+    data = jax.random.bernoulli(jax.random.key(2), 0.3, (40, 3))
+    rate = 1e-4  # so small that the negatives, all but constant, cancel
+    result = ej.fit(
+        jax.random.key(0),
+        model,
+        data,
+        tx=optax.sgd(rate),
+        negatives=negatives.exact(model),
+        params=ej.IsingParams(jnp.zeros(3), jnp.zeros(1)),
+        n_epochs=1,
+        batch_size=10,
+        progress=False,
+    )
+    means = jnp.where(data, 1.0, -1.0).mean(axis=0)
+    np.testing.assert_allclose(result.state.params.bias / (4 * rate), means, atol=2e-3)
+
+
+def test_bad_arguments_are_refused_before_any_step(as_shipped):
+    model, key = ej.RBM(4, 3), jax.random.key(0)
+    source, data = negatives.cd(ej.gibbs(model)), np.zeros((20, 4), np.uint8)
+
+    def run(data=data, **changes):
+        options = dict(tx=optax.sgd(0.1), negatives=source, n_epochs=1, batch_size=10, progress=False)
+        return ej.fit(key, model, data, **{**options, **changes})
+
+    with pytest.raises(ValueError, match=r"batch_size is 21 and data has 20 rows"):
+        run(batch_size=21)
+    with pytest.raises(ValueError, match=r"n_epochs is -1"):
+        run(n_epochs=-1)
+    with pytest.raises(ValueError, match=r"data holds level 2"):
+        run(data + np.uint8(2))
+    with pytest.raises(ValueError, match=r"data holds level 2"):
+        run(jnp.asarray(data + np.uint8(2)))
+    with pytest.raises(ValueError, match=r"data has shape \(20, 5\); expected \(n_chains, 4\)"):
+        run(np.zeros((20, 5), np.uint8))
+    with pytest.raises(ValueError, match=r"data has dtype float64"):
+        run(data.astype(float))
+    state = run(n_epochs=0).state
+    with pytest.raises(ValueError, match=r"params and state are both given"):
+        run(params=state.params, state=state)
+    with pytest.raises(ValueError, match=r"state.negatives has arrays of shapes \[\(\)\]"):
+        run(state=state, negatives=negatives.pcd(ej.gibbs(model)))
+    with pytest.raises(ValueError, match=r"state.opt_state has arrays"):
+        run(state=state, tx=optax.adam(0.1))
+    with pytest.raises(ValueError, match=r"state is RBMParams; give the .state"):
+        run(state=state.params)
