@@ -89,8 +89,8 @@ def sample(
     one value for each of the `schedule.n_steps` steps. clamped: `(mask, values)`, pytrees shaped like a position, with
     or without a chain axis; sites under a True mask take the values and never move. observe: `observe(params, x)` of
     one position, stacked over samples and chains, or an `Observer`. mesh: only None for now. progress: shows a bar
-    (runs in pieces; same bits). on_nonfinite: "raise" raises `NonFiniteError` after the run when a chain left the finite
-    numbers; "report" leaves it to `info`. A new `observe` function object compiles anew; new numbers never do.
+    (runs in pieces; same bits). on_nonfinite: "raise" raises `NonFiniteError` after the run when a chain left the
+    finite numbers; "report" leaves it to `info`. A new `observe` function object compiles anew; new numbers never do.
 
     Raises ValueError on anything that does not fit the kernel, before any step is taken. Under a caller's `jit` or
     `vmap`, shapes and dtypes are checked and values are not.

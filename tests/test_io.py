@@ -45,10 +45,10 @@ def test_damaged_files_are_refused(tmp_path):
     flipped[len(whole) // 2] ^= 1
     for broken in (whole[: len(whole) // 2], b"", b"not a model", bytes(flipped)):
         path.write_bytes(broken)
-        with pytest.raises(ValueError, match="model.npz"):
+        with pytest.raises(ValueError, match=r"model\.npz"):
             ej.load(path)
     np.savez(path, structure=np.asarray("{}"))
-    with pytest.raises(ValueError, match="not written by ebm_jax.save"):
+    with pytest.raises(ValueError, match=r"not written by ebm_jax\.save"):
         ej.load(path)
     with pytest.raises(FileNotFoundError, match="absent"):
         ej.load(tmp_path / "absent.npz")

@@ -80,7 +80,6 @@ class GridLayout:
     def prepare(self, tables: PyTree, params: PyTree) -> dict[Parity, Prepared]:
         """Lays out parameters that carry a chain axis last (1 where all chains share them)."""
         del tables
-        height, width = self.grid.shape
         bias = params.bias if self.spins else jnp.moveaxis(params.bias, 2, 0)
         prepared = {}
         images = self._coupling_images(params.coupling)

@@ -105,7 +105,7 @@ class DiscreteKernelBase(KernelBase):
 
 
 def check_clamped(clamped: Any, x: PyTree) -> None:
-    """Raises ValueError unless `clamped` is None or (mask, values) shaped like chains `x`, or like one configuration."""
+    """Raises ValueError unless `clamped` is None or (mask, values) shaped like chains `x` or one of them."""
     if clamped is None:
         return
     if not isinstance(clamped, tuple) or len(clamped) != 2:

@@ -95,7 +95,7 @@ def langevin(energy: Any, step_size: Any, noise_scale: Any) -> Langevin:
 
 
 def normals(key: Key, step: jax.Array, like: PyTree) -> PyTree:
-    """Returns standard normals shaped like `like`: element i of the flattened leaves is a function of (key, step, i)."""
+    """Returns standard normals shaped like `like`: element i of the leaves is a function of (key, step, i)."""
     words = rng.chain_words(key)
     leaves, treedef = jax.tree.flatten(like)
     drawn, start = [], 0

@@ -10,7 +10,7 @@ import optax
 from flax import struct
 from flax.training import train_state
 
-from ebm_jax.types import Key, PyTree
+from ebm_jax.types import PyTree
 
 
 class TrainState(train_state.TrainState):
@@ -28,9 +28,11 @@ class TrainState(train_state.TrainState):
     compare by value, Optax transformations by identity.
     """
 
-    params: PyTree = struct.field(pytree_node=True)  # Flax declares a dictionary
+    # Anything may stand at a leaf, as in any pytree (shapes, NumPy arrays, markers of JAX's own): Flax declares less.
+    step: Any = struct.field(pytree_node=True)
+    params: PyTree = struct.field(pytree_node=True)
     negatives: PyTree = struct.field(pytree_node=True)
-    key: Key = struct.field(pytree_node=True)
+    key: Any = struct.field(pytree_node=True)
 
     def apply_gradients(self, *, grads: PyTree, **kwargs: Any) -> TrainState:
         """Returns the state after one update of `tx`; `kwargs` replace other fields.

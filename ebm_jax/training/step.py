@@ -111,7 +111,7 @@ def update(
         energy_gap=energies.model - energies.data,
         energy_data=energies.data,
         energy_model=energies.model,
-        gradient_norm=optax.global_norm(grads),
+        gradient_norm=_norm(grads),
         acceptance=_acceptance(drawn.info),
         n_nonfinite=_count_nonfinite((energies, grads, new.params)) + jnp.sum(drawn.info.n_nonfinite),
     )
@@ -175,6 +175,10 @@ def _start_params(key: Key, model: Any, params: PyTree) -> PyTree:
     checks.check_finite("params", params)
     # With a dtype of their own: weakly typed ones would turn strong at the first update, and compile a second time.
     return jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype=jnp.result_type(leaf)), params)
+
+
+def _norm(tree: PyTree) -> Float[Array, ""]:
+    return jnp.sqrt(functools.reduce(jnp.add, [jnp.sum(leaf**2) for leaf in jax.tree.leaves(tree)]))
 
 
 def _acceptance(info: Info) -> Float[Array, ""]:

@@ -260,7 +260,8 @@ def test_nested_vmap_batched_params_and_betas():
     whole = nested(many, betas)
     np.testing.assert_array_equal(whole, jnp.swapaxes(other_way(many, betas), 0, 1))
     for i in range(3):
-        np.testing.assert_array_equal(whole[i, 2], alone(jax.tree.map(lambda p: p[i], many), betas[i]))
+        own = jax.tree.map(lambda p, i=i: p[i], many)
+        np.testing.assert_array_equal(whole[i, 2], alone(own, betas[i]))
 
 
 def test_rbm_chains_with_their_own_weights():

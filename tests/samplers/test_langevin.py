@@ -116,7 +116,7 @@ def test_one_trace_for_new_step_sizes_and_rebuilt_kernels(count_traces):
 def test_non_finite_values_are_named_after_the_run():
     steep = ej.langevin(lambda p, x: -jnp.sum(x**4), 0.5, 1.0)
     start = jnp.array([[3.0], [0.0]])
-    with pytest.raises(NonFiniteError, match="chain 0 .* after step") as caught:
+    with pytest.raises(NonFiniteError, match=r"chain 0 .* after step") as caught:
         chains(steep, None, start, 30)
     samples = chains(steep, None, start, 30, on_nonfinite="report")
     np.testing.assert_array_equal(samples.positions, caught.value.samples.positions)

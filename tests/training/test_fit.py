@@ -35,7 +35,7 @@ def falling(rate, n_steps):
 
 
 def test_pcd_learns_an_ising_model():
-    model, _, energies = system = systems.pairwise(ej.Ising(ej.Grid(3, 3)))
+    model, _, energies = system = systems.pairwise(ej.Ising(ej.Grid(3, 3)), scale=0.3)
     data, truth = system.exact_positions(8192), oracles.boltzmann(energies)
     result = ej.fit(
         jax.random.key(0),
@@ -47,7 +47,7 @@ def test_pcd_learns_an_ising_model():
         progress=False,
     )
     start = model.init(jax.random.key(1))
-    assert divergence(truth, exact.probabilities(model, start)) > 1.0
+    assert divergence(truth, exact.probabilities(model, start)) > 0.1
     assert divergence(truth, exact.probabilities(model, result.state.params)) < 0.01
     assert result.metrics.energy_gap.shape == (20, 64)
     assert abs(result.metrics.energy_gap[-1].mean()) < 0.2

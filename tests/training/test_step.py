@@ -74,8 +74,8 @@ def test_cd_starts_at_the_batch():
     model = ej.Ising(ej.Grid(4, 4))
     params = ej.IsingParams(jnp.zeros((4, 4)), jnp.full((2,), 2.0))
     up = jnp.ones((64, 4, 4), bool)
-    state = negatives.cd(ej.gibbs(model), k=2).init(None, model, params)
-    drawn, counter = negatives.cd(ej.gibbs(model), k=2).draw(jax.random.key(0), model, params, state, up)
+    source, key = negatives.cd(ej.gibbs(model), k=2), jax.random.key(0)
+    drawn, counter = source.draw(key, model, params, source.init(key, model, params), up)
     assert drawn.positions.shape == up.shape and drawn.positions.mean() > 0.95
     np.testing.assert_array_equal(drawn.info.n_steps, 2)
     assert counter == 1
@@ -165,9 +165,9 @@ def test_metrics_tell_the_state_of_training():
     for metrics in (at_optimum, off):
         assert metrics.n_nonfinite == 0 and jnp.isnan(metrics.acceptance)
         assert metrics.loss == -metrics.energy_gap
-        np.testing.assert_allclose(metrics.energy_gap, metrics.energy_model - metrics.energy_data, rtol=1e-5)
+        np.testing.assert_allclose(metrics.energy_gap, metrics.energy_model - metrics.energy_data, atol=1e-5)
     want = exact.gradient(model, far, data)
-    np.testing.assert_allclose(off.gradient_norm, optax.global_norm(want), rtol=1e-4)
+    np.testing.assert_allclose(off.gradient_norm, np.sqrt(sum(np.sum(g**2) for g in want)), rtol=1e-4)
     np.testing.assert_allclose(
         off.energy_data, jax.vmap(model.energy, (None, 0))(far, data).mean(), rtol=1e-5
     )
