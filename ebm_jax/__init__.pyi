@@ -3,6 +3,7 @@ from ebm_jax import data as data
 from ebm_jax import energies as energies
 from ebm_jax import exact as exact
 from ebm_jax import graphs as graphs
+from ebm_jax import interop as interop
 from ebm_jax import plots as plots
 from ebm_jax import samplers as samplers
 from ebm_jax import training as training

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ebm_jax import checks
+from ebm_jax import checks, rng
 from ebm_jax.blocks import SamplingSchedule
 from ebm_jax.types import DiscreteModel, Info, Kernel, Key, PyTree
 
@@ -63,7 +63,8 @@ def init_chains(key: Key, model: DiscreteModel, n_chains: int) -> PyTree:
     checks.check_integer("n_chains", n_chains, 1)
     if not hasattr(model, "from_levels"):
         raise ValueError(f"{model!r} has no discrete levels; start its chains from arrays of your own")
-    levels = jax.random.randint(key, (n_chains, model.graph.n_sites), 0, model.n_levels)
+    words = jax.random.bits(key, (n_chains, model.graph.n_sites), jnp.uint32)
+    levels = rng.below(words, model.n_levels).astype(jnp.int32)
     return jax.vmap(model.from_levels)(levels)
 
 

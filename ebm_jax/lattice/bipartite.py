@@ -1,7 +1,7 @@
 """Restricted Boltzmann machines: a layer is drawn from one matrix product with the other.
 
-Chains are multiplied in fixed tiles of 32 rows, the last one padded with zeros: the order of additions inside a product
-then does not depend on how many chains run, so neither does any draw. The padding costs a lone chain a factor of 32 in
+Chains are multiplied in fixed tiles of 64 rows, the last one padded with zeros: the order of additions inside a product
+then does not depend on how many chains run, so neither does any draw. The padding costs a lone chain a factor of 64 in
 arithmetic (a product with one row is bound by reading the weights, so far less in time).
 """
 
@@ -21,7 +21,8 @@ from ebm_jax.graphs import Bipartite
 from ebm_jax.lattice import draw
 from ebm_jax.types import PyTree
 
-TILE = 32
+TILE = 64
+UNROLLED_TILES = 8  # a loop costs about a tenth, code for many tiles more to compile
 
 Layer = Literal["visible", "hidden"]
 
@@ -68,6 +69,8 @@ class BipartiteLayout:
     graph: Bipartite
     layers: tuple[Layer, ...]
 
+    has_odds = False
+
     def pack(self, tables: Tables, x: tuple[Array, Array]) -> Layers:
         """Chains stay in front: a product wants whole rows."""
         del tables
@@ -78,6 +81,8 @@ class BipartiteLayout:
         del tables
         return layers.visible, layers.hidden
 
+    pack_mask, unpack_mask = pack, unpack
+
     def prepare(self, tables: Tables, params: PyTree) -> Prepared:
         """Takes parameters that carry a chain axis last (1 where all chains share them)."""
         del tables
@@ -86,25 +91,31 @@ class BipartiteLayout:
             weights[0] if len(weights) == 1 else weights, params.visible_bias.T, params.hidden_bias.T
         )
 
+    def weigh(self, prepared: Prepared, beta: Array, odds: bool) -> tuple[Prepared, Array]:
+        """Returns what `update` reads at one β. Scaling fields costs less than scaling weights."""
+        del odds
+        return prepared, beta
+
     def update(
         self,
         group: int,
         tables: Tables,
-        prepared: Prepared,
-        beta: Float[Array, "..."],
+        weights: tuple[Prepared, Array],
+        odds: bool,
         words: UInt32[Array, "chains 2"],
         step: UInt32[Array, " chains"],
         layers: Layers,
         masks: Layers | None,
     ) -> Layers:
         """Redraws a layer from its conditional σ(β(bias + input)), except where `masks` is True."""
-        weights = prepared.weights
+        del odds
+        prepared, beta = weights
         if self.layers[group] == "hidden":
             old, held, first = layers.hidden, masks and masks.hidden, self.graph.n_left
-            field = prepared.hidden_bias + _products(layers.visible, weights)
+            field = prepared.hidden_bias + _products(layers.visible, prepared.weights, 0)
         else:
             old, held, first = layers.visible, masks and masks.visible, 0
-            field = prepared.visible_bias + _products(layers.hidden, jnp.swapaxes(weights, -1, -2))
+            field = prepared.visible_bias + _products(layers.hidden, prepared.weights, 1)
         site = jnp.arange(first, first + old.shape[1], dtype=jnp.uint32)
         word, _ = rng.site_words(words, step, site[:, None])
         drawn = draw.bernoulli(field * jnp.reshape(beta, (-1, 1)), word.T).astype(old.dtype)
@@ -114,16 +125,21 @@ class BipartiteLayout:
         return layers._replace(**{self.layers[group]: drawn})
 
 
-def _products(units: Array, weights: Array) -> Float[Array, "chains k"]:
-    """Returns the rows `units @ weights`, tile by tile."""
+def _products(units: Array, weights: Array, axis: int) -> Float[Array, "chains k"]:
+    """Returns Σ units · weights over the `axis` (0: visible, 1: hidden) of `(n_visible, n_hidden)`, tile by tile."""
     rows = units.astype(weights.dtype)
     if weights.ndim == 3:  # every chain has weights of its own
-        return jnp.einsum("cm,cmk->ck", rows, weights, precision="highest")
+        return jnp.einsum("cv,cvh->ch" if axis == 0 else "ch,cvh->cv", rows, weights, precision="highest")
     n_chains, width = rows.shape
     n_tiles = -(-n_chains // TILE)
-    rows = jnp.pad(rows, ((0, n_tiles * TILE - n_chains), (0, 0)))
-    multiply = lambda tile: jnp.dot(tile, weights, precision="highest")  # noqa: E731
-    if n_tiles == 1:
-        return multiply(rows)[:n_chains]
-    tiles = jax.lax.map(multiply, rows.reshape(n_tiles, TILE, width))
-    return tiles.reshape(n_tiles * TILE, -1)[:n_chains]
+    rows = jnp.pad(rows, ((0, n_tiles * TILE - n_chains), (0, 0))).reshape(n_tiles, TILE, width)
+
+    def multiply(tile: Array) -> Array:
+        # Contracting the weights where they lie: a transpose before the loop would be stored.
+        return jax.lax.dot_general(tile, weights, (((1,), (axis,)), ((), ())), precision="highest")
+
+    if n_tiles > UNROLLED_TILES:
+        products = jax.lax.map(multiply, rows)
+    else:
+        products = jnp.stack([multiply(rows[i]) for i in range(n_tiles)])
+    return products.reshape(n_tiles * TILE, -1)[:n_chains]

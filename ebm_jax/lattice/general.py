@@ -17,7 +17,8 @@ from jaxtyping import Array, Bool, Float, Int, UInt32
 from ebm_jax import rng
 from ebm_jax.blocks import BlockSpec
 from ebm_jax.graphs import AnyGraph, Grid, neighbours
-from ebm_jax.lattice.fields import Slot, draw_levels, draw_spins
+from ebm_jax.lattice.fields import Site, Weights, draw_levels, draw_spins, spread, weigh
+from ebm_jax.lattice.grid import site_counters
 from ebm_jax.types import PyTree
 
 
@@ -35,10 +36,16 @@ class GroupTables(NamedTuple):
 
 
 class Tables(NamedTuple):
-    """order: int32 `(n_sites,)`, the site in each packed row; back: its inverse; groups: tables of each group."""
+    """order: int32 `(n_sites,)`, the site in each packed row; back: its inverse; groups: tables of each group.
+
+    counter, second: the random word of each packed row, as the grid path has it: uint32 counter, and True where the
+    second of the cipher's two words is taken; `second` is None when that is nowhere.
+    """
 
     order: Int[Array, " n_sites"]
     back: Int[Array, " n_sites"]
+    counter: UInt32[Array, " n_sites"]
+    second: Bool[Array, " n_sites"] | None
     groups: tuple[GroupTables, ...]
 
 
@@ -49,7 +56,10 @@ def build_tables(graph: AnyGraph, spec: BlockSpec, coupling: str) -> Tables:
     back = np.empty_like(order)
     back[order] = np.arange(graph.n_sites, dtype=np.int32)
     groups = tuple(group_tables(graph, coupling, sites, back) for sites in members)
-    return Tables(jnp.asarray(order), jnp.asarray(back), groups)
+    counter, second = order.astype(np.uint32), None
+    if isinstance(graph, Grid):
+        counter, second = (jnp.asarray(column[order]) for column in site_counters(graph))
+    return Tables(jnp.asarray(order), jnp.asarray(back), jnp.asarray(counter), second, groups)
 
 
 def group_tables(graph: AnyGraph, coupling: str, sites: np.ndarray, row_of_site: np.ndarray) -> GroupTables:
@@ -98,13 +108,6 @@ def slot_couplings(
     return jnp.moveaxis(own_first, 1, -2)
 
 
-class Prepared(NamedTuple):
-    """Parameters of one group: bias `(*levels, n, c)`, couplings `(width, n, c)` or `(width, K, K, n, c)`."""
-
-    bias: Float[Array, "*shape"]
-    couplings: Float[Array, "width *shape"]
-
-
 @dataclass(frozen=True)
 class GeneralLayout:
     """Packing and updates of an Ising or Potts model on any graph; `sizes` counts the sites of each group."""
@@ -115,6 +118,8 @@ class GeneralLayout:
     spins: bool
     sizes: tuple[int, ...]
 
+    has_odds = True
+
     def pack(self, tables: Tables, x: Array) -> Array:
         """`(chains, *sites)` to `(n_sites, chains)` in packed order."""
         return x.reshape(x.shape[0], -1).T[tables.order]
@@ -123,7 +128,9 @@ class GeneralLayout:
         """The inverse of `pack`."""
         return rows[tables.back].T.reshape(-1, *self.shape)
 
-    def prepare(self, tables: Tables, params: PyTree) -> tuple[Prepared, ...]:
+    pack_mask, unpack_mask = pack, unpack
+
+    def prepare(self, tables: Tables, params: PyTree) -> tuple[Site, ...]:
         """Lays out parameters that carry a chain axis last (1 where all chains share them)."""
         levels = () if self.spins else (self.n_levels,)
         c = params.bias.shape[-1]
@@ -131,16 +138,24 @@ class GeneralLayout:
         prepared, start = [], 0
         for size, group in zip(self.sizes, tables.groups, strict=True):
             couplings = slot_couplings(group, self.coupling, self.n_levels, params.coupling)
-            prepared.append(Prepared(bias[..., start : start + size, :], couplings))
+            prepared.append(Site(bias[..., start : start + size, :], tuple(couplings)))
             start += size
         return tuple(prepared)
+
+    def spread(self, prepared: tuple[Site, ...]) -> Array:
+        """Returns a bound on |logit| at β = 1."""
+        return jnp.max(jnp.stack([spread(site, self.spins) for site in prepared]))
+
+    def weigh(self, prepared: tuple[Site, ...], beta: Array, odds: bool) -> tuple[Weights, ...]:
+        """Returns what `update` reads at one β."""
+        return tuple(weigh(site, self.spins, beta, odds) for site in prepared)
 
     def update(
         self,
         group: int,
         tables: Tables,
-        prepared: tuple[Prepared, ...],
-        beta: Float[Array, "..."],
+        weights: tuple[Weights, ...],
+        odds: bool,
         words: UInt32[Array, "chains 2"],
         step: UInt32[Array, " chains"],
         rows: Array,
@@ -148,15 +163,15 @@ class GeneralLayout:
     ) -> Array:
         """Redraws every site of a group from its conditional, except where `masks` is True."""
         start, size = sum(self.sizes[:group]), self.sizes[group]
-        site = tables.order[start : start + size].astype(jnp.uint32)[:, None]
-        word, _ = rng.site_words(words, step, site)
-        bias, couplings = prepared[group]
-        near = tables.groups[group].row
-        slots = [Slot(rows[near[i]], couplings[i]) for i in range(near.shape[0])]
+        mine = slice(start, start + size)
+        word, other = rng.site_words(words, step, tables.counter[mine, None])
+        if tables.second is not None:
+            word = jnp.where(tables.second[mine, None], other, word)
+        near = [rows[row] for row in tables.groups[group].row]
         if self.spins:
-            drawn = draw_spins(bias, slots, beta, word)
+            drawn = draw_spins(weights[group], near, odds, word)
         else:
-            drawn = draw_levels(self.n_levels, bias, slots, beta, word)
+            drawn = draw_levels(self.n_levels, weights[group], near, odds, word)
         if masks is not None:
-            drawn = jnp.where(masks[start : start + size], rows[start : start + size], drawn)
+            drawn = jnp.where(masks[mine], rows[mine], drawn)
         return jax.lax.dynamic_update_slice_in_dim(rows, drawn, start, axis=0)

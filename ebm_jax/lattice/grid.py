@@ -1,103 +1,170 @@
 """Grids: four sublattices by parity of row and column, neighbours by shifts.
 
-A sublattice (a, b) holds the sites (2i + a, 2j + b) as an array `(rows, columns, chains)`. The neighbours of all its
-sites in one direction are another sublattice, shifted by at most one row and one column, so no index table is needed.
-Sublattices (0, 0), (1, 1) and (0, 1), (1, 0) are the two colours of a checkerboard with four neighbours; with eight,
-each sublattice is a colour. Periodic sides must be even here.
+A sublattice (a, b) holds the sites (2i + a, 2j + b) as rows i and columns j. The neighbours of all its sites in one
+direction are another sublattice, shifted by at most one row and one column, so no index table is needed.
+
+Sublattices drawn together share an array of integers `(rows + 2, columns + 2, chains)`, a byte each: with four
+neighbours (0, 0) with (1, 1) and (0, 1) with (1, 0), the two colours of a checkerboard; with eight, each alone. Both
+words of one cipher call then go to two sites of one array element, and the whole update is one loop. The border of one
+holds the opposite side of a torus, or nothing that matters (couplings there are zero): with it a shifted read is a
+slice, which costs no more than an unshifted one, where a roll would be copied or break the loop up.
+
+Odd free sides are padded to even with sites that touch nothing. Odd periodic sides do not fit.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, UInt32
+from jaxtyping import Array, Bool, UInt8, UInt32
 
 from ebm_jax import rng
 from ebm_jax.graphs import Grid
-from ebm_jax.lattice.fields import Slot, draw_levels, draw_spins
+from ebm_jax.lattice.fields import Site, Weights, draw_levels, draw_spins, spread, weigh
 from ebm_jax.types import PyTree
 
 Parity = tuple[int, int]
+Packs = tuple[Array, ...]
+
+PAIRS = (((0, 0), (1, 1)), ((0, 1), (1, 0)))
+SINGLES = (((0, 0),), ((0, 1),), ((1, 0),), ((1, 1),))
 
 
-class Prepared(NamedTuple):
-    """Parameters of one sublattice: bias `(*levels, rows, columns, c)`, a coupling a direction, padded with zeros."""
-
-    bias: Float[Array, "*shape"]
-    couplings: tuple[Float[Array, "*shape"], ...]
+def site_counters(grid: Grid) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the counter of every site and which of the cipher's two words it takes: sites of a pair share a call."""
+    row, column = np.divmod(np.arange(grid.n_sites), grid.width)
+    width = -(-grid.width // 2)
+    counter = (row // 2 * width + column // 2) * 2 + (row + column) % 2
+    return counter.astype(np.uint32), (row % 2).astype(bool)
 
 
 @dataclass(frozen=True)
 class GridLayout:
-    """Packing and updates of an Ising or Potts model on a grid; `groups` lists the sublattices drawn together."""
+    """Packing and updates of an Ising or Potts model on a grid; `order` lists the arrays as groups are drawn."""
 
     grid: Grid
     coupling: str
     n_levels: int
     spins: bool
-    groups: tuple[tuple[Parity, ...], ...]
+    order: tuple[int, ...]
+
+    has_odds = True
 
     @property
-    def parities(self) -> tuple[Parity, ...]:
-        """The sublattices that hold any site."""
-        height, width = self.grid.shape
-        return tuple((a, b) for a in range(min(2, height)) for b in range(min(2, width)))
+    def packs(self) -> tuple[tuple[Parity, ...], ...]:
+        """The sublattices of each array."""
+        return PAIRS if self.grid.neighbourhood == 4 else SINGLES
 
-    def pack(self, tables: PyTree, x: Array) -> dict[Parity, Array]:
-        """`(chains, height, width)` to sublattices `(rows, columns, chains)`."""
+    @property
+    def size(self) -> tuple[int, int]:
+        """Rows and columns of a sublattice."""
+        return -(-self.grid.height // 2), -(-self.grid.width // 2)
+
+    def pack(self, tables: PyTree, x: Bool[Array, "chains h w"] | UInt8[Array, "chains h w"]) -> Packs:
+        """Lays out `(chains, height, width)`."""
         del tables
-        last = jnp.moveaxis(x, 0, -1)
-        return {(a, b): last[a::2, b::2] for a, b in self.parities}
+        levels = self._even(jnp.moveaxis(x, 0, -1).astype(jnp.uint8))
+        return tuple(
+            self._with_border(self._join([levels[a::2, b::2] for a, b in pack])) for pack in self.packs
+        )
 
-    def unpack(self, tables: PyTree, blocks: dict[Parity, Array]) -> Array:
+    def unpack(self, tables: PyTree, packs: Packs) -> Bool[Array, "chains h w"] | UInt8[Array, "chains h w"]:
         """The inverse of `pack`."""
         del tables
-        height, width = self.grid.shape
-        rows = [
-            self._interleave([blocks[p] for p in self.parities if p[0] == a], 1, width)
-            for a in range(2)[:height]
-        ]
-        return jnp.moveaxis(self._interleave(rows, 0, height), -1, 0)
+        rows, columns = self.size
+        parts = {}
+        for pack, array in zip(self.packs, packs, strict=True):
+            for half, parity in enumerate(pack):
+                parts[parity] = _byte(array[1:-1, 1:-1], half)
+        woven = jnp.stack([jnp.stack([parts[a, b] for b in range(2)], axis=2) for a in range(2)], axis=1)
+        whole = woven.reshape(2 * rows, 2 * columns, -1)[: self.grid.height, : self.grid.width]
+        return jnp.moveaxis(whole, -1, 0).astype(jnp.bool_ if self.spins else jnp.uint8)
 
-    @staticmethod
-    def _interleave(parts: list[Array], axis: int, length: int) -> Array:
-        if len(parts) == 1:
-            return parts[0]
-        even, odd = parts
-        if odd.shape[axis] < even.shape[axis]:
-            padding = [(0, 0)] * odd.ndim
-            padding[axis] = (0, 1)
-            odd = jnp.pad(odd, padding)
-        woven = jnp.stack([even, odd], axis=axis + 1)
-        shape = [*even.shape]
-        shape[axis] *= 2
-        return jax.lax.slice_in_dim(woven.reshape(shape), 0, length, axis=axis)
+    def pack_mask(self, tables: PyTree, mask: Bool[Array, "chains h w"]) -> Packs:
+        """Lays out a mask as bytes of ones where it is True."""
+        return self.pack(tables, jnp.where(mask, jnp.uint8(255), jnp.uint8(0)))
 
-    def prepare(self, tables: PyTree, params: PyTree) -> dict[Parity, Prepared]:
+    def unpack_mask(self, tables: PyTree, packs: Packs) -> Bool[Array, "chains h w"]:
+        """The inverse of `pack_mask`."""
+        return self.unpack(tables, packs) != 0
+
+    def prepare(self, tables: PyTree, params: PyTree) -> tuple[tuple[Site, ...], ...]:
         """Lays out parameters that carry a chain axis last (1 where all chains share them)."""
         del tables
-        bias = params.bias if self.spins else jnp.moveaxis(params.bias, 2, 0)
-        prepared = {}
+        bias = self._even(params.bias)
+        bias = bias if self.spins else jnp.moveaxis(bias, 2, 0)
         images = self._coupling_images(params.coupling)
-        for a, b in self.parities:
+
+        def site(a: int, b: int) -> Site:
             couplings = []
             for (down, right), image in images:
-                couplings.append(image[..., a::2, b::2, :])
                 # The edge to the opposite side belongs to that neighbour; there its table's levels swap places.
                 back = jnp.roll(image, (down, right), axis=(-3, -2))
                 back = jnp.swapaxes(back, 0, 1) if self.coupling == "matrix" else back
-                couplings.append(back[..., a::2, b::2, :])
-            prepared[a, b] = Prepared(bias[..., a::2, b::2, :], tuple(couplings))
-        return prepared
+                couplings += [image[..., a::2, b::2, :], back[..., a::2, b::2, :]]
+            return Site(bias[..., a::2, b::2, :], tuple(couplings))
+
+        return tuple(tuple(site(a, b) for a, b in pack) for pack in self.packs)
+
+    def spread(self, prepared: tuple[tuple[Site, ...], ...]) -> Array:
+        """Returns a bound on |logit| at β = 1."""
+        return jnp.max(jnp.stack([spread(site, self.spins) for pack in prepared for site in pack]))
+
+    def weigh(self, prepared: PyTree, beta: Array, odds: bool) -> tuple[tuple[Weights, ...], ...]:
+        """Returns what `update` reads at one β."""
+        return tuple(tuple(weigh(site, self.spins, beta, odds) for site in pack) for pack in prepared)
+
+    def update(
+        self,
+        group: int,
+        tables: PyTree,
+        weights: tuple[tuple[Weights, ...], ...],
+        odds: bool,
+        words: UInt32[Array, "chains 2"],
+        step: UInt32[Array, " chains"],
+        packs: Packs,
+        masks: Packs | None,
+    ) -> Packs:
+        """Redraws every site of a group from its conditional, except where `masks` holds it."""
+        del tables
+        number = self.order[group]
+        pack, (rows, columns) = self.packs[number], self.size
+        counter = 2 * (np.arange(rows)[:, None] * columns + np.arange(columns)) + sum(pack[0]) % 2
+        both = rng.site_words(words, step, jnp.asarray(counter, jnp.uint32)[..., None])
+        drawn = []
+        for parity, own in zip(pack, weights[number], strict=True):
+            near, word = self._neighbours(parity, packs), both[parity[0]]
+            if self.spins:
+                drawn.append(draw_spins(own, near, odds, word))
+            else:
+                drawn.append(draw_levels(self.n_levels, own, near, odds, word))
+        new = self._join(drawn)
+        if masks is not None:
+            held = masks[number][1:-1, 1:-1]
+            new = (packs[number][1:-1, 1:-1] & held) | (new & ~held)
+        changed = jax.lax.dynamic_update_slice(packs[number], new, (1, 1, 0))
+        changed = self._wrap(changed) if self.grid.periodic else changed
+        return (*packs[:number], changed, *packs[number + 1 :])
+
+    def _neighbours(self, parity: Parity, packs: Packs) -> list[Array]:
+        """Returns the neighbours of a sublattice, in the order of the couplings in `Site`."""
+        home = {p: (number, half) for number, pack in enumerate(self.packs) for half, p in enumerate(pack)}
+        rows, columns = self.size
+        found = []
+        for down, right in (s for d in self.grid.directions for s in (d, (-d[0], -d[1]))):
+            row, column = parity[0] + down, parity[1] + right
+            number, half = home[row % 2, column % 2]
+            top, left = 1 + row // 2, 1 + column // 2
+            found.append(_byte(packs[number][top : top + rows, left : left + columns], half))
+        return found
 
     def _coupling_images(self, values: Array) -> list[tuple[Parity, Array]]:
-        """Couplings of every direction as `(*levels, height, width, c)`, at the first site of each edge, else zero."""
+        """Couplings of every direction as `(*levels, 2 rows, 2 columns, c)`, at the first site of each edge, else 0."""
         grid, images, start = self.grid, [], 0
-        height, width = grid.shape
+        height, width = (2 * n for n in self.size)
         for number, (down, right) in enumerate(grid.directions):
             rows, columns = grid.edge_shape((down, right))
             if self.coupling == "tied":
@@ -107,76 +174,35 @@ class GridLayout:
                 start += rows * columns
             left = 0 if grid.periodic else max(0, -right)
             padding = [(0, height - rows), (left, width - columns - left)] + [(0, 0)] * (image.ndim - 2)
-            image = jnp.pad(image, padding)
-            images.append(((down, right), jnp.moveaxis(image, (0, 1), (-3, -2))))
+            images.append(((down, right), jnp.moveaxis(jnp.pad(image, padding), (0, 1), (-3, -2))))
         return images
 
-    def update(
-        self,
-        group: int,
-        tables: PyTree,
-        prepared: dict[Parity, Prepared],
-        beta: Float[Array, "..."],
-        words: UInt32[Array, "chains 2"],
-        step: UInt32[Array, " chains"],
-        blocks: dict[Parity, Array],
-        masks: dict[Parity, Array] | None,
-    ) -> dict[Parity, Array]:
-        """Redraws every site of a group from its conditional, except where `masks` is True."""
-        del tables
-        new = dict(blocks)
-        for parity in self.groups[group]:
-            old = blocks[parity]
-            slots = self._slots(parity, prepared[parity], blocks)
-            word = self._words(parity, old.shape[:2], words, step)
-            if self.spins:
-                drawn = draw_spins(prepared[parity].bias, slots, beta, word)
-            else:
-                drawn = draw_levels(self.n_levels, prepared[parity].bias, slots, beta, word)
-            drawn = drawn if masks is None else jnp.where(masks[parity], old, drawn)
-            # Without the barrier the compiler copies this whole expression, random rounds and all, into each of the
-            # shifts that read it.
-            new[parity] = jax.lax.optimization_barrier(drawn)
-        return new
+    def _even(self, image: Array) -> Array:
+        """Pads the first two axes to even lengths with zeros."""
+        rows, columns = self.size
+        missing = [(0, 2 * rows - self.grid.height), (0, 2 * columns - self.grid.width)]
+        return jnp.pad(image, missing + [(0, 0)] * (image.ndim - 2))
 
-    def _slots(self, parity: Parity, prepared: Prepared, blocks: dict[Parity, Array]) -> list[Slot]:
-        slots = []
-        rows, columns = blocks[parity].shape[:2]
-        steps = [s for down, right in self.grid.directions for s in ((down, right), (-down, -right))]
-        for (down, right), coupling in zip(steps, prepared.couplings, strict=True):
-            row, column = parity[0] + down, parity[1] + right
-            other = (row % 2, column % 2)
-            if other in blocks:
-                shifted = _shift(_shift(blocks[other], row // 2, rows, 0), column // 2, columns, 1)
-                slots.append(Slot(shifted, coupling))
-        return slots
+    @staticmethod
+    def _join(halves: list[Array]) -> Array:
+        if len(halves) == 1:
+            return halves[0].astype(jnp.uint8)
+        return halves[0].astype(jnp.uint16) | (halves[1].astype(jnp.uint16) << np.uint16(8))
 
-    def _words(
-        self,
-        parity: Parity,
-        shape: tuple[int, ...],
-        words: UInt32[Array, "chains 2"],
-        step: UInt32[Array, " chains"],
-    ) -> UInt32[Array, "rows columns chains"]:
-        row = 2 * np.arange(shape[0], dtype=np.uint32) + parity[0]
-        column = 2 * np.arange(shape[1], dtype=np.uint32) + parity[1]
-        site = jnp.asarray(row[:, None] * np.uint32(self.grid.width) + column)[..., None]
-        return rng.site_words(words, step, site)[0]
+    def _with_border(self, inner: Array) -> Array:
+        return jnp.pad(inner, ((1, 1), (1, 1), (0, 0)), mode="wrap" if self.grid.periodic else "constant")
+
+    def _wrap(self, array: Array) -> Array:
+        """Copies each side of a torus to the border beyond the opposite one; rows first, so that corners follow."""
+        for axis in range(2):
+            last = array.shape[axis] - 1
+            for source, target in ((last - 1, 0), (1, last)):
+                side = jax.lax.slice_in_dim(array, source, source + 1, axis=axis)
+                array = jax.lax.dynamic_update_slice_in_dim(array, side, target, axis=axis)
+        return array
 
 
-def _shift(block: Array, by: int, length: int, axis: int) -> Array:
-    """Returns block[(i + by) mod size] for i < length along an axis.
-
-    Wrapping is what a periodic side needs; on a free one the coupling there is zero and the value does not matter.
-    """
-    size = block.shape[axis]
-    start = by % size
-    if start == 0 and length == size:
-        return block
-    take = lambda lo, hi: jax.lax.slice_in_dim(block, lo, hi, axis=axis)  # noqa: E731
-    parts = [take(start, min(size, start + length))]
-    missing = length - parts[0].shape[axis]
-    while missing > 0:
-        parts.append(take(0, min(size, missing)))
-        missing -= parts[-1].shape[axis]
-    return jnp.concatenate(parts, axis=axis)
+def _byte(array: Array, half: int) -> Array:
+    if array.dtype == jnp.uint8:
+        return array
+    return (array >> np.uint16(8) if half else array & np.uint16(255)).astype(jnp.uint8)

@@ -15,6 +15,7 @@ gradient passes through a draw, and `jax.grad` of a program around a sampler see
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -28,6 +29,7 @@ from ebm_jax.blocks import BlockSpec
 from ebm_jax.checks import check_choice
 from ebm_jax.graphs import Bipartite, Grid
 from ebm_jax.lattice import bipartite, general
+from ebm_jax.lattice.fields import MAX_SPREAD
 from ebm_jax.lattice.grid import GridLayout
 from ebm_jax.samplers.base import DiscreteKernelBase, apply_clamp
 from ebm_jax.types import DiscreteModel, Info, Key, PyTree
@@ -82,18 +84,17 @@ class Gibbs(DiscreteKernelBase):
     ) -> tuple[GibbsState, Info]:
         """Takes `n` sweeps; under `vmap` over chains all of them run side by side, at no cost over `packed_steps`."""
         params, beta = jax.lax.stop_gradient((params, jnp.asarray(beta, jnp.float32)))
-        betas = jnp.broadcast_to(beta, (n,))
-        return _one_chain(n)(self, rng.chain_words(key), params, betas, state), _cost(n, ())
+        return _one_chain(n)(self, rng.chain_words(key), params, beta, state), _cost(n, ())
 
     def pack(self, params: PyTree, states: GibbsState) -> PackedGibbs:
         """Lays chains out for `packed_steps`."""
         del params
-        masks = None if states.clamped is None else self.layout.pack(self.tables, states.clamped)
+        masks = None if states.clamped is None else self.layout.pack_mask(self.tables, states.clamped)
         return PackedGibbs(self.layout.pack(self.tables, states.position), masks, states.step)
 
     def unpack(self, packed: PackedGibbs) -> GibbsState:
         """The inverse of `pack`."""
-        masks = None if packed.masks is None else self.layout.unpack(self.tables, packed.masks)
+        masks = None if packed.masks is None else self.layout.unpack_mask(self.tables, packed.masks)
         return GibbsState(self.packed_positions(packed), masks, packed.step)
 
     def packed_positions(self, packed: PackedGibbs) -> PyTree:
@@ -105,9 +106,9 @@ class Gibbs(DiscreteKernelBase):
     ) -> tuple[Any, Info]:
         """Takes `n` sweeps of every chain; `beta` is a scalar, `(n,)`, or `(n, n_chains)`."""
         params, beta = jax.lax.stop_gradient((params, jnp.asarray(beta, jnp.float32)))
-        betas = jnp.broadcast_to(beta, (n, *beta.shape[1:]))
         shared = jax.tree.map(lambda p: jnp.asarray(p)[..., None], params)
-        new = _sweeps(self, rng.chain_words(keys), shared, betas, packed)
+        betas = beta if beta.ndim == 2 else beta[..., None]
+        new = _sweeps(self, rng.chain_words(keys), shared, betas, packed, n)
         return new, _cost(n, packed.step.shape)
 
 
@@ -141,12 +142,13 @@ def gibbs(model: DiscreteModel, spec: BlockSpec | None = None, *, path: str = "a
 
 
 def _build_grid(model: Any, spec: BlockSpec) -> Gibbs:
-    groups = tuple(
-        tuple(sorted({(int(s) // model.graph.width % 2, int(s) % model.graph.width % 2) for s in sites}))
-        for sites in spec.groups
-    )
-    layout = GridLayout(model.graph, model.coupling, model.n_levels, model.spins, groups)
-    return Gibbs(model, spec, layout, ())
+    layout = GridLayout(model.graph, model.coupling, model.n_levels, model.spins, ())
+    first = [divmod(int(sites[0]), model.graph.width) for sites in spec.groups]
+    order = [
+        next(i for i, pack in enumerate(layout.packs) if (row % 2, column % 2) in pack)
+        for row, column in first
+    ]
+    return Gibbs(model, spec, dataclasses.replace(layout, order=tuple(order)), ())
 
 
 def _build_bipartite(model: Any, spec: BlockSpec) -> Gibbs:
@@ -188,19 +190,39 @@ def _cost(n: int, shape: tuple[int, ...]) -> Info:
 
 
 def _sweeps(
-    kernel: Gibbs, words: jax.Array, params: PyTree, betas: jax.Array, packed: PackedGibbs
+    kernel: Gibbs, words: jax.Array, params: PyTree, betas: jax.Array, packed: PackedGibbs, n: int
 ) -> PackedGibbs:
-    """Runs one sweep for each row of `betas`; parameters carry a chain axis last, of size 1 where shared."""
+    """Runs `n` sweeps; `betas` is `(c,)` or `(n, c)`, and parameters carry a chain axis last, of size c or 1."""
     layout, tables = kernel.layout, kernel.tables
     prepared = layout.prepare(tables, params)
 
-    def sweep(carry: PackedGibbs, beta: jax.Array) -> tuple[PackedGibbs, None]:
+    def sweep(weights: PyTree, odds: bool, carry: PackedGibbs) -> PackedGibbs:
         blocks, step = carry.blocks, carry.step
         for group in range(len(kernel.spec.free)):
-            blocks = layout.update(group, tables, prepared, beta, words, step, blocks, carry.masks)
-        return carry._replace(blocks=blocks, step=step + jnp.uint32(1)), None
+            blocks = layout.update(group, tables, weights, odds, words, step, blocks, carry.masks)
+        return carry._replace(blocks=blocks, step=step + jnp.uint32(1))
 
-    return jax.lax.scan(sweep, packed, betas)[0]
+    def run(odds: bool, beta: jax.Array, carry: PackedGibbs, length: int) -> PackedGibbs:
+        weights = layout.weigh(prepared, beta, odds)
+        return jax.lax.scan(lambda c, _: (sweep(weights, odds, c), None), carry, length=length)[0]
+
+    def at(beta: jax.Array, carry: PackedGibbs, length: int) -> PackedGibbs:
+        if not layout.has_odds:
+            return run(False, beta, carry, length)
+        # Decided by this β alone, so that a run cut into pieces decides alike.
+        fits = layout.spread(prepared) * jnp.max(jnp.abs(beta)) < MAX_SPREAD
+        with_odds, with_logits = (functools.partial(run, odds, beta, length=length) for odds in (True, False))
+        return jax.lax.cond(fits, with_odds, with_logits, carry)
+
+    if betas.ndim == 1:
+        return at(betas, packed, n)
+    return jax.lax.scan(lambda carry, beta: (at(beta, carry, 1), None), packed, betas, length=n)[0]
+
+
+def _many_chains(
+    kernel: Gibbs, words: jax.Array, params: PyTree, betas: jax.Array, states: GibbsState, n: int
+) -> GibbsState:
+    return kernel.unpack(_sweeps(kernel, words, params, betas, kernel.pack(params, states), n))
 
 
 def _one_chain(n: int) -> Any:
@@ -212,7 +234,7 @@ def _one_chain(n: int) -> Any:
     ) -> GibbsState:
         front = lambda tree: jax.tree.map(lambda leaf: leaf[None], tree)  # noqa: E731
         last = lambda tree: jax.tree.map(lambda leaf: jnp.asarray(leaf)[..., None], tree)  # noqa: E731
-        states = _many_chains(kernel, front(words), last(params), betas[:, None], front(state))
+        states = _many_chains(kernel, front(words), last(params), last(betas), front(state), n)
         return jax.tree.map(lambda leaf: leaf[0], states)
 
     @run.def_vmap
@@ -221,48 +243,50 @@ def _one_chain(n: int) -> Any:
     ) -> Any:
         _refuse_batched_tables(batched[0])
         last = lambda leaf, b: jnp.moveaxis(leaf, 0, -1) if b else leaf[..., None]  # noqa: E731
-        params = jax.tree.map(last, params, batched[2])
-        betas = last(betas, batched[3])
-        new = _all_chains(
-            kernel, _front(words, batched[1], size), params, betas, _front(state, batched[4], size)
-        )
+        words, state = _front(words, batched[1], size), _front(state, batched[4], size)
+        params, betas = jax.tree.map(last, (params, betas), (batched[2], batched[3]))
+        new = _all_chains(n)(kernel, words, params, betas, state)
         return new, jax.tree.map(lambda _: True, new)
 
     return run
 
 
-@custom_vmap
-def _all_chains(
-    kernel: Gibbs, words: jax.Array, params: PyTree, betas: jax.Array, states: GibbsState
-) -> GibbsState:
-    """Sweeps of chains in front; parameters and `betas` carry a chain axis last. A further `vmap` joins its axis in."""
-    return _many_chains(kernel, words, params, betas, states)
+def _all_chains(n: int) -> Any:
+    """Returns `n` sweeps of chains in front, whose batching rule joins a further axis into theirs.
 
+    Parameters and `betas` carry a chain axis last, of size 1 where shared.
+    """
 
-def _many_chains(kernel: Gibbs, words: Any, params: PyTree, betas: Any, states: GibbsState) -> GibbsState:
-    return kernel.unpack(_sweeps(kernel, words, params, betas, kernel.pack(params, states)))
+    @custom_vmap
+    def run(
+        kernel: Gibbs, words: jax.Array, params: PyTree, betas: jax.Array, states: GibbsState
+    ) -> GibbsState:
+        return _many_chains(kernel, words, params, betas, states, n)
 
+    @run.def_vmap
+    def rule(
+        size: int, batched: Any, kernel: Gibbs, words: Any, params: PyTree, betas: Any, states: Any
+    ) -> Any:
+        _refuse_batched_tables(batched[0])
+        words, states = _front(words, batched[1], size), _front(states, batched[4], size)
+        chains = words.shape[1]
 
-@_all_chains.def_vmap
-def _all_chains_rule(
-    size: int, batched: Any, kernel: Gibbs, words: Any, params: PyTree, betas: Any, states: Any
-) -> Any:
-    _refuse_batched_tables(batched[0])
-    words, states = _front(words, batched[1], size), _front(states, batched[4], size)
-    chains = words.shape[1]
+        def merge_last(leaf: jax.Array, b: bool) -> jax.Array:
+            if not b and leaf.shape[-1] == 1:
+                return leaf
+            leaf = leaf if b else jnp.broadcast_to(leaf, (size, *leaf.shape))
+            leaf = jnp.broadcast_to(jnp.moveaxis(leaf, 0, -2), (*leaf.shape[1:-1], size, chains))
+            return leaf.reshape(*leaf.shape[:-2], size * chains)
 
-    def merge_last(leaf: jax.Array, b: bool) -> jax.Array:
-        if not b and leaf.shape[-1] == 1:
-            return leaf
-        leaf = leaf if b else jnp.broadcast_to(leaf, (size, *leaf.shape))
-        leaf = jnp.broadcast_to(jnp.moveaxis(leaf, 0, -2), (*leaf.shape[1:-1], size, chains))
-        return leaf.reshape(*leaf.shape[:-2], size * chains)
+        words, states = jax.tree.map(
+            lambda leaf: leaf.reshape(size * chains, *leaf.shape[2:]), (words, states)
+        )
+        params, betas = jax.tree.map(merge_last, (params, betas), (batched[2], batched[3]))
+        new = _all_chains(n)(kernel, words, params, betas, states)
+        new = jax.tree.map(lambda leaf: leaf.reshape(size, chains, *leaf.shape[1:]), new)
+        return new, jax.tree.map(lambda _: True, new)
 
-    merged = jax.tree.map(lambda leaf: leaf.reshape(size * chains, *leaf.shape[2:]), (words, states))
-    params, betas = jax.tree.map(merge_last, (params, betas), (batched[2], batched[3]))
-    new = _all_chains(kernel, merged[0], params, betas, merged[1])
-    new = jax.tree.map(lambda leaf: leaf.reshape(size, chains, *leaf.shape[1:]), new)
-    return new, jax.tree.map(lambda _: True, new)
+    return run
 
 
 def _front(tree: PyTree, batched: PyTree, size: int) -> PyTree:

@@ -53,10 +53,10 @@ def fit(
     key: a typed key; gives parameters, chains, batches and draws. data: configurations (of an RBM: visible ones) with a
     leading axis; copied to the device once. Each epoch visits ⌊n / batch_size⌋ · batch_size rows in an order drawn from
     the key and the epoch's number; the rest waits for another epoch. params: where to start, instead of `model.init`.
-    state: an earlier result's state, to go on from: with the same key (`state.key`), data, batch size and as many epochs
-    in all, the bits are those of a run that never stopped. The epoch's number is `state.step` // n_batches.
-    tx, negatives, positives: as for `make_train_step`. progress: shows a bar. callback: `callback(epoch, state, metrics)`
-    after each epoch, metrics `(n_batches,)`; its states stay valid.
+    state: an earlier result's state, to go on from: with the same key (`state.key`), data and batch size the bits are
+    those of a run that never stopped. The epoch's number is `state.step` // n_batches. tx, negatives, positives: as for
+    `make_train_step`. progress: shows a bar. callback: `callback(epoch, state, metrics)` after each epoch, metrics
+    `(n_batches,)`; its states stay valid.
 
     An epoch is one call of one compiled function, which hands nothing to the host. Raises ValueError before any step
     on data, a batch size, parameters or a state that do not fit.
@@ -68,21 +68,18 @@ def fit(
     if batch_size > n:
         raise ValueError(f"batch_size is {batch_size} and data has {n} rows; give at most {n}")
     init, _ = make_train_step(model, tx, negatives, positives)
-    if state is None:
-        state = init(key, params)
-    elif params is not None:
+    if state is not None and params is not None:
         raise ValueError(
             "params and state are both given; a state holds its own parameters: leave params out"
         )
-    else:
-        state = _resume(state, key, init, energy_of(model), tx)
+    current = init(key, params) if state is None else _resume(state, key, init, energy_of(model), tx)
     plan = _Plan(model, n // batch_size, batch_size)
     data = jax.device_put(data)
     kept = []
     with _bar(n_epochs, progress) as bar:
         for _ in range(n_epochs):
             # The state is not donated: it may be the caller's, and one copy an epoch costs nothing that shows.
-            state, metrics = _epoch(plan, negatives, positives, key, state, data)
+            current, metrics = _epoch(plan, negatives, positives, key, current, data)
             kept.append(metrics)
             if progress:
                 gap, norm = jax.device_get((metrics.energy_gap, metrics.gradient_norm))
@@ -90,9 +87,9 @@ def fit(
                     energy_gap=f"{gap.mean():.3g}", gradient_norm=f"{norm.mean():.3g}", refresh=False
                 )
             if callback is not None:
-                callback(int(jax.device_get(state.step)) // plan.n_batches - 1, state, metrics)
+                callback(int(jax.device_get(current.step)) // plan.n_batches - 1, current, metrics)
             bar.update()
-    return FitResult(state, _stack(kept, plan.n_batches))
+    return FitResult(current, _stack(kept, plan.n_batches))
 
 
 @functools.partial(jax.jit, static_argnums=0)

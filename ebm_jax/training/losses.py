@@ -25,8 +25,8 @@ from ebm_jax.types import Info, PyTree
 class Negatives(NamedTuple):
     """Configurations that stand for the model's distribution.
 
-    positions: pytree with a leading axis of length n, in the form that `energy_of_data` takes. weights: `(n,)`, adding up
-    to 1, or None for equal ones. info: counts of the sampler, a row a chain.
+    positions: pytree with a leading axis of length n, in the form that `energy_of_data` takes. weights: `(n,)`, adding
+    up to 1, or None for equal ones. info: counts of the sampler, a row a chain.
     """
 
     positions: PyTree

@@ -4,8 +4,8 @@ A source of negatives is a frozen dataclass registered as a pytree: kernels and 
 It has two methods:
 
 - `init(key, model, params) -> state`, the arrays that it carries from one step to the next, kept in the train state;
-- `draw(key, model, params, state, batch) -> (Negatives, state)`, pure and traced within the train step. `key` may be the
-  same at every step: whatever has to change from step to step is counted in `state`.
+- `draw(key, model, params, state, batch) -> (Negatives, state)`, pure and traced within the train step. `key` may be
+  the same at every step: whatever has to change from step to step is counted in `state`.
 
 Chains run at β = 1. A chain has the key `fold_in(key, chain_index)`.
 """
@@ -45,9 +45,9 @@ class ContrastiveDivergence:
         self, key: Key, model: Any, params: PyTree, state: jax.Array, batch: PyTree
     ) -> tuple[Negatives, jax.Array]:
         """Returns as many negatives as `batch` has rows, each `k` steps away from one of them."""
-        start = jax.vmap(lambda x: self.kernel.init(params, x))(whole(model, batch))
-        states, info = run_chains(jax.random.fold_in(key, state), self.kernel, params, start, self.k)
-        positions = visible_part(model, self.kernel.position(states))
+        start = pack_chains(self.kernel, params, whole(model, batch))
+        chains, info = run_chains(jax.random.fold_in(key, state), self.kernel, params, start, self.k)
+        positions = visible_part(model, self.kernel.packed_positions(chains))
         return Negatives(positions, None, info), state + jnp.uint32(1)
 
 
@@ -55,21 +55,21 @@ def cd(kernel: Kernel, k: int = 1) -> ContrastiveDivergence:
     """Contrastive divergence: chains start at the batch and take `k` steps of `kernel` (Hinton 2002).
 
     Negatives ~ Tᵏ(· | data), as many as the batch has rows. The hidden part of a start is `model.complete(v)`: a kernel
-    that draws the hidden sites first, as an RBM's default blocks do, never looks at it. The gradient is biased, the less
-    so the larger `k`. Raises ValueError when `k` is under 1.
+    that draws the hidden sites first, as an RBM's default blocks do, never looks at it. The gradient is biased, the
+    less so the larger `k`. Raises ValueError when `k` is under 1.
     """
     return ContrastiveDivergence(_check_kernel(kernel), checks.check_integer("k", k, 1))
 
 
 @functools.partial(
-    jax.tree_util.register_dataclass, data_fields=("kernel", "positions"), meta_fields=("k", "n_chains")
+    jax.tree_util.register_dataclass, data_fields=("kernel", "start"), meta_fields=("k", "n_chains")
 )
 @dataclass(frozen=True, eq=False)
 class PersistentChains:
-    """What `pcd` builds. Its state is the kernel's states, chain axis first."""
+    """What `pcd` builds. Its state is the chains in the kernel's packed form; `chains` and `positions` unpack them."""
 
     kernel: Any
-    positions: PyTree
+    start: PyTree
     k: int
     n_chains: int
 
@@ -78,7 +78,7 @@ class PersistentChains:
 
         Raises ValueError when the positions do not fit the kernel, or there are none and the model has no levels.
         """
-        positions = self.positions
+        positions = self.start
         if positions is None:
             if not hasattr(model, "from_levels"):
                 raise ValueError(
@@ -87,15 +87,23 @@ class PersistentChains:
                 )
             positions = init_chains(key, model, self.n_chains)
         self.kernel.check(params, positions, None)
-        return jax.vmap(lambda x: self.kernel.init(params, x))(positions)
+        return _start(self.kernel, params, positions)
 
     def draw(
         self, key: Key, model: Any, params: PyTree, state: PyTree, batch: PyTree
     ) -> tuple[Negatives, PyTree]:
         """Returns the chains `k` steps on; `batch` plays no part."""
         del batch
-        states, info = run_chains(key, self.kernel, params, state, self.k)
-        return Negatives(visible_part(model, self.kernel.position(states)), None, info), states
+        chains, info = run_chains(key, self.kernel, params, state, self.k)
+        return Negatives(visible_part(model, self.kernel.packed_positions(chains)), None, info), chains
+
+    def chains(self, state: PyTree) -> PyTree:
+        """Returns the kernel's states with a leading chain axis, as `sample(init=…)` takes them."""
+        return self.kernel.unpack(state)
+
+    def positions(self, state: PyTree) -> PyTree:
+        """Returns the configurations with a leading chain axis, hidden sites included."""
+        return self.kernel.packed_positions(state)
 
 
 def pcd(kernel: Kernel, k: int = 1, n_chains: int | None = None, *, init: PyTree = None) -> PersistentChains:
@@ -133,8 +141,8 @@ class Enumerated:
         n_sites = self.model.n_visible if layer else self.model.graph.n_sites
         if self.model.n_levels**n_sites > MAX_STATES:
             raise ValueError(
-                f"{self.model!r} has {self.model.n_levels}^{n_sites} configurations to sum at every step, and the limit "
-                f"is 2^20 = {MAX_STATES:,}; train it with negatives.pcd(kernel)"
+                f"{self.model!r} has {self.model.n_levels}^{n_sites} configurations to sum at every step, and the "
+                f"limit is 2^20 = {MAX_STATES:,}; train it with negatives.pcd(kernel)"
             )
         return enumeration.states(self.model, layer=layer)
 
@@ -151,8 +159,8 @@ class Enumerated:
 def exact(model: Any) -> Enumerated:
     """All configurations, weighted by their exact probabilities at the current parameters: maximum likelihood itself.
 
-    For a model with a `free_energy`, all visible configurations. Only for small models: up to 2²⁰ configurations, all of
-    which are summed at every step. Raises ValueError when the model is not discrete.
+    For a model with a `free_energy`, all visible configurations. Only for small models: up to 2²⁰ configurations, all
+    of which are summed at every step. Raises ValueError when the model is not discrete.
     """
     if not hasattr(model, "from_levels"):
         raise ValueError(
@@ -161,13 +169,21 @@ def exact(model: Any) -> Enumerated:
     return Enumerated(model)
 
 
-def run_chains(key: Key, kernel: Any, params: PyTree, states: PyTree, n: int) -> tuple[PyTree, Info]:
-    """Takes `n` steps of chains with a leading axis at β = 1; chain i has the key `fold_in(key, i)`."""
-    n_chains = jax.tree.leaves(states)[0].shape[0]
+def pack_chains(kernel: Any, params: PyTree, positions: PyTree) -> PyTree:
+    """Returns new chains at `positions` (leading chain axis) in the kernel's packed form."""
+    return kernel.pack(params, jax.vmap(lambda x: kernel.init(params, x))(positions))
+
+
+_start = jax.jit(
+    pack_chains
+)  # a kernel is an argument: one compilation, where eager operations would need several
+
+
+def run_chains(key: Key, kernel: Any, params: PyTree, packed: PyTree, n: int) -> tuple[PyTree, Info]:
+    """Takes `n` steps of packed chains at β = 1; chain i has the key `fold_in(key, i)`."""
+    n_chains = jax.eval_shape(kernel.unpack, packed).step.shape[0]
     keys = jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(n_chains))
-    packed = kernel.refresh(params, kernel.pack(params, states))
-    packed, info = kernel.packed_steps(keys, params, jnp.ones((), jnp.float32), packed, n)
-    return kernel.unpack(packed), info
+    return kernel.packed_steps(keys, params, jnp.ones((), jnp.float32), kernel.refresh(params, packed), n)
 
 
 def _check_kernel(kernel: Any) -> Any:

@@ -30,8 +30,8 @@ class ClampedChains:
     def draw(self, key: Key, model: Any, params: PyTree, batch: PyTree) -> PyTree:
         """Returns `batch` as whole configurations, with hidden sites `k` clamped steps from what it holds there."""
         start = jax.vmap(lambda x: self.kernel.init(params, x, (self.mask, x)))(whole(model, batch))
-        states, _ = run_chains(key, self.kernel, params, start, self.k)
-        return self.kernel.position(states)
+        chains, _ = run_chains(key, self.kernel, params, self.kernel.pack(params, start), self.k)
+        return self.kernel.packed_positions(chains)
 
 
 def clamped_gibbs(kernel: Kernel, mask: PyTree, k: int = 1) -> ClampedChains:
@@ -43,7 +43,7 @@ def clamped_gibbs(kernel: Kernel, mask: PyTree, k: int = 1) -> ClampedChains:
     Raises ValueError when `k` is under 1, or the mask does not fit the kernel's model.
     """
     checks.check_integer("k", k, 1)
-    model = getattr(kernel, "model", None)
+    model: Any = getattr(kernel, "model", None)
     if hasattr(model, "position_struct"):
         checks.check_struct("mask", mask, model.position_struct(), dtypes={"bool"})
     return ClampedChains(kernel, mask, k)

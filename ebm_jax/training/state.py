@@ -19,8 +19,9 @@ class TrainState(train_state.TrainState):
     Inherited: `step`, int32, updates made; `params`; `opt_state`; and, as structure, `apply_fn`, the energy
     `(params, x) -> scalar`, and `tx`, the Optax transformation. Added:
 
-    negatives: state of the negative sampler: for persistent chains the kernel's states, chain axis first. Positions and
-    step counters only: parameters move, so no energy is kept.
+    negatives: state of the negative sampler: for persistent chains the kernel's packed form, in which the next step
+    goes on at once (`pcd(…).chains(state.negatives)` unpacks it). What a kernel caches of the parameters in it is
+    computed anew at every step, since they move.
     key: the typed key that the latest step was given; `step(state.key, state, batch)` and `fit(state.key, …,
     state=state)` go on as if the run had not stopped.
 

@@ -33,7 +33,8 @@ class Metrics(NamedTuple):
     likelier than its own samples, near 0 at the optimum, and running away when chains no longer follow the model.
     energy_data, energy_model: mean F over the batch and over the negatives. gradient_norm: Euclidean, over all
     parameters, before `tx`. acceptance: of all proposals of the step; NaN for kernels that propose nothing.
-    n_nonfinite: int32, NaN or infinite values among the energies, the gradient, the new parameters and the chains' steps.
+    n_nonfinite: int32, NaN or infinite values among the energies, the gradient and the new parameters, and steps of
+    chains that ended with one.
     """
 
     loss: Float[Array, "*batch"] | np.ndarray
@@ -169,12 +170,17 @@ def _start_params(key: Key, model: Any, params: PyTree) -> PyTree:
     if params is None:
         if not hasattr(model, "init"):
             raise ValueError(f"{model!r} draws no parameters of its own; give them: init(key, params)")
-        params = jax.jit(model.init)(key)
+        params = _draw_params(model, key)
     if hasattr(model, "params_struct"):
         checks.check_struct("params", params, model.params_struct(), dtypes=checks.FLOATS)
     checks.check_finite("params", params)
     # With a dtype of their own: weakly typed ones would turn strong at the first update, and compile a second time.
     return jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype=jnp.result_type(leaf)), params)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _draw_params(model: Any, key: Key) -> PyTree:
+    return model.init(key)
 
 
 def _norm(tree: PyTree) -> Float[Array, ""]:

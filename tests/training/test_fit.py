@@ -11,7 +11,7 @@ import ebm_jax as ej
 from ebm_jax import exact
 from ebm_jax.training import loop, negatives
 from tests import oracles, systems
-from tests.training.test_step import Counted
+from tests.training.test_step import Counted, bits
 
 
 def divergence(p, q):
@@ -19,13 +19,13 @@ def divergence(p, q):
     return float(np.sum(p * np.log(p / q)))
 
 
-def bits(state):
+def leaves_of(state):
     """Every leaf as a NumPy array."""
     return [np.asarray(leaf) for leaf in jax.tree.leaves(state.replace(key=jax.random.key_data(state.key)))]
 
 
 def assert_same_bits(a, b):
-    for x, y in zip(bits(a), bits(b), strict=True):
+    for x, y in zip(leaves_of(a), leaves_of(b), strict=True):
         assert x.dtype == y.dtype
         np.testing.assert_array_equal(x, y)
 
@@ -77,7 +77,7 @@ def test_pcd_with_langevin_learns_a_gaussian():
     """E = ½ p x² has variance 1/p; the chains' own bias is of order step_size."""
     energy = lambda params, x: 0.5 * jnp.sum(params * x**2)  # noqa: E731
     deviation = jnp.array([0.5, 2.0])
-    data = deviation * jax.random.normal(jax.random.key(0), (4096, 2))
+    data = deviation * np.random.default_rng(0).standard_normal((4096, 2)).astype(np.float32)
     result = ej.fit(
         jax.random.key(1),
         energy,
@@ -93,7 +93,7 @@ def test_pcd_with_langevin_learns_a_gaussian():
 
 def test_an_epoch_is_one_call_of_one_program_that_hands_nothing_to_the_host(monkeypatch):
     model = Counted(5, 3)
-    data = jax.random.bernoulli(jax.random.key(1), 0.5, (205, 5)).astype(jnp.uint8)
+    data = bits((205, 5))
     epoch, calls = loop._epoch, []
 
     def guarded(*args):
@@ -124,7 +124,7 @@ def test_an_epoch_is_one_call_of_one_program_that_hands_nothing_to_the_host(monk
 @pytest.mark.parametrize("source", ["pcd", "cd"])
 def test_resumed_equals_undisturbed_bit_for_bit(source):
     model, key, tx = ej.RBM(6, 4), jax.random.key(7), optax.adam(1e-2)
-    data = np.asarray(jax.random.bernoulli(jax.random.key(1), 0.4, (70, 6))).astype(np.uint8)
+    data = np.asarray(bits((70, 6)))
 
     def run(n_epochs, key, state=None):
         kernel = ej.gibbs(model)
@@ -144,9 +144,8 @@ def test_resumed_equals_undisturbed_bit_for_bit(source):
     whole = run(3, key)
     half = run(1, key)
     # Through plain arrays and back, as a checkpoint goes.
-    leaves, structure = jax.tree.flatten(half.state.replace(key=None))
-    restored = jax.tree.unflatten(structure, [np.asarray(leaf) for leaf in leaves])
-    restored = restored.replace(key=jax.random.wrap_key_data(np.asarray(jax.random.key_data(half.state.key))))
+    plain = jax.tree.map(np.asarray, half.state.replace(key=jax.random.key_data(half.state.key)))
+    restored = plain.replace(key=jax.random.wrap_key_data(plain.key))
     rest = run(2, restored.key, restored)
     assert_same_bits(whole.state, rest.state)
     for a, b, c in zip(whole.metrics, half.metrics, rest.metrics, strict=True):
@@ -159,25 +158,25 @@ def test_resumed_equals_undisturbed_bit_for_bit(source):
 
 
 def test_a_train_state_is_a_plain_tree_of_arrays():
-    model, key = ej.Ising(ej.Grid(4, 4)), jax.random.key(0)
-    init, _ = ej.make_train_step(model, optax.adam(1e-2), negatives.pcd(ej.gibbs(model), n_chains=3))
-    state = init(key)
+    model, tx = ej.RBM(5, 3), optax.adam(1e-2)
+    source = negatives.pcd(ej.gibbs(model), n_chains=3)
+    state = ej.make_train_step(model, tx, source)[0](jax.random.key(0))
+    other = ej.make_train_step(ej.RBM(5, 3), tx, source)[0](jax.random.key(1))
     assert all(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves(state))
-    assert state.apply_fn(state.params, state.negatives.position[0]) == model.energy(
-        state.params, state.negatives.position[0]
-    )
+    assert jax.tree.structure(state) == jax.tree.structure(other)
+    x = jax.tree.map(lambda leaf: leaf[0], source.positions(state.negatives))
+    assert state.apply_fn(state.params, x) == model.energy(state.params, x)
     plain = state.replace(key=jax.random.key_data(state.key))
-    other = ej.make_train_step(model, optax.adam(1e-2), negatives.pcd(ej.gibbs(model), n_chains=3))[0]
-    template = other(jax.random.key(9)).replace(key=plain.key)
+    template = other.replace(key=plain.key)
     restored = flax.serialization.from_bytes(template, flax.serialization.to_bytes(plain))
     for a, b in zip(jax.tree.leaves(restored), jax.tree.leaves(plain), strict=True):
         np.testing.assert_array_equal(a, b)
 
 
 def test_every_row_is_visited_once_an_epoch():
-    """With zero couplings and fields moved by SGD the data enter linearly: an epoch adds up to the whole data's mean."""
+    """Fields moved by SGD see the data linearly: the batches of an epoch add up to the mean of all rows."""
     model = ej.Ising(ej.Graph(3, [(0, 1)]))
-    data = jax.random.bernoulli(jax.random.key(2), 0.3, (40, 3))
+    data = bits((40, 3)) > 0
     rate = 1e-4  # so small that the negatives, all but constant, cancel
     result = ej.fit(
         jax.random.key(0),
@@ -199,7 +198,13 @@ def test_bad_arguments_are_refused_before_any_step(as_shipped):
     source, data = negatives.cd(ej.gibbs(model)), np.zeros((20, 4), np.uint8)
 
     def run(data=data, **changes):
-        options = dict(tx=optax.sgd(0.1), negatives=source, n_epochs=1, batch_size=10, progress=False)
+        options = {
+            "tx": optax.sgd(0.1),
+            "negatives": source,
+            "n_epochs": 1,
+            "batch_size": 10,
+            "progress": False,
+        }
         return ej.fit(key, model, data, **{**options, **changes})
 
     with pytest.raises(ValueError, match=r"batch_size is 21 and data has 20 rows"):

@@ -1,0 +1,21 @@
+"""Bridges to other libraries, each loaded when it is asked for: `ebm_jax.interop.thrml`.
+
+Importing this package imports none of those libraries; a bridge whose library is missing says how to install it.
+"""
+
+import importlib
+from typing import Any
+
+_BRIDGES = ("thrml",)
+
+__all__ = list(_BRIDGES)
+
+
+def __getattr__(name: str) -> Any:
+    if name in _BRIDGES:
+        return importlib.import_module(f"{__name__}.{name}")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return __all__
