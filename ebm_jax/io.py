@@ -53,6 +53,9 @@ def save(path: str | os.PathLike[str], model: Any, params: Any, *, overwrite: bo
     try:
         with os.fdopen(handle, "wb") as file:
             np.savez(file, structure=np.asarray(json.dumps(structure)), **arrays)
+        umask = os.umask(0)
+        os.umask(umask)
+        os.chmod(temporary, 0o666 & ~umask)  # as an ordinary new file, not private as temporary ones are
         os.replace(temporary, target)
     except BaseException:
         os.unlink(temporary)

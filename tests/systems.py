@@ -57,8 +57,8 @@ def draw_params(model, seed=0, scale=0.8):
     return jax.tree.map(lambda s: scale * jax.random.normal(key, s.shape), model.params_struct())
 
 
-def pairwise(model, seed=0, scale=0.8):
-    params = draw_params(model, seed, scale)
+def pairwise(model, seed=0, scale=0.8, params=None):
+    params = draw_params(model, seed, scale) if params is None else params
     graph = model.graph
     edges, directions = [tuple(e) for e in graph.edges.tolist()], None
     if isinstance(graph, ej.Grid):

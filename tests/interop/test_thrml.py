@@ -24,16 +24,14 @@ bridge = importlib.import_module("ebm_jax.interop.thrml")
 models = thrml.models
 Block = thrml.Block
 
-N_CHAINS, N_SWEEPS = 8_000, 25
+N_CHAINS, N_SWEEPS = 8_000, 20
 NAMES = (
-    "ising_2x3_edge",
     "ising_3x3_periodic",
     "ising_3x2_8",
     "ising_graph_tied",
     "potts_2x3",
     "potts_1x4_edge",
     "potts_2x2_8",
-    "potts_graph",
 )
 
 
@@ -229,7 +227,7 @@ def test_both_samplers_draw_the_law_of_their_model(name):
         assert_plausible(chi2_contingency(table).pvalue, f"site {site} of {name}", comparisons=1)
 
 
-@pytest.mark.parametrize("name", ["ising_graph_tied", "potts_2x3", "potts_graph"])
+@pytest.mark.parametrize("name", ["ising_graph_tied", "potts_graph"])
 def test_thrml_draws_the_law_of_our_models(name):
     system, beta = systems.get(name), 0.8
     there = bridge.to_thrml(system.model, system.params, beta=beta)
@@ -332,15 +330,14 @@ def test_no_samples_are_none_and_the_last_state_comes_back():
 
 def test_new_weights_compile_nothing():
     """Nodes, factors and weights are all new each time; the model is the same value."""
-    jax.clear_caches()
-    seen = []
+    before, seen = run._run._cache_size(), []
     for i in range(3):
         _, ebm, free, _ = theirs("tables")
         model, params, spec = bridge.from_thrml(ebm, free, beta=0.5 + i)
-        x = ej.init_chains(jax.random.key(0), model, 4)
+        x = ej.init_chains(jax.random.key(0), model, 7)  # of a number that no other test has
         sampled = ej.sample(jax.random.key(i), ej.gibbs(model, spec), params, x, ej.SamplingSchedule(2, 2))
         seen.append((model, spec, sampled.positions))
-    assert run._run._cache_size() == 1
+    assert run._run._cache_size() == before + 1
     assert seen[0][:2] == seen[1][:2] == seen[2][:2]
 
 

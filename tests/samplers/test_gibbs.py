@@ -1,6 +1,7 @@
 """Block Gibbs: the code that runs draws from the exact conditionals, on every path, and the mutants do not."""
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -344,16 +345,59 @@ def test_which_path_runs(coupling, boundary, neighbourhood):
     assert ej.gibbs(ej.Potts(flat, 3, coupling)).path == "general"
 
 
-@pytest.mark.parametrize("shape", [(1, 1), (1, 5), (5, 1), (3, 3)])
-def test_extreme_weights_and_narrow_grids_stay_finite(shape):
+@pytest.mark.parametrize("path", ["grid", "general"])
+@pytest.mark.parametrize(
+    ("model", "big"),
+    [
+        (ej.Ising(ej.Grid(2, 3), "edge"), [60.0, 0.4, -60.0, 60.0, -60.0, 0.3, -0.2]),
+        (ej.Potts(ej.Grid(2, 2), 3), [60.0, -60.0]),
+    ],
+    ids=["ising", "potts"],
+)
+def test_weights_of_sixty_are_drawn_right(model, big, path):
+    """Exponentials of such sums leave float32, so conditionals come from logits; where ±60 cancel, biases decide."""
+    params = systems.draw_params(model)._replace(coupling=jnp.array(big))
+    system = systems.pairwise(model, params=params)
+    kernel = ej.gibbs(model, path=path)
+    assert_same_law(transitions(system, kernel), exact_matrix(system, kernel.spec), f"{model} on {path}")
+
+
+def test_both_arithmetics_give_the_same_draws(monkeypatch):
+    """Logits and odds round differently, and share every random word: all but a few draws in a million agree."""
+    system = systems.get("potts_2x2_edge")
+    starts = jax.tree.map(lambda x: jnp.repeat(x, 1000, axis=0), system.all_positions())
+    run = functools.partial(
+        systems.run_chains, ej.gibbs(system.model), jax.random.key(1), system.params, BETA
+    )
+    odds, _ = run(starts)
+    monkeypatch.setattr(module, "MAX_SPREAD", 0.0)
+    jax.clear_caches()
+    logits, _ = run(starts)
+    jax.clear_caches()
+    assert float(jnp.mean(odds != logits)) < 1e-5
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 4)])
+def test_256_levels(shape):
+    """A level favoured by 20 is drawn but for a chance of 255 exp(−20); at β = 10 its logits leave float32."""
     model = ej.Potts(ej.Grid(*shape), 256)
-    params = ej.PottsParams(jnp.zeros((*shape, 256)), jnp.array([60.0, -60.0]))
+    params = ej.PottsParams(jnp.zeros((*shape, 256)).at[..., 255].set(20.0), jnp.zeros(2))
     x = ej.init_chains(jax.random.key(0), model, 4)
-    samples = ej.sample(jax.random.key(1), ej.gibbs(model), params, x, ej.SamplingSchedule(3, 1))
-    flat = params._replace(bias=params.bias.at[..., 7].set(200.0))
-    certain = ej.sample(jax.random.key(1), ej.gibbs(model), flat, x, ej.SamplingSchedule(3, 1))
-    assert samples.positions.shape == (1, 4, *shape)
-    assert (certain.positions == 7).all() if shape == (1, 1) else True
+    for beta in (1.0, 10.0):
+        samples = ej.sample(
+            jax.random.key(1), ej.gibbs(model), params, x, ej.SamplingSchedule(1, 1), beta=beta
+        )
+        assert (samples.positions == 255).all()
+    uniform = ej.sample(
+        jax.random.key(1),
+        ej.gibbs(model),
+        params,
+        jnp.repeat(x, 25_000, axis=0),
+        ej.SamplingSchedule(1, 1),
+        beta=0.0,
+    )
+    counts = np.bincount(np.asarray(uniform.positions).ravel(), minlength=256)
+    assert_same_law(counts, np.full(256, 1 / 256), "256 levels")
 
 
 def test_jitted_and_eager_probabilities_agree():
