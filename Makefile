@@ -3,7 +3,7 @@
 # The Python that .venv is made with; by default the first of these that will do (see the rule below).
 PYTHON ?= python3 python3.13 python3.12 python3.11
 PYTEST_ARGS ?= -n 2
-BENCH ?= benchmarks/imports.py
+BENCH ?= benchmarks/run.py --suite gibbs
 
 # The stamp names where .venv is (its scripts hold absolute paths, so that one that was moved is of no use) and a
 # checksum of all that decides what is in it.
@@ -34,7 +34,7 @@ format: $(STAMP)  ## format and fix what can be fixed
 	@.venv/bin/ruff check --fix
 	@.venv/bin/ruff format
 
-bench: $(STAMP)  ## run a benchmark (BENCH=benchmarks/imports.py)
+bench: $(STAMP)  ## run a benchmark on one core (BENCH=benchmarks/run.py --suite gibbs)
 	@.venv/bin/python $(BENCH)
 
 clean:  ## remove .venv, builds and caches

@@ -137,6 +137,11 @@ class Kernel(Protocol):
     that is passed unchanged at every step; its state carries the step counter, and every draw is a function of both.
     """
 
+    @property
+    def may_diverge(self) -> bool:
+        """Whether a step can end with a NaN or infinite value; a driver need not look if not."""
+        ...
+
     def init(self, params: PyTree, x: PyTree, clamped: Any = None) -> PyTree:
         """Returns the state of a chain that stands at `x`, with `clamped=(mask, values)` applied."""
         ...
@@ -173,6 +178,10 @@ class Kernel(Protocol):
 
     def packed_positions(self, packed: PyTree) -> PyTree:
         """Returns the configurations with a leading chain axis."""
+        ...
+
+    def refresh(self, params: PyTree, packed: PyTree) -> PyTree:
+        """Recomputes what a packed state caches of the parameters, after they have changed."""
         ...
 
     def check(self, params: PyTree, x: PyTree, clamped: Any) -> None:

@@ -119,8 +119,8 @@ class BipartiteLayout:
         site = jnp.arange(first, first + old.shape[1], dtype=jnp.uint32)
         word, _ = rng.site_words(words, step, site[:, None])
         drawn = draw.bernoulli(field * jnp.reshape(beta, (-1, 1)), word.T).astype(old.dtype)
-        if tables.members[group] is not None:
-            drawn = jnp.where(tables.members[group], drawn, old)
+        members = tables.members[group]
+        drawn = drawn if members is None else jnp.where(members, drawn, old)
         drawn = drawn if held is None else jnp.where(held, old, drawn)
         return layers._replace(**{self.layers[group]: drawn})
 

@@ -127,10 +127,8 @@ def gibbs(model: DiscreteModel, spec: BlockSpec | None = None, *, path: str = "a
     obstacle = {
         "grid": _grid_obstacle(model, chosen),
         "bipartite": _bipartite_obstacle(model),
-        "general": None,
+        "general": None if hasattr(model, "coupling") else "it has no couplings on the edges of its graph",
     }
-    if hasattr(model, "coupling") is False:
-        obstacle["general"] = "couplings that are edges of its graph are needed"
     fitting = [name for name in ("grid", "bipartite", "general") if obstacle[name] is None]
     if path == "auto" and not fitting:
         raise ValueError(
@@ -172,8 +170,8 @@ def _grid_obstacle(model: Any, spec: BlockSpec) -> str | None:
         return "its graph is not a Grid"
     if graph.periodic and (graph.height % 2 or graph.width % 2):
         return "a periodic side of odd length has no checkerboard"
-    own = {frozenset(sites.tolist()) for sites in model.default_spec().groups}
-    if {frozenset(sites.tolist()) for sites in spec.groups} != own:
+    own = {sites.tobytes() for sites in model.default_spec().groups}
+    if {sites.tobytes() for sites in spec.groups} != own:
         return "its blocks are not the grid's checkerboard"
     return None
 

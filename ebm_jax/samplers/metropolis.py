@@ -86,9 +86,10 @@ class Metropolis(DiscreteKernelBase):
 
 def metropolis(model: DiscreteModel) -> Metropolis:
     """Returns the single-site Metropolis kernel of an Ising, Potts or RBM model; raises ValueError on any other."""
-    if hasattr(model, "coupling"):
-        sites = single.PairwiseSites(model.coupling, model.n_levels, model.spins)
-        return Metropolis(model, sites, single.pairwise_tables(model.graph, model.coupling))
+    coupling = getattr(model, "coupling", None)
+    if coupling is not None:
+        sites = single.PairwiseSites(coupling, model.n_levels, getattr(model, "spins", False))
+        return Metropolis(model, sites, single.pairwise_tables(model.graph, coupling))
     if isinstance(getattr(model, "graph", None), Bipartite):
         return Metropolis(model, single.BipartiteSites(model.graph), ())
     raise ValueError(f"metropolis cannot propose for {model!r}; give an Ising, Potts or RBM model")

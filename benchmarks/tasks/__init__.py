@@ -1,0 +1,1 @@
+"""What is measured: each file holds a suite, its systems as plain NumPy, the same for every method."""
