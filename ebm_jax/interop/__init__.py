@@ -6,16 +6,14 @@ Importing this package imports none of those libraries; a bridge whose library i
 import importlib
 from typing import Any
 
-_BRIDGES = ("thrml",)
-
-__all__ = list(_BRIDGES)
+__all__ = ["thrml"]  # pyright: ignore[reportUnsupportedDunderAll]
 
 
 def __getattr__(name: str) -> Any:
-    if name in _BRIDGES:
+    if name in __all__:
         return importlib.import_module(f"{__name__}.{name}")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return __all__
+    return list(__all__)

@@ -126,7 +126,7 @@ def to_thrml(model: Ising | Potts, params: Any, spec: BlockSpec | None = None, b
     spec = model.default_spec() if spec is None else spec
     spec.check(model.graph)
     graph, spins = model.graph, isinstance(model, Ising)
-    nodes = [thrml.SpinNode() if spins else thrml.CategoricalNode() for _ in range(graph.n_sites)]
+    nodes: list[Any] = [thrml.SpinNode() if spins else thrml.CategoricalNode() for _ in range(graph.n_sites)]
     there = lambda blocks: [thrml.Block([nodes[site] for site in block]) for block in blocks]  # noqa: E731
     free = [there(group)[0] if len(group) == 1 else tuple(there(group)) for group in spec.free]
     clamped = there(spec.clamped)
