@@ -151,9 +151,8 @@ class SamplingSchedule:
     steps_per_sample: int = 1
 
     def __post_init__(self) -> None:
-        check_integer("n_warmup", self.n_warmup, 0)
-        check_integer("n_samples", self.n_samples, 0)
-        check_integer("steps_per_sample", self.steps_per_sample, 1)
+        for name, minimum in (("n_warmup", 0), ("n_samples", 0), ("steps_per_sample", 1)):
+            object.__setattr__(self, name, check_integer(name, getattr(self, name), minimum))
 
     @property
     def n_steps(self) -> int:

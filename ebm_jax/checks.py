@@ -1,7 +1,7 @@
 """Eager validation: every complaint is a `ValueError` that shows the value and the remedy.
 
-Values are looked at only where they are concrete: inside a caller's `jit` or `vmap` shapes and dtypes are checked and
-non-finite values are reported by the kernels instead.
+Values are looked at only where they are concrete: inside a caller's `jit` or `vmap` shapes and dtypes are checked, and
+non-finite values are reported in the kernels' `Info` instead.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from jax.core import Tracer
 
 from ebm_jax.types import PyTree
 
-FLOATS = frozenset({"float16", "bfloat16", "float32", "float64"})
-"""Names of the dtypes that parameters may have."""
+FLOATS = frozenset({"float32", "float64"})
+"""Names of the dtypes that parameters may have: narrower ones cannot hold a draw's resolution."""
 
 
 def is_concrete(tree: PyTree) -> bool:

@@ -33,8 +33,8 @@ class Grid:
     neighbourhood: Literal[4, 8] = 4
 
     def __post_init__(self) -> None:
-        check_integer("height", self.height, 1)
-        check_integer("width", self.width, 1)
+        object.__setattr__(self, "height", check_integer("height", self.height, 1))
+        object.__setattr__(self, "width", check_integer("width", self.width, 1))
         check_choice("boundary", self.boundary, ("free", "periodic"))
         check_choice("neighbourhood", self.neighbourhood, (4, 8))
         if self.periodic and min(self.height, self.width) < 3:
@@ -136,8 +136,8 @@ class Bipartite:
     n_right: int
 
     def __post_init__(self) -> None:
-        check_integer("n_left", self.n_left, 1)
-        check_integer("n_right", self.n_right, 1)
+        object.__setattr__(self, "n_left", check_integer("n_left", self.n_left, 1))
+        object.__setattr__(self, "n_right", check_integer("n_right", self.n_right, 1))
 
     @property
     def n_sites(self) -> int:

@@ -14,6 +14,7 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -40,7 +41,7 @@ def save(path: str | os.PathLike[str], model: Any, params: Any, *, overwrite: bo
         raise ValueError(
             f"save keeps Ising, Potts and RBM models, not {model!r}; use Orbax for other pytrees"
         )
-    checks.check_struct("params", params, model.params_struct(), dtypes={"float32", "float64"})
+    checks.check_struct("params", params, model.params_struct(), dtypes=checks.FLOATS)
     target = Path(path)
     if target.exists() and not overwrite:
         raise FileExistsError(f"{target} exists; choose another name, or pass overwrite=True")
@@ -81,13 +82,17 @@ def load(path: str | os.PathLike[str]) -> tuple[Any, Any]:
             structure["graph"] = _build_graph(structure["graph"], arrays)
         model = cls(**structure)
         names = _PARAMS[cls]._fields
-        params = _PARAMS[cls](*(jnp.asarray(arrays[f"params.{name}"]) for name in names))
+        params = _PARAMS[cls](*(arrays[f"params.{name}"] for name in names))
     except (zipfile.BadZipFile, KeyError, TypeError, EOFError, OSError, ValueError) as error:
         raise ValueError(
             f"{target} is damaged or was not written by ebm_jax.save ({error}); save it anew"
         ) from error
-    checks.check_struct(f"params in {target}", params, model.params_struct(), dtypes={"float32", "float64"})
-    return model, params
+    checks.check_struct(f"params in {target}", params, model.params_struct(), dtypes=checks.FLOATS)
+    if any(leaf.dtype == np.float64 for leaf in params) and not jax.config.read("jax_enable_x64"):
+        raise ValueError(
+            f'{target} holds float64 and JAX would cut it to float32; jax.config.update("jax_enable_x64", True) first'
+        )
+    return model, jax.tree.map(jnp.asarray, params)
 
 
 def _describe_graph(graph: Any, arrays: dict[str, np.ndarray]) -> dict[str, Any]:

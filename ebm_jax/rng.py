@@ -25,6 +25,10 @@ ROUNDS = 13
 
 _ROTATIONS = (13, 15, 26, 6, 17, 29, 16, 24)
 _PARITY = np.uint32(0x1BD11BDA)
+_DOMAIN = (
+    np.uint32(0x65626D5F),
+    np.uint32(0x6A617821),
+)  # any constants far from the counters that jax.random uses
 
 
 def threefry2x32(
@@ -55,13 +59,16 @@ def threefry2x32(
 def chain_words(key: Key) -> UInt32[Array, "*batch 2"]:
     """Returns the two cipher-key words of a chain from its key.
 
-    They are drawn from the key, not read off it: a caller who also hands the same key to `jax.random` gets unrelated
-    numbers.
+    They are enciphered from the key's data, not read off it: a caller who also hands the same key to `jax.random` gets
+    unrelated numbers. Works for every implementation of keys, of two words or more, alike under `vmap`.
     """
-    draw = lambda k: jax.random.bits(k, (2,), jnp.uint32)  # noqa: E731
-    for _ in key.shape:
-        draw = jax.vmap(draw)
-    return draw(key)
+    data = jax.random.key_data(key)
+    first, second = _DOMAIN
+    for i in range(0, data.shape[-1], 2):
+        first, second = threefry2x32(
+            data[..., i], data[..., min(i + 1, data.shape[-1] - 1)], first, second, rounds=20
+        )
+    return jnp.stack([first, second], axis=-1)
 
 
 def uniform(word: UInt32[Array, "..."]) -> Float[Array, "..."]:

@@ -88,7 +88,8 @@ def sample(
     earlier run, which goes on as if it had not stopped when the key is the same. schedule: the first sample comes
     after `n_warmup` steps, the others `steps_per_sample` apart; `n_samples=0` returns empty arrays. beta: a scalar, or
     one value for each of the `schedule.n_steps` steps. clamped: `(mask, values)`, pytrees shaped like a position, with
-    or without a chain axis; sites under a True mask take the values and never move. observe: `observe(params, x)` of
+    or without a chain axis; sites under a True mask take the values and never move. None leaves the clamping of a
+    continued `state` as it is; a mask of False releases it. observe: `observe(params, x)` of
     one position, stacked over samples and chains, or an `Observer`. mesh: only None for now. progress: shows a bar
     (runs in pieces; same bits). on_nonfinite: "raise" raises `NonFiniteError` after the run when a chain left the
     finite numbers; "report" leaves it to `info`. A new `observe` function object compiles anew; new numbers never do.
@@ -106,7 +107,7 @@ def sample(
         )
     states = _start(kernel, params, init, clamped)
     betas = _betas(beta, schedule)
-    reduced = _split_observer(observe)
+    reduced = _check_observer(observe)
     n_chains = jax.tree.leaves(states)[0].shape[0]
     carry = _Carry(kernel.refresh(params, kernel.pack(params, states)), _zero_info(n_chains), None)
     if isinstance(observe, Observer):
@@ -123,7 +124,7 @@ def sample(
             carry, stacked = _run(plan, kernel, chain_keys, params, piece, carry)
             kept.append(stacked)
             taken += n_steps
-            advance(n_samples, stacked)
+            advance(n_samples, carry)
     stacked = kept[0] if len(kept) == 1 else jax.tree.map(lambda *parts: jnp.concatenate(parts), *kept)
     positions, observed = stacked
     if isinstance(observe, Observer):
@@ -222,7 +223,7 @@ def _betas(beta: Any, schedule: SamplingSchedule) -> jax.Array:
     return betas
 
 
-def _split_observer(observe: Any) -> Any:
+def _check_observer(observe: Any) -> Any:
     if observe is not None and not callable(observe) and not isinstance(observe, Observer):
         raise ValueError(f"observe is {observe!r}; give a function observe(params, x) or an Observer")
     return observe

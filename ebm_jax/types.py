@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias, runtime_
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Int
 
 if TYPE_CHECKING:
@@ -20,6 +21,9 @@ Key: TypeAlias = jax.Array
 
 PyTree: TypeAlias = Any
 """Any nesting of tuples, lists, dicts and registered classes with arrays as leaves."""
+
+
+_FULL = np.uint32(2**32 - 1)
 
 
 class Energy(Protocol):
@@ -85,8 +89,9 @@ class Info(NamedTuple):
 
     n_steps: int32, steps taken. n_energy, n_gradient: int32, evaluations of the energy and of its gradient
     (Gibbs sampling needs neither). n_proposed, n_accepted: uint32, proposals of an accept/reject rule and those
-    accepted, modulo 2³². n_nonfinite: int32, steps that ended with a NaN or infinite value. first_nonfinite: int32,
-    the chain's step counter after the first such step, −1 when there was none.
+    accepted; n_proposed stays at 2³² − 1 once it gets there, and the acceptance is then NaN. n_nonfinite: int32, steps
+    that ended with a NaN or infinite value, or of a discrete kernel, that ran with such parameters or β.
+    first_nonfinite: int32, the chain's step counter after the first such step, −1 when there was none.
     """
 
     n_steps: Int[Array, "*batch"]
@@ -111,15 +116,16 @@ class Info(NamedTuple):
 
     @property
     def acceptance(self) -> Float[Array, "*batch"]:
-        """n_accepted / n_proposed; NaN for a kernel that proposes nothing, such as Gibbs sampling."""
+        """n_accepted / n_proposed; NaN where nothing was proposed (Gibbs sampling), or 2³² − 1 times or more."""
         n = self.n_proposed
-        return jnp.where(n > 0, self.n_accepted / jnp.maximum(n, 1), jnp.nan)
+        return jnp.where((n > 0) & (n < _FULL), self.n_accepted / jnp.maximum(n, 1), jnp.nan)
 
     def then(self, later: Info) -> Info:
         """Returns the report of these steps followed by `later` ones."""
         first = jnp.where(self.first_nonfinite >= 0, self.first_nonfinite, later.first_nonfinite)
         summed = jax.tree.map(jnp.add, self, later)
-        return summed._replace(first_nonfinite=first)
+        proposed = jnp.where(summed.n_proposed < self.n_proposed, _FULL, summed.n_proposed)
+        return summed._replace(first_nonfinite=first, n_proposed=proposed)
 
 
 class BoundKernel(NamedTuple):

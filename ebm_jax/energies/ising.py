@@ -51,8 +51,8 @@ class Ising:
     def init(self, key: Key, *, scale: float = 0.01) -> IsingParams:
         """Draws couplings from N(0, scale²); biases are zero. float32."""
         struct = self.params_struct()
-        coupling = scale * jax.random.normal(key, struct.coupling.shape)
-        return IsingParams(jnp.zeros(struct.bias.shape), coupling)
+        coupling = scale * jax.random.normal(key, struct.coupling.shape, jnp.float32)
+        return IsingParams(jnp.zeros(struct.bias.shape, jnp.float32), coupling)
 
     def energy(self, params: IsingParams, x: Bool[Array, "*sites"]) -> Float[Array, ""]:
         """Returns E(x) = −Σ bᵢsᵢ − Σ J_ij sᵢsⱼ; raises ValueError when shapes or dtypes do not fit."""

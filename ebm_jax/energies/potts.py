@@ -44,7 +44,8 @@ class Potts:
     coupling: str | None = None
 
     def __post_init__(self) -> None:
-        if check_integer("n_levels", self.n_levels, 2) > 256:
+        object.__setattr__(self, "n_levels", check_integer("n_levels", self.n_levels, 2))
+        if self.n_levels > 256:
             raise ValueError(f"n_levels is {self.n_levels}; a level is stored in a byte: use at most 256")
         kind = pairwise.resolve_coupling(self.graph, self.coupling, ("tied", "edge", "matrix"))
         object.__setattr__(self, "coupling", kind)
@@ -55,8 +56,8 @@ class Potts:
     def init(self, key: Key, *, scale: float = 0.01) -> PottsParams:
         """Draws couplings from N(0, scale²); biases are zero. float32."""
         struct = self.params_struct()
-        coupling = scale * jax.random.normal(key, struct.coupling.shape)
-        return PottsParams(jnp.zeros(struct.bias.shape), coupling)
+        coupling = scale * jax.random.normal(key, struct.coupling.shape, jnp.float32)
+        return PottsParams(jnp.zeros(struct.bias.shape, jnp.float32), coupling)
 
     def energy(self, params: PottsParams, x: UInt8[Array, "*sites"]) -> Float[Array, ""]:
         """Returns E(x) of one configuration; raises ValueError when shapes or dtypes do not fit."""

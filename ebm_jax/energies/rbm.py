@@ -42,8 +42,8 @@ class RBM:
     n_hidden: int
 
     def __post_init__(self) -> None:
-        check_integer("n_visible", self.n_visible, 1)
-        check_integer("n_hidden", self.n_hidden, 1)
+        object.__setattr__(self, "n_visible", check_integer("n_visible", self.n_visible, 1))
+        object.__setattr__(self, "n_hidden", check_integer("n_hidden", self.n_hidden, 1))
 
     n_levels = 2
     position_dtypes = frozenset({"uint8", "bool"})
@@ -55,8 +55,9 @@ class RBM:
 
     def init(self, key: Key, *, scale: float = 0.01) -> RBMParams:
         """Draws weights from N(0, scale²), float32; biases are zero (Hinton 2012, "A practical guide", §8)."""
-        weights = scale * jax.random.normal(key, (self.n_visible, self.n_hidden))
-        return RBMParams(weights, jnp.zeros(self.n_visible), jnp.zeros(self.n_hidden))
+        weights = scale * jax.random.normal(key, (self.n_visible, self.n_hidden), jnp.float32)
+        zeros = (jnp.zeros(n, jnp.float32) for n in (self.n_visible, self.n_hidden))
+        return RBMParams(weights, *zeros)
 
     def energy(self, params: RBMParams, x: tuple[Visible, Hidden]) -> Float[Array, ""]:
         """Returns E(v, h) = −a·v − b·h − vᵀWh; raises ValueError when shapes or dtypes do not fit."""

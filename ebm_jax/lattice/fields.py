@@ -10,8 +10,9 @@ all chains. Odds are used while no product can leave float32, that is while `spr
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import NamedTuple
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -19,32 +20,54 @@ from jaxtyping import Array, Bool, Float, Int, UInt8, UInt32
 
 from ebm_jax.lattice import draw
 
+UNROLLED_SLOTS = 16  # beyond this a loop over neighbours costs less to compile
 SELECTED_LEVELS = 4  # up to here a table entry is chosen by comparisons, beyond by a gather
 MAX_SPREAD = 75.0  # exp(±75) and a sum of 256 of them fit float32 (exp(88))
 
 
 class Site(NamedTuple):
-    """Parameters of a group: bias `(*levels, *sites, c)`, a coupling a slot, each `(*sites, c)` or `(K, K, *sites, c)`.
+    """Parameters of a group: bias `(*levels, *sites, c)`, couplings `(*sites, c)` or `(K, K, *sites, c)` for each slot.
 
-    `c` is the chain axis, 1 where chains share parameters.
+    Couplings are a tuple over slots, or one array with the slots in front. `c` is the chain axis, 1 where chains share
+    parameters.
     """
 
     bias: Float[Array, "*shape"]
-    couplings: tuple[Float[Array, "*shape"], ...]
+    couplings: Array | tuple[Array, ...]
 
 
 class Weights(NamedTuple):
-    """What an update reads: `Site` times β, as logits or as odds. Spins have a weight for a neighbour up and down."""
+    """What an update reads: `Site` times β, as logits or as odds.
+
+    Spins have couplings for a neighbour up and for one down; levels have one set.
+    """
 
     bias: Float[Array, "*shape"]
-    couplings: tuple[tuple[Float[Array, "*shape"], ...], ...]
+    couplings: tuple[Array | tuple[Array, ...], ...]
+
+
+class Neighbours(NamedTuple):
+    """The slots of a group: how many, and the configuration in a slot, `(*sites, chains)`."""
+
+    n_slots: int
+    at: Callable[[Any], Array]
+
+    def read(self) -> Neighbours:
+        """Reads every slot, once for all levels, unless there are too many to write out."""
+        if self.n_slots > UNROLLED_SLOTS:
+            return self
+        return Neighbours(self.n_slots, [self.at(slot) for slot in range(self.n_slots)].__getitem__)
 
 
 def spread(site: Site, spins: bool) -> Float[Array, ""]:
     """Returns a bound on |logit| at β = 1, over all sites, levels and neighbours; biases count from their largest."""
     widest = jnp.max(jnp.abs(site.bias) if spins else jnp.max(site.bias, axis=0) - jnp.min(site.bias, axis=0))
-    for coupling in site.couplings:
-        widest = widest + jnp.max(jnp.abs(coupling), initial=0.0)
+    if isinstance(site.couplings, tuple):
+        strengths = [jnp.max(jnp.abs(coupling), initial=0.0) for coupling in site.couplings]
+        widest = functools.reduce(jnp.add, strengths, widest)
+    else:
+        strengths = jnp.max(jnp.abs(site.couplings), axis=range(1, site.couplings.ndim), initial=0.0)
+        widest = widest + jnp.sum(strengths)
     return 2 * widest if spins else widest
 
 
@@ -53,39 +76,55 @@ def weigh(site: Site, spins: bool, beta: Float[Array, "..."], odds: bool) -> Wei
     scale = 2 * beta if spins else beta
     bias = site.bias if spins or not odds else site.bias - jnp.max(site.bias, axis=0)
     give = (lambda value: jnp.exp(scale * value)) if odds else (lambda value: scale * value)
-    pairs = [(w, -w) if spins else (w,) for w in site.couplings]
-    return Weights(give(bias), tuple(tuple(give(w) for w in pair) for pair in pairs))
+    signs = (1.0, -1.0) if spins else (1.0,)
+    sets = (jax.tree.map(lambda w, sign=sign: give(sign * w), site.couplings) for sign in signs)
+    return Weights(give(bias), tuple(sets))
 
 
 def draw_spins(
-    weights: Weights, neighbours: Sequence[Array], odds: bool, word: UInt32[Array, "..."]
+    weights: Weights, near: Neighbours, odds: bool, word: UInt32[Array, "..."]
 ) -> Bool[Array, "..."]:
     """Draws spins: True with probability σ(2β(b + Σ J s)); a neighbour is up where it is not 0."""
-    total = weights.bias
-    for x, (up, down) in zip(neighbours, weights.couplings, strict=True):
-        weight = jnp.where(x != 0, up, down)
-        total = total * weight if odds else total + weight
+    up, down = weights.couplings
+    total = _combine(
+        weights.bias, near, odds, word.shape, lambda slot, x: jnp.where(x != 0, up[slot], down[slot])
+    )
     return draw.bernoulli_odds(total, word) if odds else draw.bernoulli(total, word)
 
 
 def draw_levels(
-    n_levels: int, weights: Weights, neighbours: Sequence[Array], odds: bool, word: UInt32[Array, "..."]
+    n_levels: int, weights: Weights, near: Neighbours, odds: bool, word: UInt32[Array, "..."]
 ) -> UInt8[Array, "..."]:
     """Draws levels: k with probability ∝ exp(β(b[k] + Σ w[k, x_neighbour]))."""
+    (couplings,), near = weights.couplings, near.read()
     site_ndim = weights.bias.ndim - 1
 
     def value(level: Int[Array, ""] | int) -> Float[Array, "..."]:
-        total = weights.bias[level]
-        for x, (coupling,) in zip(neighbours, weights.couplings, strict=True):
+        def of_slot(slot: Any, x: Array) -> Array:
+            coupling = couplings[slot]
             if coupling.ndim == site_ndim:
-                same = x == jnp.asarray(level, x.dtype)
-                factor = jnp.where(same, coupling, 1.0 if odds else 0.0)
-            else:
-                factor = _entry(coupling[level], x, n_levels)
-            total = total * factor if odds else total + factor
-        return total
+                return jnp.where(x == jnp.asarray(level, x.dtype), coupling, 1.0 if odds else 0.0)
+            return _entry(coupling[level], x, n_levels)
+
+        return _combine(weights.bias[level], near, odds, word.shape, of_slot)
 
     return (draw.categorical_odds if odds else draw.categorical)(value, n_levels, word)
+
+
+def _combine(
+    bias: Array, near: Neighbours, odds: bool, shape: tuple[int, ...], of_slot: Callable[[Any, Array], Array]
+) -> Array:
+    """Returns the bias with the weight of every slot multiplied or added to it, slot after slot."""
+
+    def take(slot: Any, total: Array) -> Array:
+        weight = of_slot(slot, near.at(slot))
+        return total * weight if odds else total + weight
+
+    if near.n_slots > UNROLLED_SLOTS:
+        return jax.lax.fori_loop(0, near.n_slots, take, jnp.broadcast_to(bias, shape))
+    for slot in range(near.n_slots):
+        bias = take(slot, bias)
+    return bias
 
 
 def _entry(row: Float[Array, "levels *sites_c"], x: Array, n_levels: int) -> Float[Array, "..."]:
@@ -96,7 +135,6 @@ def _entry(row: Float[Array, "levels *sites_c"], x: Array, n_levels: int) -> Flo
             chosen = jnp.where(x == other, row[other], chosen)
         return chosen
     # A gather from a flat table: `c` is 1 where chains share parameters, and the chain enters the address only if not.
-    c = row.shape[-1]
     width = row[0].size
     address = jnp.arange(width, dtype=jnp.int32).reshape(row.shape[1:])
     address = (

@@ -6,6 +6,7 @@ then copies whole rows of chains. The tables travel with the kernel as arguments
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -17,7 +18,16 @@ from jaxtyping import Array, Bool, Float, Int, UInt32
 from ebm_jax import rng
 from ebm_jax.blocks import BlockSpec
 from ebm_jax.graphs import AnyGraph, Grid, neighbours
-from ebm_jax.lattice.fields import Site, Weights, draw_levels, draw_spins, spread, weigh
+from ebm_jax.lattice.fields import (
+    UNROLLED_SLOTS,
+    Neighbours,
+    Site,
+    Weights,
+    draw_levels,
+    draw_spins,
+    spread,
+    weigh,
+)
 from ebm_jax.lattice.grid import site_counters
 from ebm_jax.types import PyTree
 
@@ -55,24 +65,41 @@ def build_tables(graph: AnyGraph, spec: BlockSpec, coupling: str) -> Tables:
     order = np.concatenate([*members, spec.clamped_sites]).astype(np.int32)
     back = np.empty_like(order)
     back[order] = np.arange(graph.n_sites, dtype=np.int32)
-    groups = tuple(group_tables(graph, coupling, sites, back) for sites in members)
+    rows = edge_rows(graph, coupling, back)
+    groups = tuple(group_tables(rows, sites) for sites in members)
     counter, second = order.astype(np.uint32), None
     if isinstance(graph, Grid):
         counter, second = (jnp.asarray(column[order]) for column in site_counters(graph))
     return Tables(jnp.asarray(order), jnp.asarray(back), jnp.asarray(counter), second, groups)
 
 
-def group_tables(graph: AnyGraph, coupling: str, sites: np.ndarray, row_of_site: np.ndarray) -> GroupTables:
-    """Returns the tables of some sites of a graph, given the row in which every site is stored."""
-    rows = neighbours(graph)
+class EdgeRows(NamedTuple):
+    """Neighbours of every site as compressed rows (see `graphs.neighbours`): the row in which the neighbour is stored,
+    which coupling the edge has, and whether the site is the edge's first. n_couplings: how many couplings there are."""
+
+    starts: np.ndarray
+    row: np.ndarray
+    coupling: np.ndarray
+    forward: np.ndarray
+    n_couplings: int
+
+
+def edge_rows(graph: AnyGraph, coupling: str, row_of_site: np.ndarray) -> EdgeRows:
+    """Returns the compressed rows of a graph, given the row in which every site is stored."""
+    near = neighbours(graph)
     kinds, n_kinds = _coupling_of_edge(graph, coupling)
+    return EdgeRows(near.starts, row_of_site[near.sites], kinds[near.edges], near.forward, n_kinds)
+
+
+def group_tables(rows: EdgeRows, sites: np.ndarray) -> GroupTables:
+    """Returns the tables of some sites."""
     counts = rows.starts[sites + 1] - rows.starts[sites]
     slot = np.arange(counts.max(initial=0))[:, None]
     filled = slot < counts
     at = np.where(filled, rows.starts[sites] + slot, 0)
     return GroupTables(
-        jnp.asarray(np.where(filled, _pick(row_of_site[rows.sites], at), 0), jnp.int32),
-        jnp.asarray(np.where(filled, _pick(kinds[rows.edges], at), n_kinds), jnp.int32),
+        jnp.asarray(np.where(filled, _pick(rows.row, at), 0), jnp.int32),
+        jnp.asarray(np.where(filled, _pick(rows.coupling, at), rows.n_couplings), jnp.int32),
         jnp.asarray(np.where(filled, _pick(rows.forward, at), True), jnp.bool_),
     )
 
@@ -138,13 +165,15 @@ class GeneralLayout:
         prepared, start = [], 0
         for size, group in zip(self.sizes, tables.groups, strict=True):
             couplings = slot_couplings(group, self.coupling, self.n_levels, params.coupling)
-            prepared.append(Site(bias[..., start : start + size, :], tuple(couplings)))
+            couplings = tuple(couplings) if len(couplings) <= UNROLLED_SLOTS else couplings
+            prepared.append(Site(bias[..., start : start + size, :], couplings))
             start += size
         return tuple(prepared)
 
     def spread(self, prepared: tuple[Site, ...]) -> Array:
         """Returns a bound on |logit| at β = 1."""
-        return jnp.max(jnp.stack([spread(site, self.spins) for site in prepared]))
+        spreads = [spread(site, self.spins) for site in prepared]
+        return functools.reduce(jnp.maximum, spreads, jnp.zeros(()))
 
     def weigh(self, prepared: tuple[Site, ...], beta: Array, odds: bool) -> tuple[Weights, ...]:
         """Returns what `update` reads at one β."""
@@ -167,7 +196,8 @@ class GeneralLayout:
         word, other = rng.site_words(words, step, tables.counter[mine, None])
         if tables.second is not None:
             word = jnp.where(tables.second[mine, None], other, word)
-        near = [rows[row] for row in tables.groups[group].row]
+        table = tables.groups[group].row
+        near = Neighbours(table.shape[0], lambda slot: rows[table[slot]])
         if self.spins:
             drawn = draw_spins(weights[group], near, odds, word)
         else:

@@ -23,7 +23,7 @@ from jaxtyping import Array, Bool, UInt8, UInt32
 
 from ebm_jax import rng
 from ebm_jax.graphs import Grid
-from ebm_jax.lattice.fields import Site, Weights, draw_levels, draw_spins, spread, weigh
+from ebm_jax.lattice.fields import Neighbours, Site, Weights, draw_levels, draw_spins, spread, weigh
 from ebm_jax.types import PyTree
 
 Parity = tuple[int, int]
@@ -149,7 +149,7 @@ class GridLayout:
         changed = self._wrap(changed) if self.grid.periodic else changed
         return (*packs[:number], changed, *packs[number + 1 :])
 
-    def _neighbours(self, parity: Parity, packs: Packs) -> list[Array]:
+    def _neighbours(self, parity: Parity, packs: Packs) -> Neighbours:
         """Returns the neighbours of a sublattice, in the order of the couplings in `Site`."""
         home = {p: (number, half) for number, pack in enumerate(self.packs) for half, p in enumerate(pack)}
         rows, columns = self.size
@@ -159,7 +159,7 @@ class GridLayout:
             number, half = home[row % 2, column % 2]
             top, left = 1 + row // 2, 1 + column // 2
             found.append(_byte(packs[number][top : top + rows, left : left + columns], half))
-        return found
+        return Neighbours(len(found), found.__getitem__)
 
     def _coupling_images(self, values: Array) -> list[tuple[Parity, Array]]:
         """Couplings of every direction as `(*levels, 2 rows, 2 columns, c)`, at the first site of each edge, else 0."""

@@ -104,4 +104,4 @@ class BipartiteSites:
 def pairwise_tables(graph: Any, coupling: str) -> general.GroupTables:
     """Returns neighbour tables of all sites in their own order."""
     sites = np.arange(graph.n_sites, dtype=np.int32)
-    return general.group_tables(graph, coupling, sites, sites)
+    return general.group_tables(general.edge_rows(graph, coupling, sites), sites)

@@ -1,12 +1,13 @@
 """What every kernel has: many steps as a scan, a form for many chains, binding, and validation.
 
-A kernel file defines `init` and `step`; the rest follows. A kernel with a faster way to run many steps of many chains
+A kernel file defines `step`; the rest follows. A kernel with a faster way to run many steps of many chains
 overrides `pack`, `unpack`, `packed_steps` and `packed_positions` instead of the driver knowing about it.
 """
 
 from __future__ import annotations
 
-from typing import Any
+import functools
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -15,15 +16,28 @@ from ebm_jax import checks
 from ebm_jax.types import BoundKernel, Info, Key, PyTree
 
 
+class ChainState(NamedTuple):
+    """position: the configuration; clamped: bool mask shaped like it, or None; step: uint32 counter of steps taken."""
+
+    position: PyTree
+    clamped: PyTree | None
+    step: jax.Array
+
+
 class KernelBase:
     """Defaults of the `Kernel` protocol. States have a field `step`, the chain's uint32 step counter."""
 
     may_diverge = True
     """Whether a step can end with a NaN or infinite value; a driver need not look if not."""
 
-    def init(self, params: PyTree, x: PyTree, clamped: Any = None) -> Any:
-        """Returns the state of a chain at `x`; a kernel file defines it."""
-        raise TypeError(f"{type(self).__name__} defines no init")
+    def init(self, params: PyTree, x: PyTree, clamped: Any = None) -> ChainState:
+        """Returns the state of a chain at `x`; `clamped=(mask, values)` fixes values where the mask is True."""
+        del params
+        position, mask = x, None
+        if clamped is not None:
+            mask, values = clamped
+            position = jax.tree.map(jnp.where, mask, values, x)
+        return ChainState(position, mask, jnp.zeros((), jnp.uint32))
 
     def step(self, key: Key, params: PyTree, beta: Any, state: Any) -> tuple[Any, Info]:
         """Takes one step; a kernel file defines it."""
@@ -94,7 +108,7 @@ class DiscreteKernelBase(KernelBase):
 
     def check(self, params: PyTree, x: PyTree, clamped: Any) -> None:
         """Raises ValueError where parameters, chains `x` (leading chain axis) or clamping do not fit the model."""
-        checks.check_struct("params", params, self.model.params_struct(), dtypes={"float32", "float64"})
+        checks.check_struct("params", params, self.model.params_struct(), dtypes=checks.FLOATS)
         checks.check_struct(
             "init", x, self.model.position_struct(), leading=1, dtypes=self.model.position_dtypes
         )
@@ -127,9 +141,19 @@ def check_clamped(clamped: Any, x: PyTree) -> None:
     checks.check_finite("clamped values", clamped[1])
 
 
-def apply_clamp(x: PyTree, clamped: Any) -> tuple[PyTree, PyTree | None]:
-    """Returns `x` with clamped values put in, and the mask (None when nothing is clamped)."""
-    if clamped is None:
-        return x, None
-    mask, values = clamped
-    return jax.tree.map(jnp.where, mask, values, x), mask
+def count_nonfinite(step: jax.Array, n: int, *inputs: PyTree) -> dict[str, jax.Array]:
+    """Returns the `Info` counts of `n` steps from `step` on, none of them finite unless all `inputs` are.
+
+    A discrete state is never NaN: what a caller's traced parameters did wrong shows only here.
+    """
+    leaves = [jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(inputs)]
+    finite = functools.reduce(jnp.logical_and, leaves)
+    return {
+        "n_nonfinite": jnp.where(finite, 0, n),
+        "first_nonfinite": jnp.where(finite | (n == 0), -1, step_number(step + jnp.uint32(1))),
+    }
+
+
+def step_number(step: jax.Array) -> jax.Array:
+    """Returns a step counter as int32, at most 2³¹ − 1."""
+    return jnp.minimum(step, jnp.uint32(2**31 - 1)).astype(jnp.int32)

@@ -31,18 +31,10 @@ from ebm_jax.graphs import Bipartite, Grid
 from ebm_jax.lattice import bipartite, general
 from ebm_jax.lattice.fields import MAX_SPREAD
 from ebm_jax.lattice.grid import GridLayout
-from ebm_jax.samplers.base import DiscreteKernelBase, apply_clamp
+from ebm_jax.samplers.base import ChainState, DiscreteKernelBase, count_nonfinite
 from ebm_jax.types import DiscreteModel, Info, Key, PyTree
 
 PATHS = ("auto", "grid", "bipartite", "general")
-
-
-class GibbsState(NamedTuple):
-    """position: the configuration; clamped: bool mask shaped like it, or None; step: uint32 counter of steps taken."""
-
-    position: PyTree
-    clamped: PyTree | None
-    step: jax.Array
 
 
 class PackedGibbs(NamedTuple):
@@ -73,29 +65,24 @@ class Gibbs(DiscreteKernelBase):
         names = {GridLayout: "grid", bipartite.BipartiteLayout: "bipartite", general.GeneralLayout: "general"}
         return names[type(self.layout)]
 
-    def init(self, params: PyTree, x: PyTree, clamped: Any = None) -> GibbsState:
-        """Returns the state of a chain at `x`; `clamped=(mask, values)` fixes values where the mask is True."""
-        del params
-        position, mask = apply_clamp(x, clamped)
-        return GibbsState(position, mask, jnp.zeros((), jnp.uint32))
-
     def steps(
-        self, key: Key, params: PyTree, beta: Any, state: GibbsState, n: int
-    ) -> tuple[GibbsState, Info]:
+        self, key: Key, params: PyTree, beta: Any, state: ChainState, n: int
+    ) -> tuple[ChainState, Info]:
         """Takes `n` sweeps; under `vmap` over chains all of them run side by side, at no cost over `packed_steps`."""
         params, beta = jax.lax.stop_gradient((params, jnp.asarray(beta, jnp.float32)))
-        return _one_chain(n)(self, rng.chain_words(key), params, beta, state), _cost(n, ())
+        new = _one_chain(n)(self, rng.chain_words(key), params, beta, state)
+        return new, _info(n, state.step, params, beta)
 
-    def pack(self, params: PyTree, states: GibbsState) -> PackedGibbs:
+    def pack(self, params: PyTree, states: ChainState) -> PackedGibbs:
         """Lays chains out for `packed_steps`."""
         del params
         masks = None if states.clamped is None else self.layout.pack_mask(self.tables, states.clamped)
         return PackedGibbs(self.layout.pack(self.tables, states.position), masks, states.step)
 
-    def unpack(self, packed: PackedGibbs) -> GibbsState:
+    def unpack(self, packed: PackedGibbs) -> ChainState:
         """The inverse of `pack`."""
         masks = None if packed.masks is None else self.layout.unpack_mask(self.tables, packed.masks)
-        return GibbsState(self.packed_positions(packed), masks, packed.step)
+        return ChainState(self.packed_positions(packed), masks, packed.step)
 
     def packed_positions(self, packed: PackedGibbs) -> PyTree:
         """Returns the configurations with a leading chain axis."""
@@ -109,7 +96,7 @@ class Gibbs(DiscreteKernelBase):
         shared = jax.tree.map(lambda p: jnp.asarray(p)[..., None], params)
         betas = beta if beta.ndim == 2 else beta[..., None]
         new = _sweeps(self, rng.chain_words(keys), shared, betas, packed, n)
-        return new, _cost(n, packed.step.shape)
+        return new, jax.vmap(lambda step: _info(n, step, params, beta))(packed.step)
 
 
 def gibbs(model: DiscreteModel, spec: BlockSpec | None = None, *, path: str = "auto") -> Gibbs:
@@ -182,9 +169,9 @@ def _bipartite_obstacle(model: Any) -> str | None:
     return "it is not an RBM"
 
 
-def _cost(n: int, shape: tuple[int, ...]) -> Info:
+def _info(n: int, step: jax.Array, params: PyTree, beta: jax.Array) -> Info:
     """A sweep evaluates conditionals only: it counts as a step, and as no energy or gradient."""
-    return jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, shape), Info.of(n_steps=n))
+    return Info.of(n_steps=n, **count_nonfinite(step, n, params, beta))
 
 
 def _sweeps(
@@ -217,19 +204,23 @@ def _sweeps(
     return jax.lax.scan(lambda carry, beta: (at(beta, carry, 1), None), packed, betas, length=n)[0]
 
 
+# Compiled here although a kernel is not: a caller who steps eagerly, as one does through `bind` in a notebook, would
+# otherwise compile the loop over steps anew at every call.
+@functools.partial(jax.jit, static_argnums=5)
 def _many_chains(
-    kernel: Gibbs, words: jax.Array, params: PyTree, betas: jax.Array, states: GibbsState, n: int
-) -> GibbsState:
+    kernel: Gibbs, words: jax.Array, params: PyTree, betas: jax.Array, states: ChainState, n: int
+) -> ChainState:
     return kernel.unpack(_sweeps(kernel, words, params, betas, kernel.pack(params, states), n))
 
 
+@functools.cache
 def _one_chain(n: int) -> Any:
     """Returns `n` sweeps of a single chain, with a batching rule that hands all chains to `_all_chains` at once."""
 
     @custom_vmap
     def run(
-        kernel: Gibbs, words: jax.Array, params: PyTree, betas: jax.Array, state: GibbsState
-    ) -> GibbsState:
+        kernel: Gibbs, words: jax.Array, params: PyTree, betas: jax.Array, state: ChainState
+    ) -> ChainState:
         front = lambda tree: jax.tree.map(lambda leaf: leaf[None], tree)  # noqa: E731
         last = lambda tree: jax.tree.map(lambda leaf: jnp.asarray(leaf)[..., None], tree)  # noqa: E731
         states = _many_chains(kernel, front(words), last(params), last(betas), front(state), n)
@@ -249,6 +240,7 @@ def _one_chain(n: int) -> Any:
     return run
 
 
+@functools.cache
 def _all_chains(n: int) -> Any:
     """Returns `n` sweeps of chains in front, whose batching rule joins a further axis into theirs.
 
@@ -257,8 +249,8 @@ def _all_chains(n: int) -> Any:
 
     @custom_vmap
     def run(
-        kernel: Gibbs, words: jax.Array, params: PyTree, betas: jax.Array, states: GibbsState
-    ) -> GibbsState:
+        kernel: Gibbs, words: jax.Array, params: PyTree, betas: jax.Array, states: ChainState
+    ) -> ChainState:
         return _many_chains(kernel, words, params, betas, states, n)
 
     @run.def_vmap

@@ -12,23 +12,15 @@ from __future__ import annotations
 
 import functools
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from ebm_jax import checks, rng
-from ebm_jax.samplers.base import KernelBase, apply_clamp
+from ebm_jax.samplers.base import ChainState, KernelBase, step_number
 from ebm_jax.types import Info, Key, PyTree
-
-
-class LangevinState(NamedTuple):
-    """position: pytree of floating arrays; clamped: bool mask shaped like it, or None; step: uint32 counter."""
-
-    position: PyTree
-    clamped: PyTree | None
-    step: jax.Array
 
 
 @functools.partial(
@@ -42,13 +34,7 @@ class Langevin(KernelBase):
     step_size: Any
     noise_scale: Any
 
-    def init(self, params: PyTree, x: PyTree, clamped: Any = None) -> LangevinState:
-        """Returns the state of a chain at `x`; `clamped=(mask, values)` fixes values where the mask is True."""
-        del params
-        position, mask = apply_clamp(x, clamped)
-        return LangevinState(position, mask, jnp.zeros((), jnp.uint32))
-
-    def step(self, key: Key, params: PyTree, beta: Any, state: LangevinState) -> tuple[LangevinState, Info]:
+    def step(self, key: Key, params: PyTree, beta: Any, state: ChainState) -> tuple[ChainState, Info]:
         """Takes one step, one gradient. A step that ends with a NaN or infinite value is counted in the info."""
         x = state.position
         gradient = jax.grad(_energy_of(self.energy), argnums=1)(params, x)
@@ -62,9 +48,9 @@ class Langevin(KernelBase):
             new = jax.tree.map(jnp.where, state.clamped, x, new)
         step = state.step + jnp.uint32(1)
         finite = jnp.stack([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(new)]).all()
-        first = jnp.where(finite, -1, step.astype(jnp.int32))
+        first = jnp.where(finite, -1, step_number(step))
         info = Info.of(n_steps=1, n_gradient=1, n_nonfinite=~finite, first_nonfinite=first)
-        return LangevinState(new, state.clamped, step), info
+        return ChainState(new, state.clamped, step), info
 
     def check(self, params: PyTree, x: PyTree, clamped: Any) -> None:
         """Raises ValueError where positions are not floating, or values are not finite."""
@@ -91,7 +77,8 @@ def langevin(energy: Any, step_size: Any, noise_scale: Any) -> Langevin:
     for name, value in (("step_size", step_size), ("noise_scale", noise_scale)):
         if checks.is_concrete(value) and not (np.isfinite(value) and np.all(np.asarray(value) >= 0)):
             raise ValueError(f"{name} is {value}; give a finite number of at least 0")
-    return Langevin(energy, jnp.asarray(step_size, jnp.float32), jnp.asarray(noise_scale, jnp.float32))
+    dtype = jnp.result_type(float)  # float64 where the user has enabled it
+    return Langevin(energy, jnp.asarray(step_size, dtype), jnp.asarray(noise_scale, dtype))
 
 
 def normals(key: Key, step: jax.Array, like: PyTree) -> PyTree:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import functools
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -19,16 +19,8 @@ import jax.numpy as jnp
 from ebm_jax import rng
 from ebm_jax.graphs import Bipartite
 from ebm_jax.lattice import single
-from ebm_jax.samplers.base import DiscreteKernelBase, apply_clamp
+from ebm_jax.samplers.base import ChainState, DiscreteKernelBase, count_nonfinite
 from ebm_jax.types import DiscreteModel, Info, Key, PyTree
-
-
-class MetropolisState(NamedTuple):
-    """position: the configuration; clamped: bool mask shaped like it, or None; step: uint32 counter of steps taken."""
-
-    position: PyTree
-    clamped: PyTree | None
-    step: jax.Array
 
 
 @functools.partial(jax.tree_util.register_dataclass, data_fields=("tables",), meta_fields=("model", "sites"))
@@ -42,15 +34,7 @@ class Metropolis(DiscreteKernelBase):
 
     may_diverge = False
 
-    def init(self, params: PyTree, x: PyTree, clamped: Any = None) -> MetropolisState:
-        """Returns the state of a chain at `x`; `clamped=(mask, values)` fixes values where the mask is True."""
-        del params
-        position, mask = apply_clamp(x, clamped)
-        return MetropolisState(position, mask, jnp.zeros((), jnp.uint32))
-
-    def step(
-        self, key: Key, params: PyTree, beta: Any, state: MetropolisState
-    ) -> tuple[MetropolisState, Info]:
+    def step(self, key: Key, params: PyTree, beta: Any, state: ChainState) -> tuple[ChainState, Info]:
         """Makes `n_sites` proposals; those at a clamped site are rejected. Counts two local energies a proposal as
         none: no whole energy is evaluated."""
         params, beta = jax.lax.stop_gradient((params, beta))
@@ -80,7 +64,8 @@ class Metropolis(DiscreteKernelBase):
         start = self.model.levels(state.position), jnp.zeros((), jnp.uint32)
         x, accepted = jax.lax.fori_loop(0, n, propose, start)
         position = jax.tree.map(like, self.model.from_levels(x), state.position)
-        info = Info.of(n_steps=1, n_proposed=n, n_accepted=accepted)
+        bad = count_nonfinite(state.step, 1, params, jnp.asarray(beta, jnp.float32))
+        info = Info.of(n_steps=1, n_proposed=n, n_accepted=accepted, **bad)
         return state._replace(position=position, step=state.step + jnp.uint32(1)), info
 
 

@@ -114,7 +114,8 @@ def update(
         energy_model=energies.model,
         gradient_norm=_norm(grads),
         acceptance=_acceptance(drawn.info),
-        n_nonfinite=_count_nonfinite((energies, grads, new.params)) + jnp.sum(drawn.info.n_nonfinite),
+        n_nonfinite=_count_nonfinite((energies, grads, new.params))
+        + jnp.sum(drawn.info.n_nonfinite, dtype=jnp.int32),
     )
     return new, metrics
 
