@@ -20,7 +20,7 @@ _HOMES = {
     "samplers.gibbs": ("gibbs",),
     "samplers.metropolis": ("metropolis",),
     "samplers.langevin": ("langevin",),
-    "run": ("sample", "init_chains", "Samples", "Observer"),
+    "run": ("NonFiniteError", "sample", "init_chains", "Samples", "Observer"),
     "training": ("TrainState", "make_train_step", "fit"),
     "io": ("save", "load"),
 }

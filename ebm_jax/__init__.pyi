@@ -24,6 +24,7 @@ from ebm_jax.graphs import Graph as Graph
 from ebm_jax.graphs import Grid as Grid
 from ebm_jax.io import load as load
 from ebm_jax.io import save as save
+from ebm_jax.run import NonFiniteError as NonFiniteError
 from ebm_jax.run import Observer as Observer
 from ebm_jax.run import Samples as Samples
 from ebm_jax.run import init_chains as init_chains

@@ -142,7 +142,8 @@ class SamplingSchedule:
     """How many steps to discard, how many samples to keep, and how many steps lie between two of them.
 
     The first sample is the position after `n_warmup` steps; `steps_per_sample` steps separate each from the next, so a
-    run takes n_warmup + (n_samples − 1) · steps_per_sample steps. `n_samples=0` only warms up. Raises ValueError on a
+    run takes n_warmup + (n_samples − 1) · steps_per_sample steps. `n_samples=0` only warms up. A schedule that goes on
+    evenly from an earlier run has `n_warmup` equal to that run's `steps_per_sample`. Raises ValueError on a
     negative count or `steps_per_sample` under 1.
     """
 

@@ -89,13 +89,15 @@ def check_finite(name: str, tree: PyTree) -> None:
     for path, leaf in _with_paths(tree, name):
         if isinstance(leaf, Tracer) or not jnp.issubdtype(jnp.result_type(leaf), jnp.inexact):
             continue
-        bad = ~np.isfinite(np.asarray(leaf))
+        values = np.asarray(leaf)
+        with np.errstate(over="ignore"):  # a float64 that JAX is about to cut to float32 may not fit
+            bad = ~np.isfinite(values.astype(jax.dtypes.canonicalize_dtype(values.dtype)))
         if bad.any():
             where = tuple(int(i) for i in np.argwhere(bad)[0])
-            value = np.asarray(leaf)[where]
+            value = values[where]
             raise ValueError(
                 f"{path} holds {value} at index {where} ({int(bad.sum())} of {bad.size} values are not finite); "
-                "sampling needs finite numbers: look at the training step that made them"
+                f"give finite numbers that fit {jax.dtypes.canonicalize_dtype(values.dtype)}"
             )
 
 

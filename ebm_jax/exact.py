@@ -27,7 +27,15 @@ from jaxtyping import Array, Float
 
 from ebm_jax import _transfer
 from ebm_jax._enumeration import MAX_STATES, Enumeration, logsumexp, smallest, total
-from ebm_jax.checks import FLOATS, check_integer, check_key, check_levels, check_struct, is_concrete
+from ebm_jax.checks import (
+    FLOATS,
+    check_finite,
+    check_integer,
+    check_key,
+    check_levels,
+    check_struct,
+    is_concrete,
+)
 from ebm_jax.energies.rbm import RBM, RBMParams
 from ebm_jax.types import DiscreteModel, Key, PyTree
 
@@ -195,7 +203,11 @@ def _prepare(model: DiscreteModel, params: PyTree, beta: Any) -> tuple[PyTree, f
         raise ValueError(
             "params or beta are being traced, and exact answers are numbers; call this outside jit"
         )
+    if not hasattr(model, "params_struct"):
+        raise ValueError(f"model is {model!r}; exact answers need an Ising, Potts or RBM model")
     check_struct("params", params, model.params_struct(), dtypes=FLOATS)
-    if np.shape(beta) != () or not np.issubdtype(np.asarray(beta).dtype, np.number):
-        raise ValueError(f"beta is {beta!r}; give one number, the inverse temperature")
+    check_finite("params", params)
+    is_real = np.isrealobj(beta) and np.issubdtype(np.asarray(beta).dtype, np.number)
+    if np.shape(beta) != () or not is_real or not np.isfinite(beta):
+        raise ValueError(f"beta is {beta!r}; give one finite number, the inverse temperature")
     return jax.tree.map(lambda leaf: np.asarray(leaf).astype(np.float64), params), float(beta)

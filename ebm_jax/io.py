@@ -45,6 +45,8 @@ def save(path: str | os.PathLike[str], model: Any, params: Any, *, overwrite: bo
     target = Path(path)
     if target.exists() and not overwrite:
         raise FileExistsError(f"{target} exists; choose another name, or pass overwrite=True")
+    if not target.parent.is_dir():
+        raise FileNotFoundError(f"{target.parent} is not a folder; make it first")
     structure, arrays = {"format": FORMAT, "model": type(model).__name__}, {}
     for field in dataclasses.fields(model):
         value = getattr(model, field.name)

@@ -63,7 +63,7 @@ def chain_words(key: Key) -> UInt32[Array, "*batch 2"]:
     unrelated numbers. Works for every implementation of keys, of two words or more, alike under `vmap`.
     """
     data = jax.random.key_data(key)
-    first, second = _DOMAIN
+    first, second = (jnp.uint32(word) for word in _DOMAIN)
     for i in range(0, data.shape[-1], 2):
         first, second = threefry2x32(
             data[..., i], data[..., min(i + 1, data.shape[-1] - 1)], first, second, rounds=20

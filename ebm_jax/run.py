@@ -84,21 +84,27 @@ def sample(
 ) -> Samples:
     """Runs chains of `kernel` on p(x) ∝ exp(−β E(x; params)) and returns their samples.
 
-    key: a typed key; chain i uses `fold_in(key, i)`. init: positions with a leading chain axis, or the `state` of an
-    earlier run, which goes on as if it had not stopped when the key is the same. schedule: the first sample comes
-    after `n_warmup` steps, the others `steps_per_sample` apart; `n_samples=0` returns empty arrays. beta: a scalar, or
-    one value for each of the `schedule.n_steps` steps. clamped: `(mask, values)`, pytrees shaped like a position, with
-    or without a chain axis; sites under a True mask take the values and never move. None leaves the clamping of a
-    continued `state` as it is; a mask of False releases it. observe: `observe(params, x)` of
-    one position, stacked over samples and chains, or an `Observer`. mesh: only None for now. progress: shows a bar
-    (runs in pieces; same bits). on_nonfinite: "raise" raises `NonFiniteError` after the run when a chain left the
-    finite numbers; "report" leaves it to `info`. A new `observe` function object compiles anew; new numbers never do.
+    key: a typed key; chain i uses `fold_in(key, i)`.
+    init: positions with a leading chain axis (of shape `(n,)`: n chains of scalars), or the `state` of an earlier run,
+    which goes on as if it had not stopped when the key is the same and `n_warmup` is the `steps_per_sample` of before.
+    schedule: the first sample comes after `n_warmup` steps, the others `steps_per_sample` apart; `n_samples=0` returns
+    empty arrays.
+    beta: a scalar, or one value for each of the `schedule.n_steps` steps; for one a chain, `vmap` this function.
+    clamped: `(mask, values)`, pytrees shaped like a position, with or without a chain axis; sites under a True mask
+    take the values and never move. None leaves the clamping of a continued `state`; a mask of False releases it.
+    observe: `observe(params, x)` of one position, stacked over samples and chains, or an `Observer`. A new function
+    object compiles anew; new numbers never do.
+    mesh: only None for now. progress: shows a bar (runs in pieces; same bits).
+    on_nonfinite: "raise" raises `NonFiniteError` after the run when a chain left the finite numbers; "report" leaves it
+    to `info`.
 
     Raises ValueError on anything that does not fit the kernel, before any step is taken. Under a caller's `jit` or
     `vmap`, shapes and dtypes are checked and values are not.
     """
     checks.check_key(key)
     checks.check_choice("on_nonfinite", on_nonfinite, ("raise", "report"))
+    if not hasattr(kernel, "packed_steps"):
+        raise ValueError(f"kernel is {kernel!r}; give a kernel, e.g. gibbs(model)")
     if mesh is not None:
         raise ValueError(f"mesh is {mesh!r}; chains run on one device: leave mesh=None")
     if not isinstance(schedule, SamplingSchedule):
@@ -106,6 +112,8 @@ def sample(
             f"schedule is {schedule!r}; give a SamplingSchedule(n_warmup, n_samples, steps_per_sample)"
         )
     states = _start(kernel, params, init, clamped)
+    # With a dtype of their own: weakly typed numbers, such as Python's, would compile apart from arrays.
+    params = jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype=jnp.result_type(leaf)), params)
     betas = _betas(beta, schedule)
     reduced = _check_observer(observe)
     n_chains = jax.tree.leaves(states)[0].shape[0]
@@ -189,6 +197,8 @@ def _run(
 
 def _start(kernel: Kernel, params: PyTree, init: PyTree, clamped: Any) -> PyTree:
     """Returns states with a chain axis, after all checks."""
+    if isinstance(init, Samples):
+        raise ValueError("init is the Samples of an earlier run; give its .state")
     continued = hasattr(init, "position") and hasattr(init, "step")
     positions = kernel.position(init) if continued else init
     leaves = jax.tree.leaves(positions)
@@ -213,6 +223,8 @@ def _start(kernel: Kernel, params: PyTree, init: PyTree, clamped: Any) -> PyTree
 
 
 def _betas(beta: Any, schedule: SamplingSchedule) -> jax.Array:
+    if not jnp.issubdtype(getattr(beta, "dtype", type(beta)), jnp.number) or jnp.iscomplexobj(beta):
+        raise ValueError(f"beta is {beta!r}; give a real number or an array of them")
     betas = jnp.asarray(beta, jnp.float32)
     if betas.ndim > 0 and betas.shape != (schedule.n_steps,):
         raise ValueError(

@@ -6,6 +6,7 @@ Sign convention, everywhere: p(x) ∝ exp(−β E(x; θ)), so a low energy is a 
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias, runtime_checkable
 
 import jax
@@ -200,4 +201,4 @@ def count_parameters(params: PyTree) -> int:
 
     Example: a tied 28×28 grid of four levels has 28·28·4 + 2 = 3,138.
     """
-    return sum(int(leaf.size) for leaf in jax.tree.leaves(jax.tree.map(jnp.asarray, params)))
+    return sum(math.prod(getattr(leaf, "shape", ())) for leaf in jax.tree.leaves(params))

@@ -134,10 +134,7 @@ def _entry(row: Float[Array, "levels *sites_c"], x: Array, n_levels: int) -> Flo
         for other in range(1, n_levels):
             chosen = jnp.where(x == other, row[other], chosen)
         return chosen
-    # A gather from a flat table: `c` is 1 where chains share parameters, and the chain enters the address only if not.
+    # A gather from a flat table, whose last axis, chains, has length 1 where they share parameters.
     width = row[0].size
     address = jnp.arange(width, dtype=jnp.int32).reshape(row.shape[1:])
-    address = (
-        address if c > 1 else jax.lax.broadcast_in_dim(address, (*address.shape[:-1], 1), range(address.ndim))
-    )
     return jnp.take(row.reshape(-1), x.astype(jnp.int32) * width + address)

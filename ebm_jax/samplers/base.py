@@ -106,6 +106,14 @@ class DiscreteKernelBase(KernelBase):
 
     model: Any
 
+    def init(self, params: PyTree, x: PyTree, clamped: Any = None) -> ChainState:
+        """Returns the state of a chain at `x`; `clamped=(mask, values)` fixes values where the mask is True.
+
+        Raises ValueError where the shape or dtype of `x` does not fit the model.
+        """
+        checks.check_struct("x", x, self.model.position_struct(), dtypes=self.model.position_dtypes)
+        return super().init(params, x, clamped)
+
     def check(self, params: PyTree, x: PyTree, clamped: Any) -> None:
         """Raises ValueError where parameters, chains `x` (leading chain axis) or clamping do not fit the model."""
         checks.check_struct("params", params, self.model.params_struct(), dtypes=checks.FLOATS)

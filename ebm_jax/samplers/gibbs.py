@@ -107,6 +107,10 @@ def gibbs(model: DiscreteModel, spec: BlockSpec | None = None, *, path: str = "a
     Raises ValueError when the specification does not fit the graph, or the structure does not allow the path.
     """
     check_choice("path", path, PATHS)
+    if not hasattr(model, "default_spec"):
+        raise ValueError(
+            f"gibbs cannot update {model!r}; give an Ising, Potts or RBM model, or another kernel"
+        )
     chosen = model.default_spec() if spec is None else spec
     if not isinstance(chosen, BlockSpec):
         raise ValueError(f"spec is {spec!r}; give a BlockSpec, e.g. BlockSpec(colour(graph))")

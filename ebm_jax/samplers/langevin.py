@@ -60,9 +60,13 @@ class Langevin(KernelBase):
                 raise ValueError(
                     f"{name} has dtype {leaf.dtype}; Langevin moves floating-point arrays: use .astype"
                 )
-        checks.check_finite("step_size", self.step_size)
-        checks.check_finite("noise_scale", self.noise_scale)
+        _check_scale("step_size", self.step_size)
+        _check_scale("noise_scale", self.noise_scale)
         super().check(params, x, clamped)
+        one = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), x)
+        energy = jax.eval_shape(_energy_of(self.energy), params, one)
+        if getattr(energy, "shape", None) != ():
+            raise ValueError(f"energy gives {energy} for one configuration; it must give a scalar")
 
 
 def langevin(energy: Any, step_size: Any, noise_scale: Any) -> Langevin:
@@ -75,8 +79,7 @@ def langevin(energy: Any, step_size: Any, noise_scale: Any) -> Langevin:
     if not callable(_energy_of(energy)):
         raise ValueError(f"energy is {energy!r}; give a function energy(params, x) or a model that has one")
     for name, value in (("step_size", step_size), ("noise_scale", noise_scale)):
-        if checks.is_concrete(value) and not (np.isfinite(value) and np.all(np.asarray(value) >= 0)):
-            raise ValueError(f"{name} is {value}; give a finite number of at least 0")
+        _check_scale(name, value)
     dtype = jnp.result_type(float)  # float64 where the user has enabled it
     return Langevin(energy, jnp.asarray(step_size, dtype), jnp.asarray(noise_scale, dtype))
 
@@ -96,3 +99,11 @@ def normals(key: Key, step: jax.Array, like: PyTree) -> PyTree:
 
 def _energy_of(energy: Any) -> Any:
     return getattr(energy, "energy", energy)
+
+
+def _check_scale(name: str, value: Any) -> None:
+    """Raises ValueError unless `value` is a real scalar, and finite and not negative where it can be looked at."""
+    if jnp.shape(value) != () or not jnp.issubdtype(getattr(value, "dtype", type(value)), jnp.number):
+        raise ValueError(f"{name} is {value!r}; give a single real number of at least 0")
+    if checks.is_concrete(value) and not (np.isfinite(value) and np.asarray(value) >= 0):
+        raise ValueError(f"{name} is {value}; give a finite number of at least 0")

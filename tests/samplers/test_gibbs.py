@@ -400,6 +400,65 @@ def test_256_levels(shape):
     assert_same_law(counts, np.full(256, 1 / 256), "256 levels")
 
 
+def test_many_neighbours_are_taken_in_a_loop(monkeypatch):
+    """Sites with more neighbours than are written out: the same bits, and the same law."""
+    system = systems.get("potts_graph")
+    starts = jax.tree.map(lambda x: jnp.repeat(x, 200, axis=0), system.all_positions())
+    run = functools.partial(systems.run_chains, ej.gibbs(system.model), jax.random.key(1), system.params)
+    written_out = [run(beta, starts)[0] for beta in (BETA, 1000.0)]
+    monkeypatch.setattr("ebm_jax.lattice.fields.UNROLLED_SLOTS", 1)
+    monkeypatch.setattr("ebm_jax.lattice.general.UNROLLED_SLOTS", 1)
+    jax.clear_caches()
+    in_a_loop = [run(beta, starts)[0] for beta in (BETA, 1000.0)]  # as odds, and as logits
+    jax.clear_caches()
+    for a, b in zip(written_out, in_a_loop, strict=True):
+        assert float(jnp.mean(a != b)) < 1e-4
+
+
+def test_all_sites_clamped_never_move():
+    model = ej.Ising(systems.random_graph())
+    kernel = ej.gibbs(model, ej.BlockSpec([], clamped=ej.colour(model.graph)))
+    x = ej.init_chains(jax.random.key(0), model, 3)
+    samples = ej.sample(jax.random.key(1), kernel, systems.draw_params(model), x, ej.SamplingSchedule(2, 1))
+    np.testing.assert_array_equal(samples.positions[0], x)
+
+
+def test_eager_steps_compile_once():
+    system = systems.get("ising_graph")
+    init, step = ej.gibbs(system.model).bind(system.params)
+    state, _ = step(jax.random.key(0), init(system.all_positions()[0]))
+    before = module._many_chains._cache_size()
+    for _ in range(3):
+        state, _ = step(jax.random.key(0), state)
+    assert module._many_chains._cache_size() == before
+    assert int(state.step) == 4
+
+
+@pytest.mark.parametrize("build", [ej.gibbs, ej.metropolis])
+def test_traced_non_finite_numbers_are_reported(build):
+    model = ej.Ising(ej.Grid(2, 3))
+    x, kernel = ej.init_chains(jax.random.key(0), model, 2), build(ej.Ising(ej.Grid(2, 3)))
+
+    @jax.jit
+    def info(params, beta):
+        return ej.sample(jax.random.key(1), kernel, params, x, ej.SamplingSchedule(3, 2, 2), beta=beta).info
+
+    params = systems.draw_params(model)
+    assert (info(params, 1.0).n_nonfinite == 0).all()
+    broken = params._replace(bias=params.bias.at[1, 1].set(jnp.nan))
+    for bad in (info(broken, 1.0), info(params, jnp.inf)):
+        assert (bad.n_nonfinite == 5).all()
+        assert (bad.first_nonfinite == 1).all()
+
+
+def test_keys_of_another_implementation_give_each_chain_its_own_stream():
+    system = systems.get("ising_graph")
+    kernel, x = ej.gibbs(system.model), system.all_positions()[0]
+    keys = jax.random.split(jax.random.key(0, impl="rbg"), 4)
+    run = lambda key: kernel.steps(key, system.params, BETA, kernel.init(system.params, x), 3)[0].position  # noqa: E731
+    np.testing.assert_array_equal(jax.vmap(run)(keys), jnp.stack([run(key) for key in keys]))
+
+
 def test_jitted_and_eager_probabilities_agree():
     system = systems.get("potts_2x2_matrix")
     x = jax.tree.map(lambda leaf: leaf[17], system.all_positions())

@@ -130,6 +130,8 @@ def test_non_finite_values_are_named_after_the_run():
         (lambda: ej.langevin(quadratic, -0.1, 0.1), "step_size is -0.1"),
         (lambda: ej.langevin(quadratic, 0.1, float("nan")), "noise_scale is nan"),
         (lambda: ej.langevin(3.0, 0.1, 0.1), "energy is 3.0"),
+        (lambda: ej.langevin(quadratic, jnp.ones(2), 0.1), "single real number"),
+        (lambda: chains(ej.langevin(lambda p, x: x**2, 0.1, 0.1), 1.0, jnp.zeros((2, 3)), 1), "scalar"),
         (lambda: chains(ej.langevin(quadratic, 0.1, 0.1), 1.0, jnp.zeros((2, 3), int), 1), "int32"),
         (lambda: chains(ej.langevin(quadratic, 0.1, 0.1), jnp.nan, jnp.zeros((2, 3)), 1), "params"),
     ],
