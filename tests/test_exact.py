@@ -351,12 +351,16 @@ def test_answers_are_float64_and_leave_the_users_default_alone():
     assert isinstance(exact.log_partition(model, params), float)
 
 
-def test_nan_stays_nan():
+@pytest.mark.parametrize("value", [jnp.nan, jnp.inf])
+def test_non_finite_parameters_are_refused(value):
     model = Ising(Grid(2, 2))
     params = random_params(model)
-    params = params._replace(bias=params.bias.at[0, 0].set(jnp.nan))
-    assert np.isnan(exact.log_partition(model, params))
-    assert np.isnan(exact.probabilities(model, params)).all()
+    params = params._replace(bias=params.bias.at[0, 0].set(value))
+    for answer in (exact.log_partition, exact.probabilities):
+        with pytest.raises(ValueError, match=r"params\.bias holds (nan|inf)"):
+            answer(model, params)
+    with pytest.raises(ValueError, match="beta is nan"):
+        exact.log_partition(model, random_params(model), beta=float("nan"))
 
 
 def test_uneven_chunks_are_put_together(monkeypatch):
@@ -421,8 +425,16 @@ def dense(n):
             r"params.bias has shape \(2,\)",
         ),
         (dense(4), lambda m, p: exact.log_partition(m, (1.0, 2.0)), "params has the structure"),
-        (dense(4), lambda m, p: exact.log_partition(m, p, beta=jnp.ones(2)), "beta is .*; give one number"),
-        (dense(4), lambda m, p: exact.log_partition(m, p, beta="cold"), "beta is 'cold'; give one number"),
+        (
+            dense(4),
+            lambda m, p: exact.log_partition(m, p, beta=jnp.ones(2)),
+            "beta is .*; give one finite number",
+        ),
+        (
+            dense(4),
+            lambda m, p: exact.log_partition(m, p, beta="cold"),
+            "beta is 'cold'; give one finite number",
+        ),
         (dense(4), lambda m, p: jax.jit(lambda q: exact.log_partition(m, q))(p), "call this outside jit"),
         (dense(4), lambda m, p: exact.gradient(m, p, jnp.ones((0, 4), bool)), "data holds no configuration"),
         (
