@@ -10,7 +10,7 @@ import jax
 import numpy as np
 from jaxtyping import Key, PyTree, Shaped
 
-from ebm_jax.data.transforms import check_key
+from ebm_jax.checks import check_key
 
 
 def batches(

@@ -11,6 +11,8 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Bool, Float32, Key, Shaped, UInt8
 
+from ebm_jax.checks import check_key
+
 
 def discretize(images: Shaped[Any, "*shape"], n_levels: int = 4) -> UInt8[np.ndarray | jax.Array, "*shape"]:
     """Sorts grey values into K equal bins: level = min(⌊K·x⌋, K − 1) with x in [0, 1].
@@ -109,7 +111,7 @@ def binarize(
             # The smallest u with u / 255 >= threshold: one exact comparison of integers, the same for NumPy and JAX.
             return x >= np.uint8(np.searchsorted(np.arange(256) / 255, limit))
         return x >= limit
-    key = check_key(key)
+    check_key(key)
     mean = (
         jnp.asarray(x).astype(jnp.float32) / 255
         if x.dtype == np.uint8
@@ -117,15 +119,6 @@ def binarize(
     )
     bits = jax.random.bernoulli(key, mean)
     return bits if isinstance(x, jax.Array) or isinstance(bits, Tracer) else np.asarray(bits)
-
-
-def check_key(key: Any) -> Key[jax.Array, ""]:
-    """Returns one typed random key; ValueError for anything else."""
-    dtype = getattr(key, "dtype", None)
-    if dtype is None or not jnp.issubdtype(dtype, jax.dtypes.prng_key) or key.shape != ():
-        what = f"{type(key).__name__} {dtype} of shape {key.shape}" if dtype is not None else repr(key)
-        raise ValueError(f"key is {what}; give one typed key, jax.random.key(seed)")
-    return key
 
 
 def _check_n_levels(n_levels: int) -> int:
