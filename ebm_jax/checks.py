@@ -42,12 +42,13 @@ def check_choice(name: str, value: Any, choices: tuple[Any, ...]) -> Any:
     return value
 
 
-def check_key(key: Any) -> None:
-    """Raises unless `key` is one typed random key."""
+def check_key(key: Any) -> jax.Array:
+    """Returns `key` if it is one typed random key; raises otherwise."""
     if not (hasattr(key, "dtype") and jnp.issubdtype(key.dtype, jax.dtypes.prng_key)):
         raise ValueError(f"key is {_describe(key)}; make a typed one with jax.random.key(seed)")
     if key.shape != ():
         raise ValueError(f"key has shape {key.shape}; give a single key, e.g. keys[0]")
+    return key
 
 
 def _describe(leaf: Any) -> str:

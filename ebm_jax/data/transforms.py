@@ -111,7 +111,7 @@ def binarize(
             # The smallest u with u / 255 >= threshold: one exact comparison of integers, the same for NumPy and JAX.
             return x >= np.uint8(np.searchsorted(np.arange(256) / 255, limit))
         return x >= limit
-    check_key(key)
+    key = check_key(key)
     mean = (
         jnp.asarray(x).astype(jnp.float32) / 255
         if x.dtype == np.uint8
