@@ -17,6 +17,8 @@ _HOMES = {
     "energies.ising": ("Ising", "IsingParams"),
     "energies.potts": ("Potts", "PottsParams"),
     "energies.rbm": ("RBM", "RBMParams"),
+    "energies.categorical_rbm": ("CategoricalRBM", "CategoricalRBMParams"),
+    "energies.gaussian_rbm": ("GaussianRBM",),
     "samplers.gibbs": ("gibbs",),
     "samplers.metropolis": ("metropolis",),
     "samplers.langevin": ("langevin",),

@@ -13,6 +13,9 @@ from ebm_jax.blocks import SamplingSchedule as SamplingSchedule
 from ebm_jax.blocks import checkerboard as checkerboard
 from ebm_jax.blocks import colour as colour
 from ebm_jax.blocks import default_spec as default_spec
+from ebm_jax.energies.categorical_rbm import CategoricalRBM as CategoricalRBM
+from ebm_jax.energies.categorical_rbm import CategoricalRBMParams as CategoricalRBMParams
+from ebm_jax.energies.gaussian_rbm import GaussianRBM as GaussianRBM
 from ebm_jax.energies.ising import Ising as Ising
 from ebm_jax.energies.ising import IsingParams as IsingParams
 from ebm_jax.energies.potts import Potts as Potts

@@ -124,7 +124,7 @@ class Enumeration:
         weights, visible_bias, hidden_bias = (beta * leaf for leaf in params)
         if self.layer == "visible":
             return -self.model.free_energy(RBMParams(weights, visible_bias, hidden_bias), x)
-        mirrored = RBM(self.model.n_hidden, self.model.n_visible)
+        mirrored = RBM(self.model.n_hidden, self.model.n_visible, self.model.spins)
         return -mirrored.free_energy(RBMParams(weights.T, hidden_bias, visible_bias), x)
 
 

@@ -176,13 +176,12 @@ def sample(
 
 
 def _complete(key: Key, drawn: Enumeration, params: RBMParams, beta: float, x: Array) -> tuple[Array, Array]:
-    """Draws the other layer of an RBM: each unit is on with probability σ(β · input)."""
+    """Draws the other layer of an RBM: each unit is on with probability σ(β · input), a spin up with σ(2β · input)."""
     weights, visible_bias, hidden_bias = params
-    if drawn.layer == "visible":
-        field = hidden_bias + x.astype(jnp.float64) @ weights
-    else:
-        field = visible_bias + x.astype(jnp.float64) @ weights.T
-    on = jax.random.uniform(key, field.shape, jnp.float64) < jax.nn.sigmoid(beta * field)
+    scale, shift = (2, 1) if drawn.model.spins else (1, 0)
+    values = scale * x.astype(jnp.float64) - shift
+    field = hidden_bias + values @ weights if drawn.layer == "visible" else visible_bias + values @ weights.T
+    on = jax.random.uniform(key, field.shape, jnp.float64) < jax.nn.sigmoid(scale * beta * field)
     other = on.astype(jnp.uint8)
     return (x, other) if drawn.layer == "visible" else (other, x)
 
@@ -203,7 +202,7 @@ def _prepare(model: DiscreteModel, params: PyTree, beta: Any) -> tuple[PyTree, f
         raise ValueError(
             "params or beta are being traced, and exact answers are numbers; call this outside jit"
         )
-    if not hasattr(model, "params_struct"):
+    if not hasattr(model, "from_levels"):
         raise ValueError(f"model is {model!r}; exact answers need an Ising, Potts or RBM model")
     check_struct("params", params, model.params_struct(), dtypes=FLOATS)
     check_finite("params", params)

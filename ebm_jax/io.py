@@ -19,6 +19,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from ebm_jax import checks
+from ebm_jax.energies.categorical_rbm import CategoricalRBM, CategoricalRBMParams
+from ebm_jax.energies.gaussian_rbm import GaussianRBM
 from ebm_jax.energies.ising import Ising, IsingParams
 from ebm_jax.energies.potts import Potts, PottsParams
 from ebm_jax.energies.rbm import RBM, RBMParams
@@ -26,7 +28,13 @@ from ebm_jax.graphs import Bipartite, Graph, Grid
 
 FORMAT = 1
 
-_PARAMS: dict[type, type] = {Ising: IsingParams, Potts: PottsParams, RBM: RBMParams}
+_PARAMS: dict[type, type] = {
+    Ising: IsingParams,
+    Potts: PottsParams,
+    RBM: RBMParams,
+    CategoricalRBM: CategoricalRBMParams,
+    GaussianRBM: RBMParams,
+}
 _MODELS = {cls.__name__: cls for cls in _PARAMS}
 _GRAPHS = {"Grid": Grid, "Bipartite": Bipartite}
 

@@ -16,7 +16,7 @@ import numpy as np
 
 from ebm_jax import checks, rng
 from ebm_jax.blocks import SamplingSchedule
-from ebm_jax.types import DiscreteModel, Info, Kernel, Key, PyTree
+from ebm_jax.types import Info, Kernel, Key, Model, PyTree
 
 
 class Samples(NamedTuple):
@@ -54,13 +54,15 @@ class NonFiniteError(FloatingPointError):
         self.samples = samples
 
 
-def init_chains(key: Key, model: DiscreteModel, n_chains: int) -> PyTree:
-    """Returns `n_chains` configurations with independent uniform levels, chain axis first.
+def init_chains(key: Key, model: Model, n_chains: int) -> PyTree:
+    """Returns `n_chains` configurations with independent uniform levels, chain axis first (real units: from N(0, 1)).
 
     Raises ValueError when the model is not discrete or `n_chains` is under 1.
     """
     checks.check_key(key)
     checks.check_integer("n_chains", n_chains, 1)
+    if hasattr(model, "draw_position"):
+        return jax.vmap(model.draw_position)(jax.random.split(key, n_chains))
     if not hasattr(model, "from_levels"):
         raise ValueError(f"{model!r} has no discrete levels; start its chains from arrays of your own")
     words = jax.random.bits(key, (n_chains, model.graph.n_sites), jnp.uint32)

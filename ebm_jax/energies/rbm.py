@@ -1,7 +1,8 @@
-"""The Bernoulli restricted Boltzmann machine.
+"""The restricted Boltzmann machine of binary units.
 
-E(v, h) = −a·v − b·h − vᵀ W h with v, h in {0, 1} (Smolensky 1986; Hinton 2002). Summing h out gives the free energy
-F(v) = −a·v − Σⱼ softplus(bⱼ + (vᵀW)ⱼ), with p(v) ∝ exp(−F(v)) at β = 1.
+E(v, h) = −a·v − b·h − vᵀ W h with v, h in {0, 1} (Smolensky 1986; Hinton 2002), or in {−1, +1}, the convention of
+physics. Summing h out gives the free energy F(v) = −a·v − Σⱼ log Σ_h exp(h (bⱼ + (vᵀW)ⱼ)), with p(v) ∝ exp(−F(v)) at
+β = 1.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, UInt8
 
 from ebm_jax.blocks import BlockSpec, default_spec
-from ebm_jax.checks import FLOATS, check_integer, check_struct
+from ebm_jax.checks import FLOATS, check_choice, check_integer, check_struct
 from ebm_jax.graphs import Bipartite
 from ebm_jax.types import Key
 
@@ -36,14 +37,19 @@ class RBM:
 
     A configuration is the pair `(v, h)` of uint8 or bool arrays of shapes `(n_visible,)` and `(n_hidden,)`. Sites are
     numbered visible first; a Gibbs sweep draws the hidden layer, then the visible one.
+
+    spins: False for units 0 and 1; True for units −1 and +1, stored as 0 and 1. Parameters W, a, b of spins are 4W,
+    2a − 2 W·1, 2b − 2 Wᵀ·1 of units 0 and 1.
     """
 
     n_visible: int
     n_hidden: int
+    spins: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "n_visible", check_integer("n_visible", self.n_visible, 1))
         object.__setattr__(self, "n_hidden", check_integer("n_hidden", self.n_hidden, 1))
+        check_choice("spins", self.spins, (False, True))
 
     n_levels = 2
     position_dtypes = frozenset({"uint8", "bool"})
@@ -52,6 +58,11 @@ class RBM:
     def graph(self) -> Bipartite:
         """The complete bipartite graph of visible (left) and hidden (right) units."""
         return Bipartite(self.n_visible, self.n_hidden)
+
+    @property
+    def units(self) -> tuple[str, str]:
+        """The kinds of units, visible and hidden."""
+        return ("spin", "spin") if self.spins else ("binary", "binary")
 
     def init(self, key: Key, *, scale: float = 0.01) -> RBMParams:
         """Draws weights from N(0, scale²), float32; biases are zero (Hinton 2012, "A practical guide", §8)."""
@@ -63,26 +74,29 @@ class RBM:
         """Returns E(v, h) = −a·v − b·h − vᵀWh; raises ValueError when shapes or dtypes do not fit."""
         check_struct("params", params, self.params_struct(), dtypes=FLOATS)
         check_struct("x", x, self.position_struct(), dtypes=self.position_dtypes)
-        v, h = (units.astype(params.weights.dtype) for units in x)
+        v, h = (self._values(units, params.weights.dtype) for units in x)
         hidden_input = jnp.dot(v, params.weights, precision="highest")
         return -(jnp.sum(params.visible_bias * v) + jnp.sum((params.hidden_bias + hidden_input) * h))
 
     def free_energy(self, params: RBMParams, v: Visible) -> Float[Array, ""]:
-        """Returns F(v) = −a·v − Σⱼ softplus(bⱼ + (vᵀW)ⱼ) = −log Σ_h exp(−E(v, h)), at β = 1."""
+        """Returns F(v) = −log Σ_h exp(−E(v, h)) at β = 1: with inputs y = b + vᵀW of the hidden units,
+        −a·v − Σ softplus(y), or of spins −a·v − Σ log 2cosh(y)."""
         check_struct("params", params, self.params_struct(), dtypes=FLOATS)
         check_struct("v", v, self.position_struct()[0], dtypes=self.position_dtypes)
-        visible = v.astype(params.weights.dtype)
+        visible = self._values(v, params.weights.dtype)
         hidden_input = params.hidden_bias + jnp.dot(visible, params.weights, precision="highest")
-        return -jnp.sum(params.visible_bias * visible) - jnp.sum(jax.nn.softplus(hidden_input))
+        summed = jnp.logaddexp(hidden_input, -hidden_input) if self.spins else jax.nn.softplus(hidden_input)
+        return -jnp.sum(params.visible_bias * visible) - jnp.sum(summed)
 
     def conditional_logits(self, params: RBMParams, x: tuple[Visible, Hidden]) -> tuple[Array, Array]:
-        """Returns (0, input) of every unit: a + Wh for the visible ones, b + vᵀW for the hidden ones."""
+        """Returns (0, input) of every unit, or of a spin (−input, input): a + Wh for the visible units, b + vᵀW for the
+        hidden ones."""
         check_struct("params", params, self.params_struct(), dtypes=FLOATS)
         check_struct("x", x, self.position_struct(), dtypes=self.position_dtypes)
-        v, h = (units.astype(params.weights.dtype) for units in x)
+        v, h = (self._values(units, params.weights.dtype) for units in x)
         to_visible = params.visible_bias + jnp.dot(params.weights, h, precision="highest")
         to_hidden = params.hidden_bias + jnp.dot(v, params.weights, precision="highest")
-        stack = lambda field: jnp.stack([jnp.zeros_like(field), field], axis=-1)  # noqa: E731
+        stack = lambda field: jnp.stack([-field if self.spins else jnp.zeros_like(field), field], axis=-1)  # noqa: E731
         return stack(to_visible), stack(to_hidden)
 
     def visible(self, x: tuple[Visible, Hidden]) -> Visible:
@@ -118,3 +132,7 @@ class RBM:
         """The inverse of `levels`, as uint8."""
         units = levels.astype(jnp.uint8)
         return units[: self.n_visible], units[self.n_visible :]
+
+    def _values(self, units: Array, dtype: Any) -> Array:
+        value = units.astype(dtype)
+        return 2 * value - 1 if self.spins else value

@@ -24,8 +24,8 @@ LevelFunction = Callable[[Int[Array, ""] | int], Float[Array, "..."]]
 
 
 def bernoulli(logit: Float[Array, "..."], word: UInt32[Array, "..."]) -> Bool[Array, "..."]:
-    """Returns True with probability σ(logit) = 1 / (1 + exp(−logit))."""
-    return rng.uniform(word) < jax.nn.sigmoid(logit)
+    """Returns True with probability σ(logit): where u (1 + exp(−logit)) < 1, without a division."""
+    return rng.uniform(word) * (1 + jnp.exp(-logit)) < 1
 
 
 def bernoulli_odds(odds: Float[Array, "..."], word: UInt32[Array, "..."]) -> Bool[Array, "..."]:

@@ -72,9 +72,10 @@ class PairwiseSites:
 
 @dataclass(frozen=True)
 class BipartiteSites:
-    """Units of an RBM, visible ones first."""
+    """Binary units of an RBM, visible ones first."""
 
     graph: Bipartite
+    spins: bool
 
     def prepare(self, tables: PyTree, params: PyTree) -> PyTree:
         """Parameters are used as they are."""
@@ -84,10 +85,11 @@ class BipartiteSites:
     def logits(
         self, tables: PyTree, params: PyTree, x: Int[Array, " n_sites"], site: Int[Array, ""]
     ) -> Array:
-        """Returns (0, input) of one unit."""
+        """Returns (0, input) of one unit, or of a spin (−input, input)."""
         del tables
         n_visible = self.graph.n_left
         units = x.astype(params.weights.dtype)
+        units = 2 * units - 1 if self.spins else units
         v, h = units[:n_visible], units[n_visible:]
 
         def visible() -> Array:
@@ -98,7 +100,7 @@ class BipartiteSites:
             return params.hidden_bias[site - n_visible] + jnp.dot(column, v, precision="highest")
 
         field = jax.lax.cond(site < n_visible, visible, hidden)
-        return jnp.stack([jnp.zeros_like(field), field])
+        return jnp.stack([-field if self.spins else jnp.zeros_like(field), field])
 
 
 def pairwise_tables(graph: Any, coupling: str) -> general.GroupTables:

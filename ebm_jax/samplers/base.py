@@ -121,9 +121,18 @@ class DiscreteKernelBase(KernelBase):
             "init", x, self.model.position_struct(), leading=1, dtypes=self.model.position_dtypes
         )
         super().check(params, x, clamped)
-        checks.check_levels("init", x, self.model.n_levels)
+        self._check_levels("init", x)
         if clamped is not None:
-            checks.check_levels("clamped values", clamped[1], self.model.n_levels)
+            self._check_levels("clamped values", clamped[1])
+
+    def _check_levels(self, name: str, x: PyTree) -> None:
+        counts = getattr(self.model, "level_counts", None)
+        if counts is None:
+            checks.check_levels(name, x, self.model.n_levels)
+            return
+        for number, (part, count) in enumerate(zip(x, counts, strict=True)):
+            if count is not None:  # None: real numbers
+                checks.check_levels(f"{name}[{number}]", part, count)
 
 
 def check_clamped(clamped: Any, x: PyTree) -> None:

@@ -32,7 +32,7 @@ from ebm_jax.lattice import bipartite, general
 from ebm_jax.lattice.fields import MAX_SPREAD
 from ebm_jax.lattice.grid import GridLayout
 from ebm_jax.samplers.base import ChainState, DiscreteKernelBase, count_nonfinite
-from ebm_jax.types import DiscreteModel, Info, Key, PyTree
+from ebm_jax.types import Info, Key, Model, PyTree
 
 PATHS = ("auto", "grid", "bipartite", "general")
 
@@ -82,11 +82,11 @@ class Gibbs(DiscreteKernelBase):
     def unpack(self, packed: PackedGibbs) -> ChainState:
         """The inverse of `pack`."""
         masks = None if packed.masks is None else self.layout.unpack_mask(self.tables, packed.masks)
-        return ChainState(self.packed_positions(packed), masks, packed.step)
+        return ChainState(self.packed_positions(packed), _first(masks, packed.step), packed.step)
 
     def packed_positions(self, packed: PackedGibbs) -> PyTree:
         """Returns the configurations with a leading chain axis."""
-        return self.layout.unpack(self.tables, packed.blocks)
+        return _first(self.layout.unpack(self.tables, packed.blocks), packed.step)
 
     def packed_steps(
         self, keys: Key, params: PyTree, beta: Any, packed: PackedGibbs, n: int
@@ -99,7 +99,7 @@ class Gibbs(DiscreteKernelBase):
         return new, jax.vmap(lambda step: _info(n, step, params, beta))(packed.step)
 
 
-def gibbs(model: DiscreteModel, spec: BlockSpec | None = None, *, path: str = "auto") -> Gibbs:
+def gibbs(model: Model, spec: BlockSpec | None = None, *, path: str = "auto") -> Gibbs:
     """Returns the block Gibbs kernel of an Ising, Potts or RBM model.
 
     model: gives the graph and the family. spec: who is updated together (default: `model.default_spec()`). path:
@@ -141,7 +141,7 @@ def _build_grid(model: Any, spec: BlockSpec) -> Gibbs:
 
 
 def _build_bipartite(model: Any, spec: BlockSpec) -> Gibbs:
-    layout, tables = bipartite.build(model.graph, spec)
+    layout, tables = bipartite.build(model, spec)
     return Gibbs(model, spec, layout, tables)
 
 
@@ -168,7 +168,7 @@ def _grid_obstacle(model: Any, spec: BlockSpec) -> str | None:
 
 
 def _bipartite_obstacle(model: Any) -> str | None:
-    if isinstance(model.graph, Bipartite) and hasattr(model, "n_visible"):
+    if isinstance(model.graph, Bipartite) and hasattr(model, "units"):
         return None
     return "it is not an RBM"
 
@@ -281,6 +281,11 @@ def _all_chains(n: int) -> Any:
         return new, jax.tree.map(lambda _: True, new)
 
     return run
+
+
+def _first(tree: PyTree, step: jax.Array) -> PyTree:
+    """Returns as many rows as there are chains; a layout may hold more, to fill up a tile."""
+    return jax.tree.map(lambda leaf: leaf[: step.shape[0]], tree)
 
 
 def _front(tree: PyTree, batched: PyTree, size: int) -> PyTree:

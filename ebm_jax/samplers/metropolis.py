@@ -17,7 +17,6 @@ import jax
 import jax.numpy as jnp
 
 from ebm_jax import rng
-from ebm_jax.graphs import Bipartite
 from ebm_jax.lattice import single
 from ebm_jax.samplers.base import ChainState, DiscreteKernelBase, count_nonfinite
 from ebm_jax.types import DiscreteModel, Info, Key, PyTree
@@ -75,6 +74,6 @@ def metropolis(model: DiscreteModel) -> Metropolis:
     if coupling is not None:
         sites = single.PairwiseSites(coupling, model.n_levels, getattr(model, "spins", False))
         return Metropolis(model, sites, single.pairwise_tables(model.graph, coupling))
-    if isinstance(getattr(model, "graph", None), Bipartite):
-        return Metropolis(model, single.BipartiteSites(model.graph), ())
+    if getattr(model, "units", None) in (("binary", "binary"), ("spin", "spin")):
+        return Metropolis(model, single.BipartiteSites(model.graph, model.spins), ())
     raise ValueError(f"metropolis cannot propose for {model!r}; give an Ising, Potts or RBM model")

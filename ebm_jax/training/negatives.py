@@ -80,7 +80,7 @@ class PersistentChains:
         """
         positions = self.start
         if positions is None:
-            if not hasattr(model, "from_levels"):
+            if not (hasattr(model, "from_levels") or hasattr(model, "draw_position")):
                 raise ValueError(
                     f"{model!r} has no discrete levels to draw the persistent chains from; give their starting "
                     "positions: pcd(kernel, k, init=positions)"

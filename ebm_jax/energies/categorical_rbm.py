@@ -1,0 +1,131 @@
+"""The restricted Boltzmann machine of categorical ("softmax") visible units.
+
+E(v, h) = −Σᵢ aᵢ[vᵢ] − b·h − Σᵢ Wᵢ[vᵢ]·h with vᵢ in {0, …, K−1} and h in {0, 1} (Salakhutdinov, Mnih and Hinton 2007,
+"Restricted Boltzmann machines for collaborative filtering"). Summing h out gives the free energy
+F(v) = −Σᵢ aᵢ[vᵢ] − Σⱼ softplus(bⱼ + Σᵢ Wᵢ[vᵢ, j]), with p(v) ∝ exp(−F(v)) at β = 1.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, UInt8
+
+from ebm_jax.blocks import BlockSpec, default_spec
+from ebm_jax.checks import FLOATS, check_integer, check_struct
+from ebm_jax.graphs import Bipartite
+from ebm_jax.types import Key
+
+Visible = UInt8[Array, " n_visible"]
+Hidden = UInt8[Array, " n_hidden"]
+
+
+class CategoricalRBMParams(NamedTuple):
+    """Parameters, floating point: weights W `(n_visible, K, n_hidden)`, visible_bias a `(n_visible, K)`, hidden_bias
+    b `(n_hidden,)`."""
+
+    weights: Float[Array, "n_visible levels n_hidden"]
+    visible_bias: Float[Array, "n_visible levels"]
+    hidden_bias: Float[Array, " n_hidden"]
+
+
+@dataclass(frozen=True)
+class CategoricalRBM:
+    """`n_visible` units of `n_levels` levels (2 to 256) joined to `n_hidden` binary ones.
+
+    A configuration is the pair `(v, h)` of uint8 arrays of shapes `(n_visible,)`, levels, and `(n_hidden,)`, 0 or 1.
+    Sites are numbered visible first; a Gibbs sweep draws the hidden layer, then the visible one. Raises ValueError on
+    an empty layer or a number of levels outside 2 to 256.
+    """
+
+    n_visible: int
+    n_hidden: int
+    n_levels: int
+
+    def __post_init__(self) -> None:
+        for name, least in (("n_visible", 1), ("n_hidden", 1), ("n_levels", 2)):
+            object.__setattr__(self, name, check_integer(name, getattr(self, name), least))
+        if self.n_levels > 256:
+            raise ValueError(f"n_levels is {self.n_levels}; a level is stored in a byte: use at most 256")
+
+    units = ("categorical", "binary")
+    position_dtypes = frozenset({"uint8"})
+
+    @property
+    def level_counts(self) -> tuple[int, int]:
+        """Levels of a visible and of a hidden unit."""
+        return self.n_levels, 2
+
+    @property
+    def graph(self) -> Bipartite:
+        """The complete bipartite graph of visible (left) and hidden (right) units."""
+        return Bipartite(self.n_visible, self.n_hidden)
+
+    def init(self, key: Key, *, scale: float = 0.01) -> CategoricalRBMParams:
+        """Draws weights from N(0, scale²), float32; biases are zero."""
+        struct = self.params_struct()
+        weights = scale * jax.random.normal(key, struct.weights.shape, jnp.float32)
+        zeros = (jnp.zeros(bias.shape, jnp.float32) for bias in (struct.visible_bias, struct.hidden_bias))
+        return CategoricalRBMParams(weights, *zeros)
+
+    def draw_position(self, key: Key) -> tuple[Visible, Hidden]:
+        """Draws a configuration with independent uniform levels."""
+        for_v, for_h = jax.random.split(key)
+        v = jax.random.randint(for_v, (self.n_visible,), 0, self.n_levels, jnp.int32)
+        h = jax.random.bernoulli(for_h, 0.5, (self.n_hidden,))
+        return v.astype(jnp.uint8), h.astype(jnp.uint8)
+
+    def energy(self, params: CategoricalRBMParams, x: tuple[Visible, Hidden]) -> Float[Array, ""]:
+        """Returns E(v, h) = −Σ aᵢ[vᵢ] − b·h − Σ Wᵢ[vᵢ]·h; raises ValueError when shapes or dtypes do not fit."""
+        check_struct("x", x, self.position_struct())
+        bias, hidden_input = self._inputs(params, x[0])
+        return -bias - jnp.sum(hidden_input * x[1].astype(hidden_input.dtype))
+
+    def free_energy(self, params: CategoricalRBMParams, v: Visible) -> Float[Array, ""]:
+        """Returns F(v) = −Σ aᵢ[vᵢ] − Σ softplus(b + Σ Wᵢ[vᵢ]) = −log Σ_h exp(−E(v, h)), at β = 1."""
+        bias, hidden_input = self._inputs(params, v)
+        return -bias - jnp.sum(jax.nn.softplus(hidden_input))
+
+    def conditional_logits(
+        self, params: CategoricalRBMParams, x: tuple[Visible, Hidden]
+    ) -> tuple[Float[Array, "n_visible levels"], Float[Array, "n_hidden 2"]]:
+        """Returns aᵢ[k] + Wᵢ[k]·h for every visible unit and level, and (0, input) of every hidden unit."""
+        check_struct("x", x, self.position_struct())
+        _, hidden_input = self._inputs(params, x[0])
+        hidden = x[1].astype(params.weights.dtype)
+        to_visible = params.visible_bias + jnp.dot(params.weights, hidden, precision="highest")
+        return to_visible, jnp.stack([jnp.zeros_like(hidden_input), hidden_input], axis=-1)
+
+    def visible(self, x: tuple[Visible, Hidden]) -> Visible:
+        """Returns the visible part of a configuration."""
+        return x[0]
+
+    def complete(self, v: Visible) -> tuple[Visible, Hidden]:
+        """Returns a configuration with visible part `v` and all hidden units off (a sweep draws them first)."""
+        return v, jnp.zeros((self.n_hidden,), jnp.uint8)
+
+    def default_spec(self) -> BlockSpec:
+        """The hidden layer, then the visible one."""
+        return default_spec(self.graph)
+
+    def position_struct(self) -> tuple[Any, Any]:
+        """uint8 pair `(v, h)`."""
+        struct: Any = jax.ShapeDtypeStruct
+        return struct((self.n_visible,), jnp.uint8), struct((self.n_hidden,), jnp.uint8)
+
+    def params_struct(self) -> CategoricalRBMParams:
+        """Shapes of the parameters, float32."""
+        n, k, m = self.n_visible, self.n_levels, self.n_hidden
+        struct: Any = jax.ShapeDtypeStruct
+        return CategoricalRBMParams(*(struct(shape, jnp.float32) for shape in ((n, k, m), (n, k), (m,))))
+
+    def _inputs(self, params: CategoricalRBMParams, v: Visible) -> tuple[Array, Array]:
+        """Returns Σ aᵢ[vᵢ] and b + Σ Wᵢ[vᵢ]."""
+        check_struct("params", params, self.params_struct(), dtypes=FLOATS)
+        check_struct("v", v, self.position_struct()[0])
+        chosen = jax.nn.one_hot(v, self.n_levels, dtype=params.weights.dtype)
+        hidden_input = jnp.tensordot(chosen, params.weights, 2, precision="highest")
+        return jnp.sum(chosen * params.visible_bias), params.hidden_bias + hidden_input

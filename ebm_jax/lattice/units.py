@@ -1,0 +1,172 @@
+"""The layers of an RBM: how units of one kind are stored, multiplied and drawn.
+
+A layer of a tile of chains is an array `(rows + 1, chains)`. The last row is empty: it makes the write of a new layer a
+partial one, which the compiler carries out once, where a new array would be computed again, random words included, for
+every reader.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, UInt8, UInt32
+
+from ebm_jax import rng
+from ebm_jax.lattice import draw
+
+
+@dataclass(frozen=True)
+class Binary:
+    """`n` units of two values, 0 and 1 or (`spins`) −1 and +1.
+
+    Two units share a byte and a cipher call: with rows = ⌈n/2⌉, unit i < rows has bit 0 and the first word, unit
+    n − rows + i has bit 1 and the second. (The middle unit of an odd layer has both, and is read from the first.)
+    """
+
+    n: int
+    spins: bool
+
+    @property
+    def rows(self) -> int:
+        """Rows of a layer that hold units."""
+        return -(-self.n // 2)
+
+    def pack(self, units: Array) -> UInt8[Array, "*tiles rows chains"]:
+        """Lays out `(*tiles, n, chains)` of zeros and ones."""
+        bits = units.astype(jnp.uint8)
+        return bits[..., : self.rows, :] | (bits[..., self.n - self.rows :, :] << np.uint8(1))
+
+    pack_mask = pack
+
+    def unpack(self, layer: UInt8[Array, "*tiles rows chains"]) -> UInt8[Array, "*tiles n chains"]:
+        """The inverse of `pack`."""
+        first, second = layer & np.uint8(1), layer >> np.uint8(1)
+        return jnp.concatenate([first, second[..., 2 * self.rows - self.n :, :]], axis=-2)
+
+    unpack_mask = unpack
+
+    def operand(self, layer: UInt8[Array, "rows chains"], dtype: Any) -> Float[Array, "n chains"]:
+        """Returns what weights multiply."""
+        value = self.unpack(layer).astype(dtype)
+        return 2 * value - 1 if self.spins else value
+
+    def redraw(
+        self,
+        field: Float[Array, "n chains"],
+        beta: Float[Array, " c"],
+        words: UInt32[Array, "chains 2"],
+        step: UInt32[Array, " chains"],
+        first_site: int,
+    ) -> UInt8[Array, "rows chains"]:
+        """Draws every unit: one with probability σ(β field), or a spin up with σ(2β field)."""
+        logit = (2 * beta if self.spins else beta) * field
+        counter = first_site + np.arange(self.rows, dtype=np.uint32)
+        first, second = rng.site_words(words, step, jnp.asarray(counter)[:, None])
+        low = draw.bernoulli(logit[: self.rows], first).astype(jnp.uint8)
+        high = draw.bernoulli(logit[self.n - self.rows :], second).astype(jnp.uint8)
+        return low | (high << np.uint8(1))
+
+    def hold(self, mask: Array, old: Array, new: Array) -> Array:
+        """Returns `new`, or `old` where the packed mask has its bits."""
+        return (old & mask) | (new & ~mask)
+
+
+@dataclass(frozen=True)
+class _Whole:
+    """What units with an entry each share."""
+
+    n: int
+
+    @property
+    def rows(self) -> int:
+        """Rows of a layer that hold units."""
+        return self.n
+
+    def pack_mask(self, mask: Bool[Array, "*tiles n chains"]) -> Bool[Array, "*tiles n chains"]:
+        """A mask is stored as it is."""
+        return mask.astype(jnp.bool_)
+
+    def unpack_mask(self, mask: Bool[Array, "*tiles n chains"]) -> Bool[Array, "*tiles n chains"]:
+        """The inverse of `pack_mask`."""
+        return mask
+
+    def unpack(self, layer: Array) -> Array:
+        """The inverse of `pack`."""
+        return layer
+
+    def hold(self, mask: Bool[Array, "..."], old: Array, new: Array) -> Array:
+        """Returns `new`, or `old` where the mask is True."""
+        return jnp.where(mask, old, new)
+
+    def _word(
+        self, words: UInt32[Array, "chains 2"], step: UInt32[Array, " chains"], first_site: int
+    ) -> UInt32[Array, "n chains"]:
+        counter = jnp.asarray(first_site + np.arange(self.n, dtype=np.uint32))
+        return rng.site_words(words, step, counter[:, None])[0]
+
+
+@dataclass(frozen=True)
+class Categorical(_Whole):
+    """`n` units of `n_levels` levels, a byte each; weights multiply one row a unit and level."""
+
+    n_levels: int
+
+    def pack(self, units: Array) -> UInt8[Array, "*tiles n chains"]:
+        """Lays out `(*tiles, n, chains)`."""
+        return units.astype(jnp.uint8)
+
+    def operand(self, layer: UInt8[Array, "n chains"], dtype: Any) -> Float[Array, "n_times_levels chains"]:
+        """Returns what weights multiply: a one at each unit's level."""
+        levels = jnp.arange(self.n_levels, dtype=jnp.uint8)[:, None]
+        return (layer[:, None] == levels).astype(dtype).reshape(self.n * self.n_levels, -1)
+
+    def redraw(
+        self,
+        field: Float[Array, "n_times_levels chains"],
+        beta: Float[Array, " c"],
+        words: UInt32[Array, "chains 2"],
+        step: UInt32[Array, " chains"],
+        first_site: int,
+    ) -> UInt8[Array, "n chains"]:
+        """Draws every unit: level k with probability ∝ exp(β field[k])."""
+        logits = beta * field.reshape(self.n, self.n_levels, -1)
+        return draw.categorical(lambda k: logits[:, k], self.n_levels, self._word(words, step, first_site))
+
+
+@dataclass(frozen=True)
+class Gaussian(_Whole):
+    """`n` real units of unit variance at β = 1, float32."""
+
+    def pack(self, units: Array) -> Float[Array, "*tiles n chains"]:
+        """Lays out `(*tiles, n, chains)`."""
+        return units.astype(jnp.float32)
+
+    def operand(self, layer: Float[Array, "n chains"], dtype: Any) -> Float[Array, "n chains"]:
+        """Returns what weights multiply."""
+        return layer.astype(dtype)
+
+    def redraw(
+        self,
+        field: Float[Array, "n chains"],
+        beta: Float[Array, " c"],
+        words: UInt32[Array, "chains 2"],
+        step: UInt32[Array, " chains"],
+        first_site: int,
+    ) -> Float[Array, "n chains"]:
+        """Draws every unit from N(field, 1/β)."""
+        noise = rng.normal(self._word(words, step, first_site))
+        return (field + jax.lax.rsqrt(beta) * noise).astype(jnp.float32)
+
+
+Units = Binary | Categorical | Gaussian
+
+
+def units(kind: str, n: int, n_levels: int) -> Units:
+    """Returns the layer of `n` units of a kind: "binary", "spin", "categorical" or "gaussian"."""
+    if kind == "categorical":
+        return Categorical(n, n_levels)
+    return Gaussian(n) if kind == "gaussian" else Binary(n, kind == "spin")
