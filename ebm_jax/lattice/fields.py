@@ -20,7 +20,7 @@ from jaxtyping import Array, Bool, Float, Int, UInt8, UInt32
 
 from ebm_jax.lattice import draw
 
-UNROLLED_SLOTS = 16  # beyond this a loop over neighbours costs less to compile
+UNROLLED_SLOTS = 8  # beyond this a loop over neighbours costs less to compile, and no more to run
 SELECTED_LEVELS = 4  # up to here a table entry is chosen by comparisons, beyond by a gather
 MAX_SPREAD = 75.0  # exp(±75) and a sum of 256 of them fit float32 (exp(88))
 

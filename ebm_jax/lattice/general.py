@@ -2,20 +2,24 @@
 
 Sites are renumbered so that the sites drawn together are contiguous rows of one array `(n_sites, chains)`; a gather
 then copies whole rows of chains. The tables travel with the kernel as arguments of the compiled code.
+
+Rows of a table are as long as the largest number of neighbours, so the sites of a group are cut into parts of about the
+same degree. Sites of a group share no edge: drawn part after part or all at once, they see the same neighbours.
 """
 
 from __future__ import annotations
 
 import functools
+import itertools
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, UInt32
 
-from ebm_jax import rng
+from ebm_jax import graphs, rng
 from ebm_jax.blocks import BlockSpec
 from ebm_jax.graphs import AnyGraph, Grid, neighbours
 from ebm_jax.lattice.fields import (
@@ -31,9 +35,11 @@ from ebm_jax.lattice.fields import (
 from ebm_jax.lattice.grid import site_counters
 from ebm_jax.types import PyTree
 
+SPARE_SLOTS = 512  # empty slots below which a cut, another loop to compile and start, does not pay
 
-class GroupTables(NamedTuple):
-    """Tables of the sites drawn together, padded to the longest row.
+
+class PartTables(NamedTuple):
+    """Tables of sites drawn together, padded to the longest row.
 
     row: int32 `(width, n)`, the neighbour's row in the packed array. coupling: int32 `(width, n)`, which coupling the
     edge has; the number of couplings where the slot is empty, which is where `prepare` puts a zero. forward: bool
@@ -46,7 +52,7 @@ class GroupTables(NamedTuple):
 
 
 class Tables(NamedTuple):
-    """order: int32 `(n_sites,)`, the site in each packed row; back: its inverse; groups: tables of each group.
+    """order: int32 `(n_sites,)`, the site in each packed row; back: its inverse; parts: tables of each group's parts.
 
     counter, second: the random word of each packed row, as the grid path has it: uint32 counter, and True where the
     second of the cipher's two words is taken; `second` is None when that is nowhere.
@@ -56,21 +62,44 @@ class Tables(NamedTuple):
     back: Int[Array, " n_sites"]
     counter: UInt32[Array, " n_sites"]
     second: Bool[Array, " n_sites"] | None
-    groups: tuple[GroupTables, ...]
+    parts: tuple[tuple[PartTables, ...], ...]
 
 
-def build_tables(graph: AnyGraph, spec: BlockSpec, coupling: str) -> Tables:
-    """Returns the index tables of a graph under a block specification."""
-    members = spec.groups
-    order = np.concatenate([*members, spec.clamped_sites]).astype(np.int32)
+def build(model: Any, spec: BlockSpec) -> tuple[GeneralLayout, Tables]:
+    """Returns the layout and tables of an Ising or Potts model under a block specification that fits its graph."""
+    graph = model.graph
+    near = neighbours(graph)
+    members = [by_degree(sites, np.diff(near.starts), graph.n_edges // 8) for sites in spec.groups]
+    order = np.concatenate([sites for parts in members for sites in parts] + [spec.clamped_sites])
+    order = order.astype(np.int32)
     back = np.empty_like(order)
     back[order] = np.arange(graph.n_sites, dtype=np.int32)
-    rows = edge_rows(graph, coupling, back)
-    groups = tuple(group_tables(rows, sites) for sites in members)
+    rows = edge_rows(graph, near, model.coupling, back)
+    tables = tuple(tuple(part_tables(rows, sites) for sites in parts) for parts in members)
     counter, second = order.astype(np.uint32), None
     if isinstance(graph, Grid):
         counter, second = (jnp.asarray(column[order]) for column in site_counters(graph))
-    return Tables(jnp.asarray(order), jnp.asarray(back), jnp.asarray(counter), second, groups)
+    sizes = tuple(tuple(len(sites) for sites in parts) for parts in members)
+    layout = GeneralLayout(graph.shape, model.coupling, model.n_levels, model.spins, sizes)
+    return layout, Tables(jnp.asarray(order), jnp.asarray(back), jnp.asarray(counter), second, tables)
+
+
+def by_degree(sites: np.ndarray, degree: np.ndarray, spare: int) -> list[np.ndarray]:
+    """Returns `sites` in parts of rising degree, such that padding each to its largest degree wastes little: no more
+    than its filled slots, or `spare`, or `SPARE_SLOTS`."""
+    of_site = degree[sites]
+    widths, counts = np.unique(of_site, return_counts=True)
+    parts: list[int] = []  # the largest degree of each part
+    n, filled = 0, 0
+    for width, count in zip(widths.tolist(), counts.tolist(), strict=True):
+        n, filled = n + count, filled + count * width
+        if parts and n * width - filled <= max(SPARE_SLOTS, spare, filled):
+            parts[-1] = width
+        else:
+            parts.append(width)
+            n, filled = count, count * width
+    number = np.searchsorted(parts, of_site)
+    return [sites[number == part] for part in range(len(parts))]
 
 
 class EdgeRows(NamedTuple):
@@ -84,20 +113,19 @@ class EdgeRows(NamedTuple):
     n_couplings: int
 
 
-def edge_rows(graph: AnyGraph, coupling: str, row_of_site: np.ndarray) -> EdgeRows:
+def edge_rows(graph: AnyGraph, near: graphs.Neighbours, coupling: str, row_of_site: np.ndarray) -> EdgeRows:
     """Returns the compressed rows of a graph, given the row in which every site is stored."""
-    near = neighbours(graph)
     kinds, n_kinds = _coupling_of_edge(graph, coupling)
     return EdgeRows(near.starts, row_of_site[near.sites], kinds[near.edges], near.forward, n_kinds)
 
 
-def group_tables(rows: EdgeRows, sites: np.ndarray) -> GroupTables:
+def part_tables(rows: EdgeRows, sites: np.ndarray) -> PartTables:
     """Returns the tables of some sites."""
     counts = rows.starts[sites + 1] - rows.starts[sites]
     slot = np.arange(counts.max(initial=0))[:, None]
     filled = slot < counts
     at = np.where(filled, rows.starts[sites] + slot, 0)
-    return GroupTables(
+    return PartTables(
         jnp.asarray(np.where(filled, _pick(rows.row, at), 0), jnp.int32),
         jnp.asarray(np.where(filled, _pick(rows.coupling, at), rows.n_couplings), jnp.int32),
         jnp.asarray(np.where(filled, _pick(rows.forward, at), True), jnp.bool_),
@@ -119,7 +147,7 @@ def _coupling_of_edge(graph: AnyGraph, coupling: str) -> tuple[np.ndarray, int]:
 
 
 def slot_couplings(
-    group: GroupTables, coupling: str, n_levels: int, values: Array
+    part: PartTables, coupling: str, n_levels: int, values: Array
 ) -> Float[Array, "width *shape"]:
     """Returns the coupling in every slot, `(width, n, c)`, or `(width, K, K, n, c)` with the site's own level first.
 
@@ -128,24 +156,27 @@ def slot_couplings(
     square = (n_levels, n_levels) if coupling == "matrix" else ()
     values = values.reshape(-1, *square, values.shape[-1])
     values = jnp.concatenate([values, jnp.zeros((1, *values.shape[1:]), values.dtype)])  # for empty slots
-    found = values[group.coupling]
+    found = values[part.coupling]
     if coupling != "matrix":
         return found
-    own_first = jnp.where(group.forward[..., None, None, None], found, jnp.swapaxes(found, 2, 3))
+    own_first = jnp.where(part.forward[..., None, None, None], found, jnp.swapaxes(found, 2, 3))
     return jnp.moveaxis(own_first, 1, -2)
 
 
 @dataclass(frozen=True)
 class GeneralLayout:
-    """Packing and updates of an Ising or Potts model on any graph; `sizes` counts the sites of each group."""
+    """Packing and updates of an Ising or Potts model on any graph; `sizes` counts the sites of each group's parts."""
 
     shape: tuple[int, ...]
     coupling: str
     n_levels: int
     spins: bool
-    sizes: tuple[int, ...]
+    sizes: tuple[tuple[int, ...], ...]
 
-    has_odds = True
+    @property
+    def has_odds(self) -> bool:
+        """Whether updates by odds are compiled too: with parts they would double the compiling and gain nothing."""
+        return all(len(parts) == 1 for parts in self.sizes)
 
     def pack(self, tables: Tables, x: Array) -> Array:
         """`(chains, *sites)` to `(n_sites, chains)` in packed order."""
@@ -157,33 +188,38 @@ class GeneralLayout:
 
     pack_mask, unpack_mask = pack, unpack
 
-    def prepare(self, tables: Tables, params: PyTree) -> tuple[Site, ...]:
+    def prepare(self, tables: Tables, params: PyTree) -> tuple[tuple[Site, ...], ...]:
         """Lays out parameters that carry a chain axis last (1 where all chains share them)."""
         levels = () if self.spins else (self.n_levels,)
         c = params.bias.shape[-1]
         bias = jnp.moveaxis(params.bias.reshape(-1, *levels, c)[tables.order], 0, -2)
-        prepared, start = [], 0
-        for size, group in zip(self.sizes, tables.groups, strict=True):
-            couplings = slot_couplings(group, self.coupling, self.n_levels, params.coupling)
-            couplings = tuple(couplings) if len(couplings) <= UNROLLED_SLOTS else couplings
-            prepared.append(Site(bias[..., start : start + size, :], couplings))
-            start += size
-        return tuple(prepared)
 
-    def spread(self, prepared: tuple[Site, ...]) -> Array:
+        def site(part: PartTables, start: int, size: int) -> Site:
+            couplings = slot_couplings(part, self.coupling, self.n_levels, params.coupling)
+            couplings = tuple(couplings) if len(couplings) <= UNROLLED_SLOTS else couplings
+            return Site(bias[..., start : start + size, :], couplings)
+
+        return tuple(
+            tuple(site(part, *span) for part, span in zip(parts, self._spans(group), strict=True))
+            for group, parts in enumerate(tables.parts)
+        )
+
+    def spread(self, prepared: tuple[tuple[Site, ...], ...]) -> Array:
         """Returns a bound on |logit| at β = 1."""
-        spreads = [spread(site, self.spins) for site in prepared]
+        spreads = [spread(site, self.spins) for parts in prepared for site in parts]
         return functools.reduce(jnp.maximum, spreads, jnp.zeros(()))
 
-    def weigh(self, prepared: tuple[Site, ...], beta: Array, odds: bool) -> tuple[Weights, ...]:
+    def weigh(
+        self, prepared: tuple[tuple[Site, ...], ...], beta: Array, odds: bool
+    ) -> tuple[tuple[Weights, ...], ...]:
         """Returns what `update` reads at one β."""
-        return tuple(weigh(site, self.spins, beta, odds) for site in prepared)
+        return tuple(tuple(weigh(site, self.spins, beta, odds) for site in parts) for parts in prepared)
 
     def update(
         self,
         group: int,
         tables: Tables,
-        weights: tuple[Weights, ...],
+        weights: tuple[tuple[Weights, ...], ...],
         odds: bool,
         words: UInt32[Array, "chains 2"],
         step: UInt32[Array, " chains"],
@@ -191,17 +227,24 @@ class GeneralLayout:
         masks: Array | None,
     ) -> Array:
         """Redraws every site of a group from its conditional, except where `masks` is True."""
-        start, size = sum(self.sizes[:group]), self.sizes[group]
-        mine = slice(start, start + size)
-        word, other = rng.site_words(words, step, tables.counter[mine, None])
-        if tables.second is not None:
-            word = jnp.where(tables.second[mine, None], other, word)
-        table = tables.groups[group].row
-        near = Neighbours(table.shape[0], lambda slot: rows[table[slot]])
-        if self.spins:
-            drawn = draw_spins(weights[group], near, odds, word)
-        else:
-            drawn = draw_levels(self.n_levels, weights[group], near, odds, word)
-        if masks is not None:
-            drawn = jnp.where(masks[mine], rows[mine], drawn)
-        return jax.lax.dynamic_update_slice_in_dim(rows, drawn, start, axis=0)
+        parts = zip(tables.parts[group], weights[group], self._spans(group), strict=True)
+        for part, own, (start, size) in parts:
+            mine = slice(start, start + size)
+            word, other = rng.site_words(words, step, tables.counter[mine, None])
+            if tables.second is not None:
+                word = jnp.where(tables.second[mine, None], other, word)
+            near = Neighbours(len(part.row), lambda slot, row=part.row, rows=rows: rows[row[slot]])
+            if self.spins:
+                drawn = draw_spins(own, near, odds, word)
+            else:
+                drawn = draw_levels(self.n_levels, own, near, odds, word)
+            if masks is not None:
+                drawn = jnp.where(masks[mine], rows[mine], drawn)
+            rows = jax.lax.dynamic_update_slice_in_dim(rows, drawn, start, axis=0)
+        return rows
+
+    def _spans(self, group: int) -> list[tuple[int, int]]:
+        """First packed row and number of rows of each part of a group."""
+        start = sum(sum(sizes) for sizes in self.sizes[:group])
+        ends = itertools.accumulate(self.sizes[group], initial=start)
+        return list(zip(ends, self.sizes[group], strict=False))

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from ebm_jax.graphs import Bipartite
+from ebm_jax.graphs import Bipartite, neighbours
 from ebm_jax.lattice import general
 from ebm_jax.types import PyTree
 
@@ -35,7 +35,7 @@ class PairwiseSites:
     n_levels: int
     spins: bool
 
-    def prepare(self, tables: general.GroupTables, params: PyTree) -> PairwisePrepared:
+    def prepare(self, tables: general.PartTables, params: PyTree) -> PairwisePrepared:
         """Lays out the parameters of one chain."""
         values = params.coupling[..., None]
         couplings = general.slot_couplings(tables, self.coupling, self.n_levels, values)[..., 0]
@@ -46,7 +46,7 @@ class PairwiseSites:
 
     def logits(
         self,
-        tables: general.GroupTables,
+        tables: general.PartTables,
         prepared: PairwisePrepared,
         x: Int[Array, " n_sites"],
         site: Int[Array, ""],
@@ -103,7 +103,7 @@ class BipartiteSites:
         return jnp.stack([-field if self.spins else jnp.zeros_like(field), field])
 
 
-def pairwise_tables(graph: Any, coupling: str) -> general.GroupTables:
+def pairwise_tables(graph: Any, coupling: str) -> general.PartTables:
     """Returns neighbour tables of all sites in their own order."""
     sites = np.arange(graph.n_sites, dtype=np.int32)
-    return general.group_tables(general.edge_rows(graph, coupling, sites), sites)
+    return general.part_tables(general.edge_rows(graph, neighbours(graph), coupling, sites), sites)

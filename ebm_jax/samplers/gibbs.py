@@ -146,9 +146,8 @@ def _build_bipartite(model: Any, spec: BlockSpec) -> Gibbs:
 
 
 def _build_general(model: Any, spec: BlockSpec) -> Gibbs:
-    sizes = tuple(len(sites) for sites in spec.groups)
-    layout = general.GeneralLayout(model.graph.shape, model.coupling, model.n_levels, model.spins, sizes)
-    return Gibbs(model, spec, layout, general.build_tables(model.graph, spec, model.coupling))
+    layout, tables = general.build(model, spec)
+    return Gibbs(model, spec, layout, tables)
 
 
 _BUILDERS = {"grid": _build_grid, "bipartite": _build_bipartite, "general": _build_general}
