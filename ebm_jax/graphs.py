@@ -179,16 +179,13 @@ class Neighbours(NamedTuple):
 
 def neighbours(graph: AnyGraph) -> Neighbours:
     """Returns the compressed neighbour rows of a graph."""
-    first, second = graph.edges[:, 0], graph.edges[:, 1]
-    n = graph.n_edges
-    owner = np.concatenate([first, second])
-    edge = np.tile(np.arange(n, dtype=np.int32), 2)
-    order = np.lexsort((edge, owner))
+    ends = graph.edges.ravel()  # edge e has places 2e and 2e + 1
+    # Sorting words of (site, place) is a stable sort by site, and several times as fast as one.
+    words = np.sort((ends.astype(np.int64) << 32) | np.arange(ends.size))
+    place = words & (2**32 - 1)
     starts = np.zeros(graph.n_sites + 1, np.int64)
-    np.cumsum(np.bincount(owner, minlength=graph.n_sites), out=starts[1:])
-    return Neighbours(
-        starts, np.concatenate([second, first])[order], edge[order], (np.arange(2 * n) < n)[order]
-    )
+    np.cumsum(np.bincount(ends, minlength=graph.n_sites), out=starts[1:])
+    return Neighbours(starts, ends[place ^ 1], (place >> 1).astype(np.int32), (place & 1) == 0)
 
 
 def _checked_edges(n_sites: int, edges: Any) -> np.ndarray:
@@ -209,9 +206,11 @@ def _checked_edges(n_sites: int, edges: Any) -> np.ndarray:
         raise ValueError(
             f"edge {int(loops[0])} joins site {int(table[loops[0], 0])} to itself; drop it (a self-coupling is a bias)"
         )
-    code = table.min(axis=1).astype(np.int64) * n_sites + table.max(axis=1)
-    _, first = np.unique(code, return_index=True)
-    if first.size != len(table):
+    ends = table.astype(np.int64).T
+    code = np.minimum(*ends) * n_sites + np.maximum(*ends)
+    in_order = np.sort(code)
+    if (in_order[1:] == in_order[:-1]).any():
+        _, first = np.unique(code, return_index=True)
         repeated = int(np.setdiff1d(np.arange(len(table)), first)[0])
         pair = tuple(table[repeated].tolist())
         raise ValueError(f"edge {repeated}, {pair}, is listed twice; keep one and add up the couplings")
