@@ -1,4 +1,4 @@
-"""Which sites interact: grids, arbitrary graphs and bipartite ones.
+"""Which sites interact: grids, arbitrary graphs, bipartite ones, and grids with any local pattern.
 
 A graph is static structure. It compares and hashes by value, so that two equal graphs share one compilation.
 """
@@ -164,6 +164,40 @@ class Bipartite:
 AnyGraph = Grid | Graph | Bipartite
 
 
+def local_grid(
+    height: int,
+    width: int,
+    offsets: Any,
+    boundary: Literal["free", "periodic"] = "free",
+    *,
+    rotations: bool = False,
+) -> Graph:
+    """Returns a grid in which every site is joined to those at a fixed pattern of offsets.
+
+    Site (r, c), number r · width + c, is joined to (r + dr, c + dc) for every (dr, dc) of `offsets`; an offset and its
+    opposite say the same and count once. rotations: joins the quarter turns of each offset too, (dr, dc), (−dc, dr),
+    (−dr, −dc) and (dc, −dr), as denoising thermodynamic models do (Jelinčič et al. 2025, "An efficient probabilistic
+    hardware architecture for diffusion-like models"): `[(0, 1), (4, 1)]` gives eight neighbours. boundary: "free" drops
+    edges that would leave the grid, "periodic" wraps them round. Edges are listed offset by offset, in the order given,
+    each row by row. Where every dr + dc is odd, and periodic sides are even, two blocks suffice.
+
+    Raises ValueError on a side under 1, offsets that are not pairs of whole numbers, the offset (0, 0), one that is
+    longer than a free grid, and on a periodic grid where wrapping joins a site to itself or two sites twice.
+    """
+    height, width = check_integer("height", height, 1), check_integer("width", width, 1)
+    periodic = check_choice("boundary", boundary, ("free", "periodic")) == "periodic"
+    steps = _checked_offsets(height, width, periodic, offsets, rotations)
+    row, column = np.divmod(np.arange(height * width), width)
+    listed = []
+    for dr, dc in steps:
+        to_row, to_column = row + dr, column + dc
+        second = to_row % height * width + to_column % width
+        edges = np.stack([row * width + column, second], axis=1)
+        inside = (to_row >= 0) & (to_row < height) & (to_column >= 0) & (to_column < width)
+        listed.append(edges if periodic else edges[inside])
+    return Graph(height * width, np.concatenate(listed))
+
+
 class Neighbours(NamedTuple):
     """Neighbours of every site as compressed rows: those of site i are `[starts[i] : starts[i + 1]]`.
 
@@ -215,6 +249,44 @@ def _checked_edges(n_sites: int, edges: Any) -> np.ndarray:
         pair = tuple(table[repeated].tolist())
         raise ValueError(f"edge {repeated}, {pair}, is listed twice; keep one and add up the couplings")
     return table.astype(np.int32)
+
+
+def _checked_offsets(
+    height: int, width: int, periodic: bool, offsets: Any, rotations: bool
+) -> list[tuple[int, int]]:
+    """Returns distinct offsets in the order given, none of them the opposite of an earlier one."""
+    table = np.asarray(offsets)
+    if table.ndim != 2 or table.shape[1] != 2 or not np.issubdtype(table.dtype, np.integer):
+        raise ValueError(
+            f"offsets has shape {table.shape} and dtype {table.dtype}; give pairs of rows and columns, e.g. [(0, 1)]"
+        )
+    kept: list[tuple[int, int]] = []
+    taken: dict[tuple[int, int], tuple[int, int]] = {}  # wrapped steps, and the offset that makes each
+    remedy = f"on a periodic grid of {height}×{width}; make the sides longer, or drop the offset"
+    for dr, dc in table.tolist():
+        # A half turn is the opposite offset, and one quarter turn the opposite of the other.
+        for step in [(dr, dc), (-dc, dr)] if rotations else [(dr, dc)]:
+            if step == (0, 0):
+                raise ValueError(
+                    "offset (0, 0) joins sites to themselves; drop it (a self-coupling is a bias)"
+                )
+            if step in kept or (-step[0], -step[1]) in kept:
+                continue
+            kept.append(step)
+            if not periodic:
+                if abs(step[0]) >= height or abs(step[1]) >= width:
+                    raise ValueError(
+                        f"offset {step} is longer than a grid of {height}×{width}; make it larger, or drop the offset"
+                    )
+                continue
+            there, back = (step[0] % height, step[1] % width), (-step[0] % height, -step[1] % width)
+            if there == (0, 0):
+                raise ValueError(f"offset {step} joins sites to themselves {remedy}")
+            if there == back or there in taken:
+                other = taken.get(there, "its opposite")
+                raise ValueError(f"offset {step} joins the same sites as {other} {remedy}")
+            taken[there] = taken[back] = step
+    return kept
 
 
 def _freeze(array: np.ndarray) -> np.ndarray:

@@ -34,6 +34,25 @@ def bipartite_edges(n_left, n_right):
     return [(i, n_left + j) for i in range(n_left) for j in range(n_right)]
 
 
+def local_edges(height, width, offsets, periodic, rotations):
+    """Returns (pairs joined, whether distinct offsets join a site to itself or two sites twice)."""
+    steps = set()
+    for dr, dc in offsets:
+        turns = [(dr, dc), (-dc, dr), (-dr, -dc), (dc, -dr)] if rotations else [(dr, dc), (-dr, -dc)]
+        steps.update(turns)
+    pairs, clash = set(), False
+    for row in range(height):
+        for column in range(width):
+            reached = [(row + dr, column + dc) for dr, dc in steps]
+            if periodic:
+                reached = [(r % height, c % width) for r, c in reached]
+            reached = [r * width + c for r, c in reached if 0 <= r < height and 0 <= c < width]
+            site = row * width + column
+            clash = clash or len(set(reached)) < len(reached) or site in reached
+            pairs.update(frozenset((site, other)) for other in reached)
+    return pairs, clash
+
+
 def greedy_colours(n_sites, edges):
     """One colour a site: breadth first from each component's lowest site, neighbours in edge order, first fit."""
     around = [[] for _ in range(n_sites)]
