@@ -11,7 +11,7 @@ import os
 __version__ = "0.1.0"
 
 _HOMES = {
-    "graphs": ("Grid", "Graph", "Bipartite"),
+    "graphs": ("Grid", "Graph", "Bipartite", "local_grid"),
     "blocks": ("Block", "BlockSpec", "SamplingSchedule", "checkerboard", "colour", "default_spec"),
     "types": ("Info", "Kernel", "Model", "count_parameters"),
     "energies.ising": ("Ising", "IsingParams"),

@@ -25,6 +25,7 @@ from ebm_jax.energies.rbm import RBMParams as RBMParams
 from ebm_jax.graphs import Bipartite as Bipartite
 from ebm_jax.graphs import Graph as Graph
 from ebm_jax.graphs import Grid as Grid
+from ebm_jax.graphs import local_grid as local_grid
 from ebm_jax.io import load as load
 from ebm_jax.io import save as save
 from ebm_jax.run import NonFiniteError as NonFiniteError

@@ -8,15 +8,15 @@ from their conditionals and the joint distribution stays invariant (Geman and Ge
 from __future__ import annotations
 
 import hashlib
-from collections import deque
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from jaxtyping import Int
 
+from ebm_jax._colouring import greedy_colours
 from ebm_jax.checks import check_integer
-from ebm_jax.graphs import AnyGraph, Bipartite, Grid, neighbours
+from ebm_jax.graphs import AnyGraph, Bipartite, Grid
 
 
 class Block:
@@ -33,9 +33,10 @@ class Block:
             )
         if table.min() < 0:
             raise ValueError(f"a block names site {int(table.min())}; site numbers start at 0")
-        values, counts = np.unique(table, return_counts=True)
-        if values.size != table.size:
-            raise ValueError(f"a block names site {int(values[counts > 1][0])} twice; name each site once")
+        in_order = np.sort(table)
+        repeated = in_order[1:][in_order[1:] == in_order[:-1]]
+        if repeated.size:
+            raise ValueError(f"a block names site {int(repeated[0])} twice; name each site once")
         self.sites: Int[np.ndarray, " n"] = table.astype(np.int32)
         self.sites.setflags(write=False)
         self._digest = hashlib.sha256(self.sites.tobytes()).digest()
@@ -188,29 +189,7 @@ def colour(graph: AnyGraph) -> tuple[Block, ...]:
     Deterministic: components start at their lowest site and neighbours are visited in edge order. Finds two blocks
     whenever two suffice, and never more than the largest degree plus one. Raises nothing.
     """
-    rows = neighbours(graph)
-    starts, sites = rows.starts.tolist(), rows.sites.tolist()
-    colours = [-1] * graph.n_sites
-    seen = bytearray(graph.n_sites)
-    queue: deque[int] = deque()
-    for root in range(graph.n_sites):
-        if seen[root]:
-            continue
-        seen[root] = 1
-        queue.append(root)
-        while queue:
-            site = queue.popleft()
-            around = sites[starts[site] : starts[site + 1]]
-            used = {colours[other] for other in around}
-            pick = 0
-            while pick in used:
-                pick += 1
-            colours[site] = pick
-            for other in around:
-                if not seen[other]:
-                    seen[other] = 1
-                    queue.append(other)
-    return _blocks_of(np.asarray(colours))
+    return _blocks_of(greedy_colours(graph))
 
 
 def default_spec(graph: AnyGraph) -> BlockSpec:

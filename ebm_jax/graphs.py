@@ -1,4 +1,4 @@
-"""Which sites interact: grids, arbitrary graphs and bipartite ones.
+"""Which sites interact: grids, arbitrary graphs, bipartite ones, and grids with any local pattern.
 
 A graph is static structure. It compares and hashes by value, so that two equal graphs share one compilation.
 """
@@ -164,6 +164,40 @@ class Bipartite:
 AnyGraph = Grid | Graph | Bipartite
 
 
+def local_grid(
+    height: int,
+    width: int,
+    offsets: Any,
+    boundary: Literal["free", "periodic"] = "free",
+    *,
+    rotations: bool = False,
+) -> Graph:
+    """Returns a grid in which every site is joined to those at a fixed pattern of offsets.
+
+    Site (r, c), number r · width + c, is joined to (r + dr, c + dc) for every (dr, dc) of `offsets`; an offset and its
+    opposite say the same and count once. rotations: joins the quarter turns of each offset too, (dr, dc), (−dc, dr),
+    (−dr, −dc) and (dc, −dr), as denoising thermodynamic models do (Jelinčič et al. 2025, "An efficient probabilistic
+    hardware architecture for diffusion-like models"): `[(0, 1), (4, 1)]` gives eight neighbours. boundary: "free" drops
+    edges that would leave the grid, "periodic" wraps them round. Edges are listed offset by offset, in the order given,
+    each row by row. Where every dr + dc is odd, and periodic sides are even, two blocks suffice.
+
+    Raises ValueError on a side under 1, offsets that are not pairs of whole numbers, the offset (0, 0), one that is
+    longer than a free grid, and on a periodic grid where wrapping joins a site to itself or two sites twice.
+    """
+    height, width = check_integer("height", height, 1), check_integer("width", width, 1)
+    periodic = check_choice("boundary", boundary, ("free", "periodic")) == "periodic"
+    steps = _checked_offsets(height, width, periodic, offsets, rotations)
+    row, column = np.divmod(np.arange(height * width), width)
+    listed = []
+    for dr, dc in steps:
+        to_row, to_column = row + dr, column + dc
+        second = to_row % height * width + to_column % width
+        edges = np.stack([row * width + column, second], axis=1)
+        inside = (to_row >= 0) & (to_row < height) & (to_column >= 0) & (to_column < width)
+        listed.append(edges if periodic else edges[inside])
+    return Graph(height * width, np.concatenate(listed))
+
+
 class Neighbours(NamedTuple):
     """Neighbours of every site as compressed rows: those of site i are `[starts[i] : starts[i + 1]]`.
 
@@ -179,16 +213,13 @@ class Neighbours(NamedTuple):
 
 def neighbours(graph: AnyGraph) -> Neighbours:
     """Returns the compressed neighbour rows of a graph."""
-    first, second = graph.edges[:, 0], graph.edges[:, 1]
-    n = graph.n_edges
-    owner = np.concatenate([first, second])
-    edge = np.tile(np.arange(n, dtype=np.int32), 2)
-    order = np.lexsort((edge, owner))
+    ends = graph.edges.ravel()  # edge e has places 2e and 2e + 1
+    # Sorting words of (site, place) is a stable sort by site, and several times as fast as one.
+    words = np.sort((ends.astype(np.int64) << 32) | np.arange(ends.size))
+    place = words & (2**32 - 1)
     starts = np.zeros(graph.n_sites + 1, np.int64)
-    np.cumsum(np.bincount(owner, minlength=graph.n_sites), out=starts[1:])
-    return Neighbours(
-        starts, np.concatenate([second, first])[order], edge[order], (np.arange(2 * n) < n)[order]
-    )
+    np.cumsum(np.bincount(ends, minlength=graph.n_sites), out=starts[1:])
+    return Neighbours(starts, ends[place ^ 1], (place >> 1).astype(np.int32), (place & 1) == 0)
 
 
 def _checked_edges(n_sites: int, edges: Any) -> np.ndarray:
@@ -209,13 +240,53 @@ def _checked_edges(n_sites: int, edges: Any) -> np.ndarray:
         raise ValueError(
             f"edge {int(loops[0])} joins site {int(table[loops[0], 0])} to itself; drop it (a self-coupling is a bias)"
         )
-    code = table.min(axis=1).astype(np.int64) * n_sites + table.max(axis=1)
-    _, first = np.unique(code, return_index=True)
-    if first.size != len(table):
+    ends = table.astype(np.int64).T
+    code = np.minimum(*ends) * n_sites + np.maximum(*ends)
+    in_order = np.sort(code)
+    if (in_order[1:] == in_order[:-1]).any():
+        _, first = np.unique(code, return_index=True)
         repeated = int(np.setdiff1d(np.arange(len(table)), first)[0])
         pair = tuple(table[repeated].tolist())
         raise ValueError(f"edge {repeated}, {pair}, is listed twice; keep one and add up the couplings")
     return table.astype(np.int32)
+
+
+def _checked_offsets(
+    height: int, width: int, periodic: bool, offsets: Any, rotations: bool
+) -> list[tuple[int, int]]:
+    """Returns distinct offsets in the order given, none of them the opposite of an earlier one."""
+    table = np.asarray(offsets)
+    if table.ndim != 2 or table.shape[1] != 2 or not np.issubdtype(table.dtype, np.integer):
+        raise ValueError(
+            f"offsets has shape {table.shape} and dtype {table.dtype}; give pairs of rows and columns, e.g. [(0, 1)]"
+        )
+    kept: list[tuple[int, int]] = []
+    taken: dict[tuple[int, int], tuple[int, int]] = {}  # wrapped steps, and the offset that makes each
+    remedy = f"on a periodic grid of {height}×{width}; make the sides longer, or drop the offset"
+    for dr, dc in table.tolist():
+        # A half turn is the opposite offset, and one quarter turn the opposite of the other.
+        for step in [(dr, dc), (-dc, dr)] if rotations else [(dr, dc)]:
+            if step == (0, 0):
+                raise ValueError(
+                    "offset (0, 0) joins sites to themselves; drop it (a self-coupling is a bias)"
+                )
+            if step in kept or (-step[0], -step[1]) in kept:
+                continue
+            kept.append(step)
+            if not periodic:
+                if abs(step[0]) >= height or abs(step[1]) >= width:
+                    raise ValueError(
+                        f"offset {step} is longer than a grid of {height}×{width}; make it larger, or drop the offset"
+                    )
+                continue
+            there, back = (step[0] % height, step[1] % width), (-step[0] % height, -step[1] % width)
+            if there == (0, 0):
+                raise ValueError(f"offset {step} joins sites to themselves {remedy}")
+            if there == back or there in taken:
+                other = taken.get(there, "its opposite")
+                raise ValueError(f"offset {step} joins the same sites as {other} {remedy}")
+            taken[there] = taken[back] = step
+    return kept
 
 
 def _freeze(array: np.ndarray) -> np.ndarray:

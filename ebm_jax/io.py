@@ -19,6 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ebm_jax import checks
+from ebm_jax.blocks import Block
 from ebm_jax.energies.categorical_rbm import CategoricalRBM, CategoricalRBMParams
 from ebm_jax.energies.gaussian_rbm import GaussianRBM
 from ebm_jax.energies.ising import Ising, IsingParams
@@ -58,7 +59,11 @@ def save(path: str | os.PathLike[str], model: Any, params: Any, *, overwrite: bo
     structure, arrays = {"format": FORMAT, "model": type(model).__name__}, {}
     for field in dataclasses.fields(model):
         value = getattr(model, field.name)
-        structure[field.name] = _describe_graph(value, arrays) if field.name == "graph" else value
+        if field.name == "graph":
+            value = _describe_graph(value, arrays)
+        elif field.name == "hidden" and value is not None:
+            arrays["hidden"], value = value.sites, "sites"
+        structure[field.name] = value
     arrays |= {f"params.{name}": np.asarray(value) for name, value in params._asdict().items()}
     handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=target.name, suffix=".partial")
     try:
@@ -90,6 +95,8 @@ def load(path: str | os.PathLike[str]) -> tuple[Any, Any]:
         cls = _MODELS[structure.pop("model")]
         if "graph" in structure:
             structure["graph"] = _build_graph(structure["graph"], arrays)
+        if structure.get("hidden") is not None:
+            structure["hidden"] = Block(arrays["hidden"])
         model = cls(**structure)
         names = _PARAMS[cls]._fields
         params = _PARAMS[cls](*(arrays[f"params.{name}"] for name in names))

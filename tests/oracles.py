@@ -34,6 +34,59 @@ def bipartite_edges(n_left, n_right):
     return [(i, n_left + j) for i in range(n_left) for j in range(n_right)]
 
 
+def local_edges(height, width, offsets, periodic, rotations):
+    """Returns (pairs joined, whether distinct offsets join a site to itself or two sites twice)."""
+    steps = set()
+    for dr, dc in offsets:
+        turns = [(dr, dc), (-dc, dr), (-dr, -dc), (dc, -dr)] if rotations else [(dr, dc), (-dr, -dc)]
+        steps.update(turns)
+    pairs, clash = set(), False
+    for row in range(height):
+        for column in range(width):
+            reached = [(row + dr, column + dc) for dr, dc in steps]
+            if periodic:
+                reached = [(r % height, c % width) for r, c in reached]
+            reached = [r * width + c for r, c in reached if 0 <= r < height and 0 <= c < width]
+            site = row * width + column
+            clash = clash or len(set(reached)) < len(reached) or site in reached
+            pairs.update(frozenset((site, other)) for other in reached)
+    return pairs, clash
+
+
+def greedy_colours(n_sites, edges):
+    """One colour a site: breadth first from each component's lowest site, neighbours in edge order, first fit."""
+    around = [[] for _ in range(n_sites)]
+    for i, j in edges:
+        around[i].append(j)
+        around[j].append(i)
+    colours, seen = [None] * n_sites, set()
+    for root in range(n_sites):
+        queue = [] if root in seen else [root]
+        seen.add(root)
+        for site in queue:
+            used = {colours[other] for other in around[site]}
+            colours[site] = min(k for k in range(len(around[site]) + 1) if k not in used)
+            new = [other for other in dict.fromkeys(around[site]) if other not in seen]
+            seen.update(new)
+            queue.extend(new)
+    return colours
+
+
+def is_bipartite(n_sites, edges):
+    """Whether no closed walk is odd: by whether the two copies of a site meet in the graph's double cover."""
+    parent = list(range(2 * n_sites))
+
+    def find(node):
+        while parent[node] != node:
+            node = parent[node]
+        return node
+
+    for i, j in edges:
+        parent[find(2 * i)] = find(2 * j + 1)
+        parent[find(2 * i + 1)] = find(2 * j)
+    return all(find(2 * i) != find(2 * i + 1) for i in range(n_sites))
+
+
 def per_edge(coupling, kind, edges, directions=None):
     """Returns one coupling (a number or a K×K table) an edge."""
     coupling = np.asarray(coupling, np.float64)

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ebm_jax.graphs import Bipartite, Graph, Grid, neighbours
+from ebm_jax.blocks import colour
+from ebm_jax.graphs import Bipartite, Graph, Grid, local_grid, neighbours
 from tests import oracles
 
 GRIDS = [
@@ -108,6 +109,47 @@ def test_kinds_of_graph_are_not_equal():
     assert Bipartite(2, 3) != Bipartite(3, 2)
 
 
+# ---- local grids ----
+
+OFFSETS = st.lists(
+    st.tuples(st.integers(-3, 3), st.integers(-3, 3)).filter(lambda step: step != (0, 0)), min_size=1
+)
+
+
+@given(st.integers(4, 9), st.integers(4, 9), OFFSETS, st.sampled_from(["free", "periodic"]), st.booleans())
+def test_a_local_grid_joins_what_the_naive_loops_join(height, width, offsets, boundary, rotations):
+    pairs, joined_twice = oracles.local_edges(height, width, offsets, boundary == "periodic", rotations)
+    if joined_twice:
+        with pytest.raises(ValueError, match=r"joins the same sites as|joins sites to themselves"):
+            local_grid(height, width, offsets, boundary, rotations=rotations)
+        return
+    graph = local_grid(height, width, offsets, boundary, rotations=rotations)
+    assert graph.n_sites == height * width
+    assert {frozenset(edge) for edge in graph.edges.tolist()} == pairs
+    assert graph.n_edges == len(pairs)
+
+
+def test_local_grids_of_few_offsets_are_grids():
+    for boundary, neighbourhood in [("free", 4), ("periodic", 4), ("free", 8), ("periodic", 8)]:
+        grid = Grid(4, 6, boundary, neighbourhood)
+        local = local_grid(4, 6, [*grid.directions, (0, -1)], boundary)
+        assert local == Graph(24, grid.edges)
+
+
+@pytest.mark.parametrize("boundary", ["free", "periodic"])
+def test_offsets_between_the_colours_of_a_checkerboard_need_two_blocks(boundary):
+    graph = local_grid(30, 40, [(0, 1), (4, 1), (9, 10)], boundary, rotations=True)
+    assert np.bincount(graph.edges.ravel()).max() == 12
+    row, column = np.divmod(np.arange(1200), 40)
+    blocks = colour(graph)
+    assert len(blocks) == 2
+    assert set(blocks[0]) == set(np.flatnonzero((row + column) % 2 == 0).tolist())
+
+
+def test_an_edge_of_a_local_grid_may_be_all_there_is():
+    assert local_grid(3, 1, [(2, 0)]).edges.tolist() == [[0, 2]]
+
+
 @pytest.mark.parametrize(
     "make",
     [lambda: Grid(5, 4, "periodic"), lambda: Graph(3, [(0, 1), (2, 1)]), lambda: Bipartite(3, 2)],
@@ -145,6 +187,16 @@ def test_equal_graphs_share_one_trace(make, count_traces):
         (lambda: Grid(5, 1, "periodic"), "5×1 joins"),
         (lambda: Grid(3, 3, "torus"), "boundary is 'torus'; choose one of 'free', 'periodic'"),
         (lambda: Grid(3, 3, neighbourhood=6), "neighbourhood is 6; choose one of 4, 8"),
+        (lambda: local_grid(0, 3, [(0, 1)]), "height is 0"),
+        (lambda: local_grid(4, 4, [(0, 1)], "torus"), "boundary is 'torus'"),
+        (lambda: local_grid(4, 4, []), r"offsets has shape \(0,\)"),
+        (lambda: local_grid(4, 4, (0, 1)), r"offsets has shape \(2,\)"),
+        (lambda: local_grid(4, 4, [(0.0, 1.0)]), "float64; give pairs of rows and columns"),
+        (lambda: local_grid(4, 4, [(0, 1), (0, 0)]), r"offset \(0, 0\) joins sites to themselves; drop it"),
+        (lambda: local_grid(4, 9, [(1, 4)], rotations=True), r"offset \(-4, 1\) is longer than .* 4×9"),
+        (lambda: local_grid(4, 4, [(4, 0)], "periodic"), r"offset \(4, 0\) joins sites to themselves on a"),
+        (lambda: local_grid(4, 6, [(0, 3)], "periodic"), r"\(0, 3\) joins the same sites as its opposite"),
+        (lambda: local_grid(4, 6, [(1, 2), (-3, 2)], "periodic"), r"\(-3, 2\) joins the same .* as \(1, 2\)"),
         (lambda: Bipartite(0, 3), "n_left is 0"),
         (lambda: Bipartite(3, 0), "n_right is 0"),
     ],

@@ -18,7 +18,7 @@ SOURCES = sorted(PACKAGE.rglob("*.py"))
 LEVELS = [
     {"types"},
     {"checks", "rng"},
-    {"graphs", "blocks", "schedules"},
+    {"graphs", "_colouring", "blocks", "schedules"},
     {"energies", "lattice", "data"},
     {"samplers"},
     {"run", "exact", "_enumeration", "_transfer", "partition", "diagnostics", "io"},

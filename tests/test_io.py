@@ -12,6 +12,8 @@ MODELS = [
     ej.Potts(ej.Graph(4, [(2, 0), (1, 3)]), 5, "matrix"),
     ej.Potts(ej.Bipartite(2, 3), 3),
     ej.RBM(6, 2),
+    ej.Ising(ej.Grid(3, 4), hidden=ej.Block([7, 2])),
+    ej.Potts(ej.Graph(4, [(2, 0), (1, 3)]), 3, hidden=ej.Block([3])),
 ]
 
 

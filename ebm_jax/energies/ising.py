@@ -12,9 +12,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from ebm_jax.blocks import BlockSpec, default_spec
+from ebm_jax.blocks import Block, BlockSpec, default_spec
 from ebm_jax.checks import FLOATS, check_struct
 from ebm_jax.energies import pairwise
+from ebm_jax.energies.hidden import HiddenSites, check_hidden
 from ebm_jax.graphs import AnyGraph
 from ebm_jax.types import Key
 
@@ -31,18 +32,21 @@ class IsingParams(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Ising:
+class Ising(HiddenSites):
     """Ising spins on `graph`; `coupling` is "tied" (default on a Grid) or "edge" (default elsewhere).
 
-    A configuration is a bool array of shape `graph.shape`. Raises ValueError on another graph or coupling.
+    A configuration is a bool array of shape `graph.shape`. hidden: sites that no data show; a sampler treats them as
+    any other. Raises ValueError on another graph or coupling, and on hidden sites that are not a part of the graph's.
     """
 
     graph: AnyGraph
     coupling: str | None = None
+    hidden: Block | None = None
 
     def __post_init__(self) -> None:
         kind = pairwise.resolve_coupling(self.graph, self.coupling, ("tied", "edge"))
         object.__setattr__(self, "coupling", kind)
+        object.__setattr__(self, "hidden", check_hidden(self.graph, self.hidden))
 
     n_levels = 2
     spins = True

@@ -13,9 +13,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, UInt8
 
-from ebm_jax.blocks import BlockSpec, default_spec
+from ebm_jax.blocks import Block, BlockSpec, default_spec
 from ebm_jax.checks import FLOATS, check_integer, check_struct
 from ebm_jax.energies import pairwise
+from ebm_jax.energies.hidden import HiddenSites, check_hidden
 from ebm_jax.graphs import AnyGraph
 from ebm_jax.types import Key
 
@@ -32,16 +33,18 @@ class PottsParams(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Potts:
+class Potts(HiddenSites):
     """Sites of `graph` with `n_levels` levels (2 to 256); `coupling` is "tied" (default on a Grid), "edge" or "matrix".
 
-    A configuration is a uint8 array of shape `graph.shape`. Raises ValueError on another graph, number of levels or
-    coupling.
+    A configuration is a uint8 array of shape `graph.shape`. hidden: sites that no data show; a sampler treats them as
+    any other. Raises ValueError on another graph, number of levels or coupling, and on hidden sites that are not a part
+    of the graph's.
     """
 
     graph: AnyGraph
     n_levels: int
     coupling: str | None = None
+    hidden: Block | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "n_levels", check_integer("n_levels", self.n_levels, 2))
@@ -49,6 +52,7 @@ class Potts:
             raise ValueError(f"n_levels is {self.n_levels}; a level is stored in a byte: use at most 256")
         kind = pairwise.resolve_coupling(self.graph, self.coupling, ("tied", "edge", "matrix"))
         object.__setattr__(self, "coupling", kind)
+        object.__setattr__(self, "hidden", check_hidden(self.graph, self.hidden))
 
     spins = False
     position_dtypes = frozenset({"uint8"})

@@ -50,9 +50,10 @@ def fit(
 ) -> FitResult:
     """Trains a model for `n_epochs` passes over `data` in shuffled batches.
 
-    key: a typed key; gives parameters, chains, batches and draws. data: configurations (of an RBM: visible ones) with a
-    leading axis; copied to the device once. Each epoch visits ⌊n / batch_size⌋ · batch_size rows in an order drawn from
-    the key and the epoch's number; the rest waits for another epoch. params: where to start, instead of `model.init`.
+    key: a typed key; gives parameters, chains, batches and draws. data: configurations (where sites are hidden, their
+    visible part) with a leading axis; copied to the device once. Each epoch visits ⌊n / batch_size⌋ · batch_size rows
+    in an order drawn from the key and the epoch's number; the rest waits for another epoch. params: where to start,
+    instead of `model.init`.
     state: an earlier result's state, to go on from: with the same key (`state.key`), data and batch size the bits are
     those of a run that never stopped. The epoch's number is `state.step` // n_batches. tx, negatives, positives: as for
     `make_train_step`. progress: shows a bar. callback: `callback(epoch, state, metrics)` after each epoch, metrics

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 from ebm_jax import checks
 from ebm_jax.training.losses import whole
@@ -34,16 +35,24 @@ class ClampedChains:
         return self.kernel.packed_positions(chains)
 
 
-def clamped_gibbs(kernel: Kernel, mask: PyTree, k: int = 1) -> ClampedChains:
+def clamped_gibbs(kernel: Kernel, mask: PyTree = None, k: int = 1) -> ClampedChains:
     """Fills hidden sites by `k` steps of `kernel` with the visible ones held at the data.
 
-    mask: bool, shaped like one configuration, True at visible sites. A batch holds whole configurations; its values at
-    hidden sites are where their chains start. One Gibbs sweep is an exact draw where no two hidden sites share an edge;
-    otherwise larger `k` is less biased (Ackley, Hinton and Sejnowski 1985, with chains restarted at every step).
-    Raises ValueError when `k` is under 1, or the mask does not fit the kernel's model.
+    mask: bool, shaped like one configuration, True at visible sites; default: the visible sites of a model that has a
+    field `hidden`. A batch holds data, whose hidden sites start at False or 0, or, where the model hides nothing, whole
+    configurations, which start at what they hold. One Gibbs sweep is an exact draw where no two hidden sites share an
+    edge; otherwise larger `k` is less biased (Ackley, Hinton and Sejnowski 1985, with chains restarted at every step).
+    Raises ValueError when `k` is under 1, there is no mask, or it does not fit the kernel's model.
     """
     checks.check_integer("k", k, 1)
     model: Any = getattr(kernel, "model", None)
+    if mask is None:
+        if getattr(model, "hidden", None) is None:
+            raise ValueError(
+                f"{model!r} does not say which sites are hidden; give a mask that is True at the visible ones, "
+                "or a model with hidden=Block([…])"
+            )
+        mask = jnp.asarray(model.visible_mask)
     if hasattr(model, "position_struct"):
         checks.check_struct("mask", mask, model.position_struct(), dtypes={"bool"})
     return ClampedChains(kernel, mask, k)

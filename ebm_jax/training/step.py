@@ -55,16 +55,17 @@ def make_train_step(
     averaged. tx: an Optax transformation; build it once a run, since a rebuilt one compiles anew (for a learning rate
     that changes use a schedule, or `optax.inject_hyperparams`). negatives: `cd`, `pcd` or `exact` of
     `ebm_jax.training.negatives`. positives: None, or `clamped_gibbs` of `ebm_jax.training.positives` for hidden sites
-    without a free energy; whole configurations are then compared on both sides.
+    without a free energy; whole configurations are then compared on both sides. A model with the field `hidden` needs
+    them.
 
     `init` draws parameters unless they are given. `step` is one call of one compiled function, the same for every key,
     state and batch of equal shapes and for every equal model and negatives of equal structure; it may be called within
-    the caller's own `jit` or `scan`. batch: configurations (of an RBM: visible ones) with a leading axis. Its shape and
-    dtype are checked at every call, its levels only in NumPy arrays: a look into an array on the device would wait for
-    it. `fit` checks all of its data once.
+    the caller's own `jit` or `scan`. batch: configurations (where sites are hidden, their visible part) with a leading
+    axis. Its shape and dtype are checked at every call, its levels only in NumPy arrays: a look into an array on the
+    device would wait for it. `fit` checks all of its data once.
 
-    Raises ValueError on negatives or positives of another model; `init`, on parameters that do not fit or are not
-    finite; `step`, on a batch that does not fit.
+    Raises ValueError on negatives or positives of another model, and on hidden sites without positives; `init`, on
+    parameters that do not fit or are not finite; `step`, on a batch that does not fit.
     """
     if not (hasattr(tx, "init") and hasattr(tx, "update")):
         raise ValueError(f"tx is {tx!r}; give an Optax transformation, e.g. optax.adam(1e-3)")
@@ -73,6 +74,11 @@ def make_train_step(
     if positives is not None and not hasattr(positives, "draw"):
         raise ValueError(
             f"positives is {positives!r}; give e.g. positives.clamped_gibbs(kernel, mask), or None"
+        )
+    if positives is None and getattr(model, "hidden", None) is not None and not hasattr(model, "free_energy"):
+        raise ValueError(
+            f"{model!r} has hidden sites and no free energy, so its data alone give no gradient; "
+            "give positives=training.positives.clamped_gibbs(kernel)"
         )
     _check_same_model(model, "negatives", negatives)
     _check_same_model(model, "positives", positives)
