@@ -72,6 +72,8 @@ def gradient(model: Any, params: Any, beta: float) -> Any:
     if model.coupling == "tied":
         of_edges = np.bincount(_kinds(graph), of_edges, minlength=params.coupling.size)
     bias, coupling = params
+    if np.ndim(bias) == 0:  # tied
+        of_sites = of_sites.sum()
     return type(params)(beta * of_sites.reshape(bias.shape), beta * of_edges.reshape(coupling.shape))
 
 
@@ -138,7 +140,9 @@ def _log_factors(model: Any, params: Any, beta: float) -> tuple[np.ndarray, np.n
     graph = model.graph
     bias, coupling = params
     site_shape, edge_shape = _shapes(model)
-    of_sites = bias.reshape(graph.n_sites, -1)
+    of_sites = (
+        bias.reshape(graph.n_sites, -1) if np.ndim(bias) else np.full((graph.n_sites, 1), bias)
+    )  # or tied
     if site_shape is not None:
         of_sites = of_sites * site_shape
     if model.coupling == "tied":

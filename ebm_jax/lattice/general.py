@@ -192,7 +192,9 @@ class GeneralLayout:
         """Lays out parameters that carry a chain axis last (1 where all chains share them)."""
         levels = () if self.spins else (self.n_levels,)
         c = params.bias.shape[-1]
-        bias = jnp.moveaxis(params.bias.reshape(-1, *levels, c)[tables.order], 0, -2)
+        bias = params.bias.reshape(-1, *levels, c)
+        bias = jnp.broadcast_to(bias, (len(tables.order), *bias.shape[1:]))  # where tied
+        bias = jnp.moveaxis(bias[tables.order], 0, -2)
 
         def site(part: PartTables, start: int, size: int) -> Site:
             couplings = slot_couplings(part, self.coupling, self.n_levels, params.coupling)

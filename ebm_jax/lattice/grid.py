@@ -94,7 +94,9 @@ class GridLayout:
     def prepare(self, tables: PyTree, params: PyTree) -> tuple[tuple[Site, ...], ...]:
         """Lays out parameters that carry a chain axis last (1 where all chains share them)."""
         del tables
-        bias = self._even(params.bias)
+        levels = () if self.spins else (self.n_levels,)
+        bias = jnp.broadcast_to(params.bias, (*self.grid.shape, *levels, params.bias.shape[-1]))  # where tied
+        bias = self._even(bias)
         bias = bias if self.spins else jnp.moveaxis(bias, 2, 0)
         images = self._coupling_images(params.coupling)
 

@@ -40,7 +40,7 @@ class PairwiseSites:
         values = params.coupling[..., None]
         couplings = general.slot_couplings(tables, self.coupling, self.n_levels, values)[..., 0]
         if self.spins:
-            bias = params.bias.reshape(-1)
+            bias = jnp.broadcast_to(params.bias.reshape(-1), tables.row.shape[1:])  # where tied
             return PairwisePrepared(jnp.stack([-bias, bias], axis=-1), couplings)
         return PairwisePrepared(params.bias.reshape(-1, self.n_levels), couplings)
 

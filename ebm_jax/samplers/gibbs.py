@@ -5,9 +5,10 @@ One step updates the free blocks of a specification in order; all sites of a blo
     p(xᵢ | x₋ᵢ) ∝ exp(−β E(x)),
 
 which leaves p(x) ∝ exp(−β E(x)) invariant (Geman and Geman 1984). The update runs on the path that the structure
-allows: "grid" (an Ising or Potts grid with its default blocks: shifts, no index tables), "bipartite" (an RBM: matrix
-products) or "general" (anything else: gathers). Paths share their random numbers: each site's word depends on the
-chain's key, the step and the site alone.
+allows: "bits" (an Ising model with tied coupling and bias on a periodic grid: 32 sites to a word), "grid" (an Ising or
+Potts grid with its default blocks: shifts, no index tables), "bipartite" (an RBM: matrix products) or "general"
+(anything else: gathers). Every draw depends on the chain's key, the step and the site alone. "grid" and "general" share
+their random words: a model that fits both has the same chains on both.
 
 A sweep in fixed order is not reversible, though each block is. Floating inputs are constants to differentiation: no
 gradient passes through a draw, and `jax.grad` of a program around a sampler sees zero there.
@@ -28,13 +29,13 @@ from ebm_jax import rng
 from ebm_jax.blocks import BlockSpec
 from ebm_jax.checks import check_choice
 from ebm_jax.graphs import Bipartite, Grid
-from ebm_jax.lattice import bipartite, general
+from ebm_jax.lattice import bipartite, bits, general
 from ebm_jax.lattice.fields import MAX_SPREAD
 from ebm_jax.lattice.grid import GridLayout
 from ebm_jax.samplers.base import ChainState, DiscreteKernelBase, count_nonfinite
 from ebm_jax.types import Info, Key, Model, PyTree
 
-PATHS = ("auto", "grid", "bipartite", "general")
+PATHS = ("auto", "bits", "grid", "bipartite", "general")
 
 
 class PackedGibbs(NamedTuple):
@@ -61,9 +62,8 @@ class Gibbs(DiscreteKernelBase):
 
     @property
     def path(self) -> str:
-        """Which update runs: "grid", "bipartite" or "general"."""
-        names = {GridLayout: "grid", bipartite.BipartiteLayout: "bipartite", general.GeneralLayout: "general"}
-        return names[type(self.layout)]
+        """Which update runs: "bits", "grid", "bipartite" or "general"."""
+        return _NAMES[type(self.layout)]
 
     def steps(
         self, key: Key, params: PyTree, beta: Any, state: ChainState, n: int
@@ -103,7 +103,7 @@ def gibbs(model: Model, spec: BlockSpec | None = None, *, path: str = "auto") ->
     """Returns the block Gibbs kernel of an Ising, Potts or RBM model.
 
     model: gives the graph and the family. spec: who is updated together (default: `model.default_spec()`). path:
-    "auto" takes the fastest that fits; "grid", "bipartite" and "general" force one.
+    "auto" takes the fastest that fits; "bits", "grid", "bipartite" and "general" force one.
     Raises ValueError when the specification does not fit the graph, or the structure does not allow the path.
     """
     check_choice("path", path, PATHS)
@@ -116,11 +116,12 @@ def gibbs(model: Model, spec: BlockSpec | None = None, *, path: str = "auto") ->
         raise ValueError(f"spec is {spec!r}; give a BlockSpec, e.g. BlockSpec(colour(graph))")
     chosen.check(model.graph)
     obstacle = {
+        "bits": _bits_obstacle(model, chosen),
         "grid": _grid_obstacle(model, chosen),
         "bipartite": _bipartite_obstacle(model),
         "general": None if hasattr(model, "coupling") else "it has no couplings on the edges of its graph",
     }
-    fitting = [name for name in ("grid", "bipartite", "general") if obstacle[name] is None]
+    fitting = [name for name in PATHS[1:] if obstacle[name] is None]
     if path == "auto" and not fitting:
         raise ValueError(
             f"gibbs cannot update {model!r}; give an Ising, Potts or RBM model, or another kernel"
@@ -128,6 +129,11 @@ def gibbs(model: Model, spec: BlockSpec | None = None, *, path: str = "auto") ->
     if path != "auto" and obstacle[path] is not None:
         raise ValueError(f'path="{path}" does not fit {model!r}: {obstacle[path]}; use path="auto"')
     return _BUILDERS[fitting[0] if path == "auto" else path](model, chosen)
+
+
+def _build_bits(model: Any, spec: BlockSpec) -> Gibbs:
+    order = tuple(sum(divmod(int(sites[0]), model.graph.width)) % 2 for sites in spec.groups)
+    return Gibbs(model, spec, bits.BitsLayout(model.graph, order), ())
 
 
 def _build_grid(model: Any, spec: BlockSpec) -> Gibbs:
@@ -150,7 +156,33 @@ def _build_general(model: Any, spec: BlockSpec) -> Gibbs:
     return Gibbs(model, spec, layout, tables)
 
 
-_BUILDERS = {"grid": _build_grid, "bipartite": _build_bipartite, "general": _build_general}
+_BUILDERS = {
+    "bits": _build_bits,
+    "grid": _build_grid,
+    "bipartite": _build_bipartite,
+    "general": _build_general,
+}
+_NAMES = {
+    bits.BitsLayout: "bits",
+    GridLayout: "grid",
+    bipartite.BipartiteLayout: "bipartite",
+    general.GeneralLayout: "general",
+}
+
+
+def _bits_obstacle(model: Any, spec: BlockSpec) -> str | None:
+    """Says why the bits path does not fit, or None when it does."""
+    obstacle = _grid_obstacle(model, spec)
+    if obstacle is not None:
+        return obstacle
+    graph = model.graph
+    if not model.spins or model.coupling != "tied" or model.bias != "tied":
+        return 'only Ising(grid, bias="tied") with tied couplings has few enough probabilities'
+    if not graph.periodic or graph.neighbourhood != 4:
+        return "its grid is not periodic with four neighbours"
+    if bits.tiling(graph) is None:
+        return "the quarter of its grid of one parity does not cut into 32 equal tiles"
+    return None
 
 
 def _grid_obstacle(model: Any, spec: BlockSpec) -> str | None:

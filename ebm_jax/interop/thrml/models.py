@@ -131,7 +131,8 @@ def to_thrml(model: Ising | Potts, params: Any, spec: BlockSpec | None = None, b
     free = [there(group)[0] if len(group) == 1 else tuple(there(group)) for group in spec.free]
     clamped = there(spec.clamped)
     first, second = ([nodes[site] for site in column] for column in graph.edges.T.tolist())
-    bias = params.bias.reshape(graph.n_sites, *params.bias.shape[len(graph.shape) :])
+    levels = () if spins else (model.n_levels,)
+    bias = jnp.broadcast_to(params.bias.reshape(-1, *levels), (graph.n_sites, *levels))  # where tied
     coupling, beta = _per_edge(model, params.coupling), jnp.asarray(beta, bias.dtype)
     if spins and graph.n_edges:
         ebm: Any = models.IsingEBM(nodes, list(zip(first, second)), bias, coupling, beta)
