@@ -211,15 +211,17 @@ class Neighbours(NamedTuple):
     forward: np.ndarray
 
 
+@functools.lru_cache(maxsize=2)  # colouring and tables of one kernel ask for the same
 def neighbours(graph: AnyGraph) -> Neighbours:
-    """Returns the compressed neighbour rows of a graph."""
+    """Returns the compressed neighbour rows of a graph; read only."""
     ends = graph.edges.ravel()  # edge e has places 2e and 2e + 1
     # Sorting words of (site, place) is a stable sort by site, and several times as fast as one.
     words = np.sort((ends.astype(np.int64) << 32) | np.arange(ends.size))
     place = words & (2**32 - 1)
     starts = np.zeros(graph.n_sites + 1, np.int64)
     np.cumsum(np.bincount(ends, minlength=graph.n_sites), out=starts[1:])
-    return Neighbours(starts, ends[place ^ 1], (place >> 1).astype(np.int32), (place & 1) == 0)
+    columns = starts, ends[place ^ 1], (place >> 1).astype(np.int32), (place & 1) == 0
+    return Neighbours(*map(_freeze, columns))
 
 
 def _checked_edges(n_sites: int, edges: Any) -> np.ndarray:

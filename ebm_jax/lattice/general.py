@@ -126,9 +126,9 @@ def part_tables(rows: EdgeRows, sites: np.ndarray) -> PartTables:
     filled = slot < counts
     at = np.where(filled, rows.starts[sites] + slot, 0)
     return PartTables(
-        jnp.asarray(np.where(filled, _pick(rows.row, at), 0), jnp.int32),
-        jnp.asarray(np.where(filled, _pick(rows.coupling, at), rows.n_couplings), jnp.int32),
-        jnp.asarray(np.where(filled, _pick(rows.forward, at), True), jnp.bool_),
+        jnp.asarray(np.where(filled, _pick(rows.row, at), 0).astype(np.int32)),
+        jnp.asarray(np.where(filled, _pick(rows.coupling, at), rows.n_couplings).astype(np.int32)),
+        jnp.asarray(np.where(filled, _pick(rows.forward, at), True).astype(np.bool_)),
     )
 
 
