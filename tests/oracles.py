@@ -196,6 +196,32 @@ def conditional_table(energies, n_sites, n_levels, beta=1.0):
     return table
 
 
+def interactions(kind, bias, edges, couplings, n_levels=2):
+    """Returns (bias `(n, K)`, one K×K table an edge) of an "ising", "potts" or "rbm" model.
+
+    Minus the energy is Σ bias[i, xᵢ] + Σ table_e[xᵢ, xⱼ].
+    """
+    bias = np.asarray(bias, np.float64)
+    if kind == "potts":
+        numbers = [np.asarray(value, np.float64) for value in couplings]
+        return bias.reshape(-1, n_levels), [w if w.ndim else w * np.eye(n_levels) for w in numbers]
+    values = np.array([-1.0, 1.0]) if kind == "ising" else np.array([0.0, 1.0])
+    return bias.reshape(-1, 1) * values, [float(w) * np.outer(values, values) for w in couplings]
+
+
+def site_conditionals(levels, sites, bias, edges, tables, beta=1.0):
+    """Returns p(x_site = k | the rest) for stacked configurations `(m, n)`: `(m, len(sites), K)`."""
+    at = {int(site): number for number, site in enumerate(sites)}
+    logits = np.repeat(bias[None, list(at)], len(levels), axis=0)
+    for (i, j), table in zip(edges, tables, strict=True):
+        if i in at:
+            logits[:, at[i]] += table.T[levels[:, j]]
+        if j in at:
+            logits[:, at[j]] += table[levels[:, i]]
+    weights = np.exp(beta * (logits - logits.max(axis=2, keepdims=True)))
+    return weights / weights.sum(axis=2, keepdims=True)
+
+
 def gibbs_matrix(energies, n_sites, n_levels, groups, beta=1.0):
     """Transition matrix of drawing each group of sites from the product of its conditionals, groups in order."""
     conditionals = conditional_table(energies, n_sites, n_levels, beta)

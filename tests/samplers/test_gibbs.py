@@ -345,6 +345,26 @@ def test_which_path_runs(coupling, boundary, neighbourhood):
     assert ej.gibbs(ej.Potts(flat, 3, coupling)).path == "general"
 
 
+def test_which_path_runs_for_other_structures():
+    grid = ej.Grid(4, 4)
+    checker, everything = ej.checkerboard(grid), range(16)
+    for shape in [(1, 1), (1, 5), (5, 1), (2, 2)]:
+        assert ej.gibbs(ej.Ising(ej.Grid(*shape))).path == "grid"
+    for n_levels in (2, 17, 256):
+        assert ej.gibbs(ej.Potts(grid, n_levels)).path == "grid"
+    for spec, path in [
+        (ej.BlockSpec(checker[::-1]), "grid"),
+        (ej.BlockSpec([ej.Block([site]) for site in everything]), "general"),
+        (ej.BlockSpec(checker[:1], clamped=checker[1:]), "general"),
+    ]:
+        for model in (ej.Ising(grid), ej.Potts(grid, 3, "matrix")):
+            assert ej.gibbs(model, spec).path == path
+    assert ej.gibbs(ej.Ising(systems.random_graph(), "tied")).path == "general"
+    assert ej.gibbs(ej.Ising(ej.Graph(3, []))).path == "general"
+    assert ej.gibbs(ej.Ising(grid), path="general").path == "general"
+    assert ej.gibbs(ej.RBM(3, 2)).path == "bipartite"
+
+
 @pytest.mark.parametrize("path", ["grid", "general"])
 @pytest.mark.parametrize(
     ("model", "big"),

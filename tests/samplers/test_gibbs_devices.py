@@ -1,0 +1,33 @@
+"""Chains spread over devices draw the same bits: in a process of its own, which can have four CPU devices."""
+
+import os
+import pathlib
+import subprocess
+import sys
+
+import ebm_jax
+
+SCRIPT = pathlib.Path(__file__).with_name("devices.py")
+ROOT = pathlib.Path(ebm_jax.__file__).parents[1]
+
+HOLDS = [
+    *(f"{form} over {n}" for n in (4, 2, 1) for form in ("jit", "shard_map")),
+    *(f"{form}, {kind} mesh" for kind in ("Auto", "Explicit") for form in ("steps", "packed_steps")),
+    "sample, Auto mesh",
+    "sample, Explicit mesh, whole arrays",
+    "sample, Explicit mesh",
+    "steps of a grid, Explicit mesh",
+]
+
+
+def test_same_bits_on_any_number_of_devices():
+    environment = os.environ | {
+        "XLA_FLAGS": "--xla_force_host_platform_device_count=4",
+        "JAX_PLATFORMS": "cpu",
+        "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]),
+    }
+    done = subprocess.run(
+        [sys.executable, SCRIPT], env=environment, capture_output=True, text=True, timeout=900
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert [line.removesuffix(": refused") for line in done.stdout.splitlines()] == HOLDS
