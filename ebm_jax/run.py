@@ -13,9 +13,11 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import PartitionSpec
 
 from ebm_jax import checks, rng
 from ebm_jax.blocks import SamplingSchedule
+from ebm_jax.samplers.base import partitions, with_automatic_axes
 from ebm_jax.types import Info, Kernel, Key, Model, PyTree
 
 
@@ -117,7 +119,36 @@ def sample(
     # With a dtype of their own: weakly typed numbers, such as Python's, would compile apart from arrays.
     params = jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype=jnp.result_type(leaf)), params)
     betas = _betas(beta, schedule)
-    reduced = _check_observer(observe)
+    observe = _check_observer(observe)
+    drive = functools.partial(_drive, schedule, observe)
+    explicit = jax.sharding.get_abstract_mesh().explicit_axes
+    if explicit:  # traced as a whole, so that the layout of chains is left to the compiler
+        shapes = jax.tree.map(
+            lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), (key, params, betas, states)
+        )
+        struct = jax.eval_shape(functools.partial(drive, False), kernel, *shapes)
+        out = _partitions(struct, partitions(states), isinstance(observe, Observer))
+        samples = with_automatic_axes(
+            functools.partial(drive, False), out, kernel, key, params, betas, states
+        )
+    else:
+        samples = drive(progress, kernel, key, params, betas, states)
+    if on_nonfinite == "raise" and kernel.may_diverge and checks.is_concrete(samples.info):
+        _raise_on_nonfinite(samples)
+    return samples
+
+
+def _drive(
+    schedule: SamplingSchedule,
+    observe: Any,
+    progress: bool,
+    kernel: Kernel,
+    key: Key,
+    params: PyTree,
+    betas: jax.Array,
+    states: PyTree,
+) -> Samples:
+    """Runs chains from checked states, a piece at a time."""
     n_chains = jax.tree.leaves(states)[0].shape[0]
     carry = _Carry(kernel.refresh(params, kernel.pack(params, states)), _zero_info(n_chains), None)
     if isinstance(observe, Observer):
@@ -130,7 +161,7 @@ def sample(
         for lead, n_samples in pieces:
             n_steps = lead + max(n_samples - 1, 0) * schedule.steps_per_sample
             piece = betas if betas.ndim == 0 else betas[taken : taken + n_steps]
-            plan = _Plan(lead, n_samples, schedule.steps_per_sample, reduced)
+            plan = _Plan(lead, n_samples, schedule.steps_per_sample, observe)
             carry, stacked = _run(plan, kernel, chain_keys, params, piece, carry)
             kept.append(stacked)
             taken += n_steps
@@ -139,10 +170,21 @@ def sample(
     positions, observed = stacked
     if isinstance(observe, Observer):
         positions, observed = None, jax.vmap(observe.result)(carry.observed)
-    samples = Samples(positions, observed, carry.info, kernel.unpack(carry.packed))
-    if on_nonfinite == "raise" and kernel.may_diverge and checks.is_concrete(carry.info):
-        _raise_on_nonfinite(samples)
-    return samples
+    return Samples(positions, observed, carry.info, kernel.unpack(carry.packed))
+
+
+def _partitions(struct: Samples, of_states: PyTree, reduced: bool) -> Samples:
+    """Returns how results lie on an explicit mesh: along their chain axis as the states do."""
+    specs = [spec for spec in jax.tree.leaves(of_states, is_leaf=_is_spec) if spec]
+    chains = specs[0][0] if specs else None
+    first = lambda tree: jax.tree.map(lambda _: PartitionSpec(chains), tree)  # noqa: E731
+    second = lambda tree: jax.tree.map(lambda _: PartitionSpec(None, chains), tree)  # noqa: E731
+    observed = first(struct.observed) if reduced else second(struct.observed)
+    return Samples(second(struct.positions), observed, first(struct.info), first(struct.state))
+
+
+def _is_spec(node: Any) -> bool:
+    return isinstance(node, PartitionSpec)
 
 
 class _Plan(NamedTuple):

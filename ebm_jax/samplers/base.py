@@ -7,10 +7,12 @@ overrides `pack`, `unpack`, `packed_steps` and `packed_positions` instead of the
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import PartitionSpec
 
 from ebm_jax import checks
 from ebm_jax.types import BoundKernel, Info, Key, PyTree
@@ -156,6 +158,21 @@ def check_clamped(clamped: Any, x: PyTree) -> None:
             if leaf.dtype != dtype:
                 raise ValueError(f"{name} has dtype {leaf.dtype}; expected {dtype}: convert it with .astype")
     checks.check_finite("clamped values", clamped[1])
+
+
+def with_automatic_axes(fun: Callable[..., PyTree], out: PyTree, *args: PyTree) -> PyTree:
+    """Returns `fun(*args)`, with mesh axes of explicit type left to the compiler inside `fun`.
+
+    Packing reshapes and pads the chain axis, which explicit axes refuse. out: the `PartitionSpec` of every result.
+    """
+    if not jax.sharding.get_abstract_mesh().explicit_axes:
+        return fun(*args)
+    return jax.sharding.auto_axes(fun, out_sharding=out)(*args)
+
+
+def partitions(tree: PyTree) -> PyTree:
+    """Returns the `PartitionSpec` of every leaf; one that names no axis where nothing is known."""
+    return jax.tree.map(lambda leaf: getattr(jax.typeof(leaf).sharding, "spec", PartitionSpec()), tree)
 
 
 def count_nonfinite(step: jax.Array, n: int, *inputs: PyTree) -> dict[str, jax.Array]:

@@ -32,7 +32,13 @@ from ebm_jax.graphs import Bipartite, Grid
 from ebm_jax.lattice import bipartite, bits, general
 from ebm_jax.lattice.fields import MAX_SPREAD
 from ebm_jax.lattice.grid import GridLayout
-from ebm_jax.samplers.base import ChainState, DiscreteKernelBase, count_nonfinite
+from ebm_jax.samplers.base import (
+    ChainState,
+    DiscreteKernelBase,
+    count_nonfinite,
+    partitions,
+    with_automatic_axes,
+)
 from ebm_jax.types import Info, Key, Model, PyTree
 
 PATHS = ("auto", "bits", "grid", "bipartite", "general")
@@ -245,7 +251,12 @@ def _sweeps(
 def _many_chains(
     kernel: Gibbs, words: jax.Array, params: PyTree, betas: jax.Array, states: ChainState, n: int
 ) -> ChainState:
-    return kernel.unpack(_sweeps(kernel, words, params, betas, kernel.pack(params, states), n))
+    def run(
+        kernel: Gibbs, words: jax.Array, params: PyTree, betas: jax.Array, states: ChainState
+    ) -> ChainState:
+        return kernel.unpack(_sweeps(kernel, words, params, betas, kernel.pack(params, states), n))
+
+    return with_automatic_axes(run, partitions(states), kernel, words, params, betas, states)
 
 
 @functools.cache

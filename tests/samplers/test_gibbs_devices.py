@@ -12,11 +12,13 @@ ROOT = pathlib.Path(ebm_jax.__file__).parents[1]
 
 HOLDS = [
     *(f"{form} over {n}" for n in (4, 2, 1) for form in ("jit", "shard_map")),
-    *(f"{form}, {kind} mesh" for kind in ("Auto", "Explicit") for form in ("steps", "packed_steps")),
+    "steps, Auto mesh",
+    "packed_steps, Auto mesh",
+    "steps, Explicit mesh",
     "sample, Auto mesh",
     "sample, Explicit mesh, whole arrays",
     "sample, Explicit mesh",
-    "steps of a grid, Explicit mesh",
+    "steps of grids and graphs, Explicit mesh",
 ]
 
 
@@ -30,4 +32,4 @@ def test_same_bits_on_any_number_of_devices():
         [sys.executable, SCRIPT], env=environment, capture_output=True, text=True, timeout=900
     )
     assert done.returncode == 0, done.stderr[-3000:]
-    assert [line.removesuffix(": refused") for line in done.stdout.splitlines()] == HOLDS
+    assert done.stdout.splitlines() == HOLDS
