@@ -18,6 +18,7 @@ import numpy as np
 from jaxtyping import Array, Float, Shaped, UInt32
 
 from ebm_jax.blocks import BlockSpec
+from ebm_jax.graphs import Bipartite
 from ebm_jax.lattice.units import Units, units
 from ebm_jax.types import PyTree
 
@@ -52,6 +53,12 @@ class Prepared(NamedTuple):
     to_visible: Float[Array, "*c width n_hidden"]
     visible_bias: Float[Array, "width c"]
     hidden_bias: Float[Array, "n_hidden c"]
+
+
+def obstacle(model: Any, spec: BlockSpec) -> str | None:
+    """Says why a model and its blocks do not fit, or None when they do."""
+    del spec
+    return None if isinstance(model.graph, Bipartite) and hasattr(model, "units") else "it is not an RBM"
 
 
 def build(model: Any, spec: BlockSpec) -> tuple[BipartiteLayout, Tables]:

@@ -24,7 +24,9 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, UInt32
 
 from ebm_jax import rng
+from ebm_jax.blocks import BlockSpec
 from ebm_jax.graphs import Grid
+from ebm_jax.lattice import grid
 from ebm_jax.types import PyTree
 
 PARITIES = ((0, 0), (1, 1), (0, 1), (1, 0))  # the first two are one colour, the others the other
@@ -34,6 +36,26 @@ TAILS = 4
 CALLS = (PLANES + TAILS // 2) // 2  # cipher calls of two words for each word of sites
 
 Packs = tuple[Array, ...]
+
+
+def obstacle(model: Any, spec: BlockSpec) -> str | None:
+    """Says why a model and its blocks do not fit, or None when they do."""
+    found = grid.obstacle(model, spec)
+    if found is not None:
+        return found
+    if not model.spins or model.coupling != "tied" or model.bias != "tied":
+        return 'only Ising(grid, bias="tied") with tied couplings has few enough probabilities'
+    if not model.graph.periodic or model.graph.neighbourhood != 4:
+        return "its grid is not periodic with four neighbours"
+    if tiling(model.graph) is None:
+        return "the quarter of its grid of one parity does not cut into 32 equal tiles"
+    return None
+
+
+def build(model: Any, spec: BlockSpec) -> tuple[BitsLayout, PyTree]:
+    """Returns the layout of a model that fits; there are no index tables."""
+    order = tuple(sum(divmod(int(sites[0]), model.graph.width)) % 2 for sites in spec.groups)
+    return BitsLayout(model.graph, order), ()
 
 
 class Prepared(NamedTuple):

@@ -65,6 +65,12 @@ class Tables(NamedTuple):
     parts: tuple[tuple[PartTables, ...], ...]
 
 
+def obstacle(model: Any, spec: BlockSpec) -> str | None:
+    """Says why a model and its blocks do not fit, or None when they do."""
+    del spec
+    return None if hasattr(model, "coupling") else "it has no couplings on the edges of its graph"
+
+
 def build(model: Any, spec: BlockSpec) -> tuple[GeneralLayout, Tables]:
     """Returns the layout and tables of an Ising or Potts model under a block specification that fits its graph."""
     graph = model.graph

@@ -15,6 +15,7 @@ Odd free sides are padded to even with sites that touch nothing. Odd periodic si
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -22,6 +23,7 @@ import numpy as np
 from jaxtyping import Array, Bool, UInt8, UInt32
 
 from ebm_jax import rng
+from ebm_jax.blocks import BlockSpec
 from ebm_jax.graphs import Grid
 from ebm_jax.lattice.fields import Neighbours, Site, Weights, draw_levels, draw_spins, spread, weigh
 from ebm_jax.types import PyTree
@@ -31,6 +33,29 @@ Packs = tuple[Array, ...]
 
 PAIRS = (((0, 0), (1, 1)), ((0, 1), (1, 0)))
 SINGLES = (((0, 0),), ((0, 1),), ((1, 0),), ((1, 1),))
+
+
+def obstacle(model: Any, spec: BlockSpec) -> str | None:
+    """Says why a model and its blocks do not fit, or None when they do."""
+    graph = model.graph
+    if not isinstance(graph, Grid):
+        return "its graph is not a Grid"
+    if graph.periodic and (graph.height % 2 or graph.width % 2):
+        return "a periodic side of odd length has no checkerboard"
+    own = {sites.tobytes() for sites in model.default_spec().groups}
+    if {sites.tobytes() for sites in spec.groups} != own:
+        return "its blocks are not the grid's checkerboard"
+    return None
+
+
+def build(model: Any, spec: BlockSpec) -> tuple[GridLayout, PyTree]:
+    """Returns the layout of a model that fits; there are no index tables."""
+    first = [divmod(int(sites[0]), model.graph.width) for sites in spec.groups]
+    packs = PAIRS if model.graph.neighbourhood == 4 else SINGLES
+    order = [
+        next(i for i, pack in enumerate(packs) if (row % 2, column % 2) in pack) for row, column in first
+    ]
+    return GridLayout(model.graph, model.coupling, model.n_levels, model.spins, tuple(order)), ()
 
 
 def site_counters(grid: Grid) -> tuple[np.ndarray, np.ndarray]:

@@ -16,7 +16,6 @@ gradient passes through a draw, and `jax.grad` of a program around a sampler see
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -28,10 +27,8 @@ from jax.custom_batching import custom_vmap
 from ebm_jax import rng
 from ebm_jax.blocks import BlockSpec
 from ebm_jax.checks import check_choice
-from ebm_jax.graphs import Bipartite, Grid
-from ebm_jax.lattice import bipartite, bits, general
+from ebm_jax.lattice import bipartite, bits, general, grid
 from ebm_jax.lattice.fields import MAX_SPREAD
-from ebm_jax.lattice.grid import GridLayout
 from ebm_jax.samplers.base import (
     ChainState,
     DiscreteKernelBase,
@@ -41,7 +38,8 @@ from ebm_jax.samplers.base import (
 )
 from ebm_jax.types import Info, Key, Model, PyTree
 
-PATHS = ("auto", "bits", "grid", "bipartite", "general")
+# The fastest that fits comes first. Each module says what keeps a model off it, and builds layout and index tables.
+PATHS = {"bits": bits, "grid": grid, "bipartite": bipartite, "general": general}
 
 
 class PackedGibbs(NamedTuple):
@@ -69,7 +67,9 @@ class Gibbs(DiscreteKernelBase):
     @property
     def path(self) -> str:
         """Which update runs: "bits", "grid", "bipartite" or "general"."""
-        return _NAMES[type(self.layout)]
+        return next(
+            name for name, lattice in PATHS.items() if type(self.layout).__module__ == lattice.__name__
+        )
 
     def steps(
         self, key: Key, params: PyTree, beta: Any, state: ChainState, n: int
@@ -112,7 +112,7 @@ def gibbs(model: Model, spec: BlockSpec | None = None, *, path: str = "auto") ->
     "auto" takes the fastest that fits; "bits", "grid", "bipartite" and "general" force one.
     Raises ValueError when the specification does not fit the graph, or the structure does not allow the path.
     """
-    check_choice("path", path, PATHS)
+    check_choice("path", path, ("auto", *PATHS))
     if not hasattr(model, "default_spec"):
         raise ValueError(
             f"gibbs cannot update {model!r}; give an Ising, Potts or RBM model, or another kernel"
@@ -121,93 +121,16 @@ def gibbs(model: Model, spec: BlockSpec | None = None, *, path: str = "auto") ->
     if not isinstance(chosen, BlockSpec):
         raise ValueError(f"spec is {spec!r}; give a BlockSpec, e.g. BlockSpec(colour(graph))")
     chosen.check(model.graph)
-    obstacle = {
-        "bits": _bits_obstacle(model, chosen),
-        "grid": _grid_obstacle(model, chosen),
-        "bipartite": _bipartite_obstacle(model),
-        "general": None if hasattr(model, "coupling") else "it has no couplings on the edges of its graph",
-    }
-    fitting = [name for name in PATHS[1:] if obstacle[name] is None]
+    obstacles = {name: PATHS[name].obstacle(model, chosen) for name in PATHS}
+    fitting = [name for name, obstacle in obstacles.items() if obstacle is None]
     if path == "auto" and not fitting:
         raise ValueError(
             f"gibbs cannot update {model!r}; give an Ising, Potts or RBM model, or another kernel"
         )
-    if path != "auto" and obstacle[path] is not None:
-        raise ValueError(f'path="{path}" does not fit {model!r}: {obstacle[path]}; use path="auto"')
-    return _BUILDERS[fitting[0] if path == "auto" else path](model, chosen)
-
-
-def _build_bits(model: Any, spec: BlockSpec) -> Gibbs:
-    order = tuple(sum(divmod(int(sites[0]), model.graph.width)) % 2 for sites in spec.groups)
-    return Gibbs(model, spec, bits.BitsLayout(model.graph, order), ())
-
-
-def _build_grid(model: Any, spec: BlockSpec) -> Gibbs:
-    layout = GridLayout(model.graph, model.coupling, model.n_levels, model.spins, ())
-    first = [divmod(int(sites[0]), model.graph.width) for sites in spec.groups]
-    order = [
-        next(i for i, pack in enumerate(layout.packs) if (row % 2, column % 2) in pack)
-        for row, column in first
-    ]
-    return Gibbs(model, spec, dataclasses.replace(layout, order=tuple(order)), ())
-
-
-def _build_bipartite(model: Any, spec: BlockSpec) -> Gibbs:
-    layout, tables = bipartite.build(model, spec)
-    return Gibbs(model, spec, layout, tables)
-
-
-def _build_general(model: Any, spec: BlockSpec) -> Gibbs:
-    layout, tables = general.build(model, spec)
-    return Gibbs(model, spec, layout, tables)
-
-
-_BUILDERS = {
-    "bits": _build_bits,
-    "grid": _build_grid,
-    "bipartite": _build_bipartite,
-    "general": _build_general,
-}
-_NAMES = {
-    bits.BitsLayout: "bits",
-    GridLayout: "grid",
-    bipartite.BipartiteLayout: "bipartite",
-    general.GeneralLayout: "general",
-}
-
-
-def _bits_obstacle(model: Any, spec: BlockSpec) -> str | None:
-    """Says why the bits path does not fit, or None when it does."""
-    obstacle = _grid_obstacle(model, spec)
-    if obstacle is not None:
-        return obstacle
-    graph = model.graph
-    if not model.spins or model.coupling != "tied" or model.bias != "tied":
-        return 'only Ising(grid, bias="tied") with tied couplings has few enough probabilities'
-    if not graph.periodic or graph.neighbourhood != 4:
-        return "its grid is not periodic with four neighbours"
-    if bits.tiling(graph) is None:
-        return "the quarter of its grid of one parity does not cut into 32 equal tiles"
-    return None
-
-
-def _grid_obstacle(model: Any, spec: BlockSpec) -> str | None:
-    """Says why the grid path does not fit, or None when it does."""
-    graph = model.graph
-    if not isinstance(graph, Grid):
-        return "its graph is not a Grid"
-    if graph.periodic and (graph.height % 2 or graph.width % 2):
-        return "a periodic side of odd length has no checkerboard"
-    own = {sites.tobytes() for sites in model.default_spec().groups}
-    if {sites.tobytes() for sites in spec.groups} != own:
-        return "its blocks are not the grid's checkerboard"
-    return None
-
-
-def _bipartite_obstacle(model: Any) -> str | None:
-    if isinstance(model.graph, Bipartite) and hasattr(model, "units"):
-        return None
-    return "it is not an RBM"
+    if path != "auto" and path not in fitting:
+        raise ValueError(f'path="{path}" does not fit {model!r}: {obstacles[path]}; use path="auto"')
+    layout, tables = PATHS[fitting[0] if path == "auto" else path].build(model, chosen)
+    return Gibbs(model, chosen, layout, tables)
 
 
 def _info(n: int, step: jax.Array, params: PyTree, beta: jax.Array) -> Info:
