@@ -1,7 +1,7 @@
 """The lower half of real digits, drawn by a Potts grid and by an RBM that are shown the upper half.
 
-Both models train on the training split; the halves are of test digits. Prints the squared error of the mean of the draws
-in the lower half, beside that of the training pixels' mean. Writes docs/images/completion.png.
+Both models train on the training split; the halves are of test digits. Prints the squared error of the mean of the
+draws in the lower half, beside that of the training pixels' mean. Writes docs/images/completion.png.
 
     python docs/figures/completion.py                      # MNIST, from EBM_JAX_DATA_DIR or TFDS
     python docs/figures/completion.py --dataset digits     # embedded, 8×8
@@ -67,9 +67,9 @@ def main() -> None:
     n_hidden, rbm_epochs, potts_epochs = RECIPES[args.dataset]
     data, start = ej.data.load(args.dataset), time.perf_counter()
     train, test = np.asarray(data.train.images), np.asarray(data.test.images[:180])
-    height, width = shape = train.shape[1:]
+    shape = train.shape[1:]
     upper = np.zeros(shape, bool)
-    upper[: height // 2] = True
+    upper[: shape[0] // 2] = True
 
     levels, test_levels = (np.asarray(ej.data.discretize(x, N_LEVELS)) for x in (train, test))
     potts, potts_params = train_potts(jax.random.key(0), levels, potts_epochs)

@@ -125,7 +125,7 @@ def draw(curves: dict[tuple[int, int], Curves], grids: dict[int, np.ndarray], si
                     ax.set_ylabel(name)
             axes[0, column].set_title(f"q = {q},  K$_c$ = {critical(q):.4f}")
             axes[-1, column].set_xlabel("K")
-        axes[-1, 0].legend(frameon=False, loc="lower right")
+        axes[0, 0].legend(frameon=False, loc="upper left")
     return figure
 
 
