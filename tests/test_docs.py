@@ -33,17 +33,17 @@ def test_block_gibbs_runs(tmp_path, monkeypatch):
 def test_examples_run(tmp_path, monkeypatch):
     names = run("examples.md", tmp_path, monkeypatch)
     shares = names["shares"]
-    assert shares["RBM, lower half"] < 0.85 and shares["RBM, a random half"] < 0.6
+    assert shares["RBM, lower half"] < 0.85 and shares["RBM, a random half"] < 0.75
     assert shares["Potts grid, lower half"] < 1
-    assert names["wrong_after"] < 0.7 * names["wrong_before"]
-    assert names["from_all"] > 0.75 and names["from_upper"] > 0.5
+    assert names["wrong_after"] < 0.65 * names["wrong_before"]
+    assert names["from_all"] > 0.8 and names["from_upper"] > 0.6
     assert (tmp_path / "classes.png").stat().st_size > 0
 
     # The nearest training digit, by pixels that differ, is mostly of the class that was asked for.
     drawn, train = names["drawn"].reshape(-1, 64), names["train"]
     nearest = np.argmin((drawn[:, None] != train).sum(axis=-1), axis=1)
     right = names["digits"].train.labels[nearest] == names["asked"]
-    assert right.mean() > 0.6
+    assert right.mean() > 0.7
 
 
 @pytest.mark.parametrize("name", GUIDES)
