@@ -3,8 +3,8 @@
 Both models train on the training split; the halves are of test digits. Prints the squared error of the mean of the
 draws in the lower half, beside that of the training pixels' mean. Writes docs/images/completion.png.
 
-    python docs/figures/completion.py                     # embedded digits, 8×8
-    python docs/figures/completion.py --dataset mnist     # from EBM_JAX_DATA_DIR or TFDS
+    python docs/figures/completion.py                      # MNIST, from EBM_JAX_DATA_DIR or TFDS
+    python docs/figures/completion.py --dataset digits     # embedded, 8×8
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def complete(key: jax.Array, model: Any, params: Any, mask: Any, values: Any) ->
 def main() -> None:
     """Trains both models, completes, judges, writes the picture."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--dataset", choices=sorted(RECIPES), default="digits")
+    parser.add_argument("--dataset", choices=sorted(RECIPES), default="mnist")
     parser.add_argument("--out", type=Path, default=IMAGES / "completion.png")
     args = parser.parse_args()
     n_hidden, rbm_epochs, potts_epochs = RECIPES[args.dataset]
