@@ -12,7 +12,7 @@ STAMP := .venv/.installed-$(PLACE)-$(shell cat pyproject.toml constraints.txt | 
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test lint typecheck format bench clean
+.PHONY: help demo test lint typecheck format bench notebooks clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z]*\):[^#]*## */\1\t/p' Makefile | expand -t 12
@@ -36,6 +36,9 @@ format: $(STAMP)  ## format and fix what can be fixed
 
 bench: $(STAMP)  ## run a benchmark on one core (BENCH=benchmarks/run.py --suite gibbs)
 	@.venv/bin/python $(BENCH)
+
+notebooks: $(STAMP)  ## execute the sources in notebooks/, write each .ipynb beside its .py
+	@JAX_PLATFORMS=cpu .venv/bin/python notebooks/_execute.py
 
 clean:  ## remove .venv, builds and caches
 	rm -rf .venv build dist .pytest_cache .ruff_cache .hypothesis

@@ -1,0 +1,66 @@
+"""The code of the guides runs and does what they say; what they point at is there."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import ebm_jax as ej
+
+DOCS = Path(__file__).parents[1] / "docs"
+GUIDES = ("block_gibbs.md", "examples.md")
+
+
+def run(name, folder, monkeypatch):
+    """Executes a guide's blocks one after the other in `folder`; returns the names that they define."""
+    monkeypatch.chdir(folder)
+    names = {}
+    text = (DOCS / name).read_text(encoding="utf-8")
+    for found in re.finditer(r"```python\n(.*?)```", text, re.DOTALL):
+        line = text[: found.start()].count("\n") + 1
+        exec(compile("\n" * line + found.group(1), str(DOCS / name), "exec"), names)
+    return names
+
+
+@pytest.mark.slow
+def test_block_gibbs_runs(tmp_path, monkeypatch):
+    names = run("block_gibbs.md", tmp_path, monkeypatch)
+    assert names["samples"].positions.shape == (50, 64, 28, 28)  # the guide asserts the rest itself
+
+
+@pytest.mark.slow
+def test_examples_run(tmp_path, monkeypatch):
+    names = run("examples.md", tmp_path, monkeypatch)
+    shares = names["shares"]
+    assert shares["RBM, lower half"] < 0.85 and shares["RBM, a random half"] < 0.75
+    assert shares["Potts grid, lower half"] < 1
+    assert names["wrong_after"] < 0.65 * names["wrong_before"]
+    assert names["from_all"] > 0.8 and names["from_upper"] > 0.6
+    assert (tmp_path / "classes.png").stat().st_size > 0
+
+    # The nearest training digit, by pixels that differ, is mostly of the class that was asked for.
+    drawn, train = names["drawn"].reshape(-1, 64), names["train"]
+    nearest = np.argmin((drawn[:, None] != train).sum(axis=-1), axis=1)
+    right = names["digits"].train.labels[nearest] == names["asked"]
+    assert right.mean() > 0.7
+
+
+@pytest.mark.parametrize("name", GUIDES)
+def test_every_name_they_mention_is_public(name):
+    text = (DOCS / name).read_text(encoding="utf-8")
+    for dotted in set(re.findall(r"\bej\.([a-z_]+(?:\.[a-z_]+)*)", text, re.IGNORECASE)):
+        value = ej
+        for part in dotted.split("."):
+            value = getattr(value, part)
+
+
+@pytest.mark.parametrize("name", GUIDES)
+def test_what_they_link_to_is_there(name):
+    text = (DOCS / name).read_text(encoding="utf-8")
+    targets = [t for t in re.findall(r"\]\(([^)#]+)\)", text) if "://" not in t]
+    targets += re.findall(r"`python (docs/figures/\S+\.py)", text)
+    assert targets
+    for target in targets:
+        path = DOCS.parent / target if target.startswith("docs/") else DOCS / target
+        assert path.exists(), target
