@@ -41,6 +41,7 @@ _MODULES = {
     "partition": "partition",
     "plots": "plots",
     "samplers": "samplers",
+    "schedules": "schedules",
     "training": "training",
 }
 

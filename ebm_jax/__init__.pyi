@@ -4,8 +4,10 @@ from ebm_jax import energies as energies
 from ebm_jax import exact as exact
 from ebm_jax import graphs as graphs
 from ebm_jax import interop as interop
+from ebm_jax import partition as partition
 from ebm_jax import plots as plots
 from ebm_jax import samplers as samplers
+from ebm_jax import schedules as schedules
 from ebm_jax import training as training
 from ebm_jax.blocks import Block as Block
 from ebm_jax.blocks import BlockSpec as BlockSpec

@@ -1,0 +1,62 @@
+"""Ladders of inverse temperatures from 0, where nothing is coupled, to 1, the model.
+
+Numbers of shape `(n,)`, float64 NumPy, that rise from 0 to 1; `partition` and tempering walk along them. Learning rates
+and step sizes are Optax schedules.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from ebm_jax.checks import check_integer
+
+Ladder = Float[np.ndarray, " n"]
+
+
+def linear(n: int) -> Ladder:
+    """Returns n values with equal steps, k / (n − 1). Raises ValueError when n is under 2."""
+    return np.linspace(0.0, 1.0, check_integer("n", n, 2))
+
+
+def geometric(n: int, smallest: float = 1e-3) -> Ladder:
+    """Returns 0 and n − 1 values from `smallest` to 1 with equal ratios. Raises ValueError when n is under 2 or
+    `smallest` does not lie between 0 and 1."""
+    check_integer("n", n, 2)
+    if not 0 < smallest < 1:
+        raise ValueError(f"smallest is {smallest!r}; give a number between 0 and 1, e.g. 0.001")
+    return np.concatenate([[0.0], np.geomspace(smallest, 1.0, n - 1)])
+
+
+def three_piece(n: int) -> Ladder:
+    """Returns n values in three linear pieces that get finer towards 1: a 29th of the steps up to 0.5, eight 29ths up
+    to 0.9, the rest up to 1 (Salakhutdinov and Murray 2008: 500, 4,000 and 10,000 of 14,500).
+
+    Raises ValueError when n is under 4.
+    """
+    check_integer("n", n, 4)
+    steps = n - 1
+    first = max(1, round(steps / 29))
+    second = max(1, round(steps * 8 / 29))
+    third = steps - first - second
+    pieces = (0.0, 0.5, first), (0.5, 0.9, second), (0.9, 1.0, third)
+    parts = [np.linspace(start, stop, count, endpoint=False) for start, stop, count in pieces]
+    return np.concatenate([*parts, [1.0]])
+
+
+def check_ladder(name: str, betas: Any) -> Ladder:
+    """Returns a ladder from a number of values (taken linear) or from values; raises ValueError on one that does not
+    rise from 0 to 1."""
+    if np.ndim(betas) == 0:
+        return linear(check_integer(name, betas, 2))
+    ladder = np.asarray(betas, np.float64)
+    if ladder.ndim != 1 or ladder.size < 2:
+        raise ValueError(f"{name} has shape {ladder.shape}; give a count, or at least two values")
+    if ladder[0] != 0 or ladder[-1] != 1 or not (np.diff(ladder) > 0).all():
+        raise ValueError(
+            f"{name} runs from {ladder[0]} to {ladder[-1]}; give values that rise from 0 to 1, "
+            "e.g. schedules.linear(1000)"
+        )
+    return ladder

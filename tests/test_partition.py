@@ -1,0 +1,178 @@
+"""Estimates of log Z from both sides against exact values, and what they say of themselves."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import ebm_jax as ej
+from ebm_jax import exact, partition, schedules
+
+ISING = ej.Ising(ej.Grid(3, 4))
+POTTS = ej.Potts(ej.Graph(5, [(0, 1), (1, 2), (2, 0), (3, 2), (3, 4)]), 3, "matrix")
+RBM = ej.RBM(6, 4)
+SPIN = ej.RBM(5, 3, spins=True)
+TIED = ej.Ising(ej.Grid(4, 4, "periodic"), bias="tied")
+MODELS = [ISING, POTTS, RBM, SPIN, TIED]
+N_SE = 6.2  # a two-sided normal tail of 5e-10
+
+
+def params_of(model, scale=0.7, seed=0):
+    rng = np.random.default_rng(seed)
+    return jax.tree.map(
+        lambda s: jnp.asarray(rng.normal(0.1, scale, s.shape), jnp.float32), model.params_struct()
+    )
+
+
+def standard_error(result):
+    """Of log mean w, by the delta method."""
+    n = result.log_weights.size
+    return np.sqrt((n / result.ess - 1) / n) if result.ess < n else 1e-6
+
+
+@pytest.mark.parametrize("model", MODELS, ids=str)
+def test_both_sides_find_log_z(model):
+    params, n = params_of(model), 400
+    truth = exact.log_partition(model, params)
+    forward = partition.ais(jax.random.key(0), model, params, betas=60, n_chains=n)
+    start = exact.sample(jax.random.key(1), model, params, n)
+    reverse = partition.reverse_ais(jax.random.key(2), model, params, start, betas=60)
+    for result in (forward, reverse):
+        assert abs(result.log_z - truth) < N_SE * standard_error(result) + 1e-4, (result, truth)
+        assert result.interval[0] <= result.log_z <= result.interval[1]
+        assert not result.warnings and result.ess > n / 2
+
+
+@pytest.mark.parametrize("model", [ISING, POTTS, RBM], ids=str)
+def test_one_step_is_importance_sampling(model):
+    """With betas 0 and 1 the weights are exp(E₀(x) − E(x)) at draws from the base."""
+    params, n = params_of(model, 0.4), 5000
+    truth = exact.log_partition(model, params)
+    coupled = "weights" if isinstance(model, ej.RBM) else "coupling"
+    base = params._replace(**{coupled: jnp.zeros_like(getattr(params, coupled))})
+    result = partition.ais(jax.random.key(0), model, params, betas=2, n_chains=n)
+    assert abs(result.log_z - truth) < N_SE * standard_error(result)
+    # The weights lie among those of all configurations, and their mean square is what the base's law says.
+    energy = model.free_energy if isinstance(model, ej.RBM) else model.energy
+    layer = "visible" if isinstance(model, ej.RBM) else None
+    x = exact.states(model, layer=layer)
+    log_w = np.asarray(jax.vmap(lambda v: energy(base, v) - energy(params, v))(x), np.float64)
+    log_w += exact.log_partition(model, base)
+    nearest = np.abs(result.log_weights[:50, None] - log_w).min(axis=1)
+    assert nearest.max() < 1e-3
+
+
+def test_a_base_nearer_the_model_gives_less_spread():
+    params = params_of(RBM)
+    own = partition.ais(jax.random.key(0), RBM, params, betas=30, n_chains=200)
+    probabilities = exact.probabilities(RBM, params, layer="visible")
+    rate = (probabilities[:, None] * np.asarray(exact.states(RBM, layer="visible"))).sum(0)
+    base = ej.RBMParams(
+        jnp.zeros((6, 4)), jnp.asarray(np.log(rate / (1 - rate)), jnp.float32), params.hidden_bias
+    )
+    near = partition.ais(jax.random.key(0), RBM, params, betas=30, n_chains=200, base=base)
+    truth = exact.log_partition(RBM, params)
+    assert abs(near.log_z - truth) < N_SE * standard_error(near)
+    assert near.spread != own.spread
+
+
+@pytest.mark.parametrize("mutant", ["frozen chains", "a wrong base", "steps in the wrong order"])
+def test_mutants_are_told_apart(mutant, monkeypatch):
+    model, params = ISING, params_of(ISING, 1.0)
+    truth = exact.log_partition(model, params)
+    if mutant == "frozen chains":  # the last term is weighed at draws from the base alone: spread shows it
+        frozen = lambda self, keys, p, beta, packed, n: (packed, ej.Info.zero())  # noqa: E731
+        jax.clear_caches()
+        start = partition._path(model, params, None, None).from_base(jax.random.key(5), 400)
+        monkeypatch.setattr(type(ej.gibbs(model)), "packed_steps", frozen)
+        path = partition._path(model, params, None, None)
+        weights = partition._walk(path, jax.random.key(0), start, jnp.linspace(0, 1, 60))
+        result = partition._result(jax.random.key(1), path.log_z + np.asarray(weights), reverse=False)
+        assert result.warnings or abs(result.log_z - truth) > N_SE * standard_error(result)
+        jax.clear_caches()
+        return
+    if mutant == "a wrong base":
+        real = partition._log_z_uncoupled
+        monkeypatch.setattr(partition, "_log_z_uncoupled", lambda m, b: real(m, b) + 1.0)
+        result = partition.ais(jax.random.key(0), model, params, betas=60, n_chains=400)
+    else:
+        start = exact.sample(jax.random.key(1), model, params, 400)
+        result = partition.ais(jax.random.key(0), model, params, betas=60, n_chains=400)
+        path = partition._path(model, params, None, None)
+        down = partition._walk(path.reversed(), jax.random.key(2), start, jnp.linspace(1, 0, 60))
+        result = partition._result(jax.random.key(1), path.log_z + np.asarray(down), reverse=False)
+    assert abs(result.log_z - truth) > N_SE * standard_error(result)
+
+
+def test_a_badly_mixing_model_shows_in_the_gap():
+    """Two far modes: the forward estimate misses none here, but a single short ladder leaves both sides apart."""
+    model = ej.Ising(ej.Grid(4, 5))
+    params = ej.IsingParams(jnp.full((4, 5), 0.02), jnp.asarray([3.0, 3.0]))
+    data = exact.sample(jax.random.key(0), model, params, 100)
+    bounds = partition.log_likelihood_bounds(
+        jax.random.key(1), model, params, data, start=data, betas=3, n_chains=50
+    )
+    truth = float(
+        -np.mean(jax.vmap(model.energy, (None, 0))(params, data)) - exact.log_partition(model, params)
+    )
+    assert bounds.lower < truth < bounds.upper
+    assert any("nats apart" in text for text in bounds.warnings)
+    close = partition.log_likelihood_bounds(
+        jax.random.key(1), RBM, params_of(RBM), exact.sample(jax.random.key(2), RBM, params_of(RBM), 100)[0]
+    )
+    assert close.upper - close.lower < 0.5 and not close.warnings
+
+
+def test_gaussian_and_categorical_rbms():
+    rng = np.random.default_rng(1)
+    model = ej.GaussianRBM(4, 3)
+    params = jax.tree.map(
+        lambda s: jnp.asarray(rng.normal(0, 0.4, s.shape), jnp.float32), model.params_struct()
+    )
+    w, a, b = (np.asarray(leaf, np.float64) for leaf in params)
+    h = np.asarray(np.meshgrid(*[[0, 1]] * 3, indexing="ij")).reshape(3, -1).T
+    shifted = a + h @ w.T
+    truth = 2 * np.log(2 * np.pi) + np.logaddexp.reduce(h @ b + (shifted**2).sum(1) / 2 - a @ a / 2)
+    result = partition.ais(jax.random.key(0), model, params, betas=100, n_chains=400)
+    assert abs(result.log_z - truth) < N_SE * standard_error(result)
+    model = ej.CategoricalRBM(3, 2, 3)
+    params = jax.tree.map(
+        lambda s: jnp.asarray(rng.normal(0, 0.6, s.shape), jnp.float32), model.params_struct()
+    )
+    v = jnp.asarray(np.asarray(np.meshgrid(*[range(3)] * 3, indexing="ij")).reshape(3, -1).T, jnp.uint8)
+    truth = np.logaddexp.reduce(-np.asarray(jax.vmap(model.free_energy, (None, 0))(params, v), np.float64))
+    result = partition.ais(jax.random.key(0), model, params, betas=100, n_chains=400)
+    assert abs(result.log_z - truth) < N_SE * standard_error(result)
+
+
+def test_ladders():
+    for ladder in (schedules.linear(50), schedules.geometric(50), schedules.three_piece(50)):
+        assert ladder.shape == (50,) and ladder[0] == 0 and ladder[-1] == 1 and (np.diff(ladder) > 0).all()
+    np.testing.assert_allclose(np.diff(schedules.linear(5)), 0.25)
+    ratios = schedules.geometric(9, 0.01)[2:] / schedules.geometric(9, 0.01)[1:-1]
+    np.testing.assert_allclose(ratios, ratios[0])
+    long = schedules.three_piece(14501)
+    assert (long < 0.5 - 1e-9).sum() == 500 and (long < 0.9 - 1e-9).sum() == 4500
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: partition.ais(jax.random.key(0), ISING, params_of(ISING), betas=1), "betas"),
+        (
+            lambda: partition.ais(jax.random.key(0), ISING, params_of(ISING), betas=[0.1, 1]),
+            "rise from 0 to 1",
+        ),
+        (
+            lambda: partition.ais(jax.random.key(0), ISING, params_of(ISING), base=params_of(ISING)),
+            "not zero",
+        ),
+        (lambda: partition.ais(jax.random.key(0), ISING, params_of(RBM)), "params"),
+        (lambda: partition.ais(jax.random.key(0), lambda p, x: 0.0, ()), "standard_normal"),
+        (lambda: partition.ais(jax.random.key(0), lambda p, x: 0.0, (), kernel=lambda e: e), "give a Base"),
+        (lambda: schedules.geometric(5, 2.0), "smallest is 2.0"),
+    ],
+)
+def test_bad_input(as_shipped, call, message):
+    with pytest.raises(ValueError, match=message):
+        call()
