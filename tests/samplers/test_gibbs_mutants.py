@@ -129,8 +129,9 @@ def general_colours_read_one_state(patch):
     def mutant(self, group, tables, weights, odds, words, step, rows, masks):
         before[:] = [rows] if group == 0 else before
         fresh = genuine(self, group, tables, weights, odds, words, step, before[0], masks)
-        start = sum(self.sizes[:group])
-        return rows.at[start : start + self.sizes[group]].set(fresh[start : start + self.sizes[group]])
+        start = sum(map(sum, self.sizes[:group]))
+        mine = slice(start, start + sum(self.sizes[group]))
+        return rows.at[mine].set(fresh[mine])
 
     patch.setattr(general.GeneralLayout, "update", mutant)
 
@@ -150,7 +151,11 @@ def general_last_level_never_drawn(patch):
 
 def bipartite_unit_dropped(patch):
     genuine = bipartite._products
-    patch.setattr(bipartite, "_products", lambda units, w, axis: genuine(units.at[:, 0].set(0), w, axis))
+
+    def mutant(matrix, operand, n_chains):
+        return genuine(matrix, lambda t: operand(t).at[0].set(0), n_chains)
+
+    patch.setattr(bipartite, "_products", mutant)
 
 
 def bipartite_layers_read_one_state(patch):
