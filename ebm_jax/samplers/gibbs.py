@@ -114,10 +114,13 @@ def gibbs(model: Model, spec: BlockSpec | None = None, *, path: str = "auto") ->
     chosen = model.default_spec() if spec is None else spec
     if not isinstance(chosen, BlockSpec):
         raise ValueError(f"spec is {spec!r}; give a BlockSpec, e.g. BlockSpec(colour(graph))")
-    chosen.check(model.graph)
+    if spec is not None or not isinstance(
+        model.graph, Grid
+    ):  # a grid's own blocks are right, and may be huge
+        chosen.check(model.graph)
     obstacle = {
-        "bits": _bits_obstacle(model, chosen),
-        "grid": _grid_obstacle(model, chosen),
+        "bits": _bits_obstacle(model, spec),
+        "grid": _grid_obstacle(model, spec),
         "bipartite": _bipartite_obstacle(model),
         "general": None if hasattr(model, "coupling") else "it has no couplings on the edges of its graph",
     }
@@ -170,8 +173,8 @@ _NAMES = {
 }
 
 
-def _bits_obstacle(model: Any, spec: BlockSpec) -> str | None:
-    """Says why the bits path does not fit, or None when it does."""
+def _bits_obstacle(model: Any, spec: BlockSpec | None) -> str | None:
+    """Says why the bits path does not fit, or None when it does. spec: None stands for the model's own."""
     obstacle = _grid_obstacle(model, spec)
     if obstacle is not None:
         return obstacle
@@ -185,13 +188,15 @@ def _bits_obstacle(model: Any, spec: BlockSpec) -> str | None:
     return None
 
 
-def _grid_obstacle(model: Any, spec: BlockSpec) -> str | None:
-    """Says why the grid path does not fit, or None when it does."""
+def _grid_obstacle(model: Any, spec: BlockSpec | None) -> str | None:
+    """Says why the grid path does not fit, or None when it does. spec: None stands for the model's own."""
     graph = model.graph
     if not isinstance(graph, Grid):
         return "its graph is not a Grid"
     if graph.periodic and (graph.height % 2 or graph.width % 2):
         return "a periodic side of odd length has no checkerboard"
+    if spec is None:
+        return None
     own = {sites.tobytes() for sites in model.default_spec().groups}
     if {sites.tobytes() for sites in spec.groups} != own:
         return "its blocks are not the grid's checkerboard"
