@@ -15,7 +15,6 @@ import json
 import math
 import os
 import platform
-import statistics
 import subprocess
 import sys
 import threading
@@ -26,6 +25,7 @@ from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
+from benchmarks.methods import Absent, median  # noqa: E402
 
 PACKAGES = ("jax", "jaxlib", "thrml", "hamon", "torch", "numba", "numpy")
 MODULES = {"thrml": "thrml_gibbs", "hamon": "hamon_gibbs", "numba": "numba_ising", "torch": "torch_{kind}"}
@@ -99,7 +99,7 @@ def prepared(task, device):
     """Returns the methods of a task, called once each, and why which peers do not take part (said on stderr too)."""
     import jax
 
-    from benchmarks.methods import Absent, ours
+    from benchmarks.methods import ours
 
     methods = {"ebm_jax": ours.prepare(task, device)}
     for form in task.forms:
@@ -164,7 +164,7 @@ class Power:
     def mean(self, method: str) -> float | None:
         """Watts while the method ran."""
         known = self.watts.get(method)
-        return statistics.fmean(known) if known else None
+        return sum(known) / len(known) if known else None
 
     def stop(self) -> None:
         if self.process is not None:
@@ -198,13 +198,13 @@ def measure(methods, rounds, round_seconds=0.0, power=None):
 
 def ratio(times, slow, fast):
     """How many times as fast `fast` is."""
-    return statistics.median(s / f for s, f in zip(times[slow], times[fast], strict=True))
+    return median(s / f for s, f in zip(times[slow], times[fast], strict=True))
 
 
 def row_of(task, methods, absent, times, power, about) -> dict:
     """Returns what is known of a task, as it is written to the results."""
     ours, main = methods["ebm_jax"], task.peers[0] if task.peers else None
-    seconds = {name: statistics.median(t) for name, t in times.items()}
+    seconds = {name: median(t) for name, t in times.items()}
     per_ns = task.work / seconds["ebm_jax"] / 1e9
     watts = {name: power.mean(name) for name in methods}
     figures = {
@@ -311,7 +311,7 @@ def main(argv: list[str] | None = None) -> None:
     about = environment(device)
     print(f"{about['device']}, jax {about['versions']['jax']}, load {about['load']}")
     if args.scale < 1:
-        print(f"a dry run at scale {args.scale}: nothing is written")
+        print(f"a dry run at scale {args.scale}: nothing is written, and promises mean nothing")
     print(HEAD)
     for number, (suite, task) in enumerate(plan):
         if time.monotonic() - began > args.budget:

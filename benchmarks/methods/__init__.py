@@ -3,9 +3,8 @@
 A file has `prepare(task, device) -> Method`. It raises `Absent` where the package cannot run on that device.
 """
 
-import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 BUILDS = 5
@@ -30,6 +29,12 @@ class Method(NamedTuple):
     path: str | None = None
 
 
+def median(values: Iterable[float]) -> float:
+    """The middle one, or the mean of the middle two."""
+    ordered = sorted(values)
+    return (ordered[(len(ordered) - 1) // 2] + ordered[len(ordered) // 2]) / 2
+
+
 def median_build(build: Callable[[], Any]) -> tuple[Any, float]:
     """Returns what `build()` makes and the median seconds of five, or of as many as fit into ten seconds."""
     seconds: list[float] = []
@@ -37,4 +42,4 @@ def median_build(build: Callable[[], Any]) -> tuple[Any, float]:
         start = time.perf_counter()
         made = build()
         seconds.append(time.perf_counter() - start)
-    return made, statistics.median(seconds)
+    return made, median(seconds)
