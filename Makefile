@@ -45,7 +45,7 @@ ifneq (,$(findstring run.py,$(BENCH)))
 endif
 	@.venv/bin/python $(BENCH)
 
-bench-gpu:  ## run all suites on a GPU, under ten minutes (BENCH_PYTHON=python3)
+bench-gpu:  ## run all suites on a GPU (BENCH_PYTHON=python3)
 	@$(BENCH_PYTHON) benchmarks/run.py --suite all --device gpu
 
 clean:  ## remove .venv, builds and caches
