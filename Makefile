@@ -4,6 +4,8 @@
 PYTHON ?= python3 python3.13 python3.12 python3.11
 PYTEST_ARGS ?= -n 2
 BENCH ?= benchmarks/run.py --suite gibbs
+# A Python of a GPU machine, with jax, numpy and jaxtyping; thrml, hamon and torch where they are to be compared.
+BENCH_PYTHON ?= python3
 
 # The stamp names where .venv is (its scripts hold absolute paths, so that one that was moved is of no use) and a
 # checksum of all that decides what is in it.
@@ -12,10 +14,14 @@ STAMP := .venv/.installed-$(PLACE)-$(shell cat pyproject.toml constraints.txt | 
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
+<<<<<<< HEAD
 .PHONY: help demo test lint typecheck format bench notebooks clean
+=======
+.PHONY: help demo test lint typecheck format bench bench-gpu clean
+>>>>>>> w_bench
 
 help:  ## list the targets
-	@sed -n 's/^\([a-z]*\):[^#]*## */\1\t/p' Makefile | expand -t 12
+	@sed -n 's/^\([a-z-]*\):[^#]*## */\1\t/p' Makefile | expand -t 12
 
 demo: $(STAMP)  ## train on handwritten digits, write the figures to runs/demo
 	@.venv/bin/ebm-jax demo
@@ -35,10 +41,21 @@ format: $(STAMP)  ## format and fix what can be fixed
 	@.venv/bin/ruff format
 
 bench: $(STAMP)  ## run a benchmark on one core (BENCH=benchmarks/run.py --suite gibbs)
+ifneq (,$(findstring run.py,$(BENCH)))
+	@.venv/bin/python -c 'import hamon, numba, thrml, torch' 2>/dev/null \
+	    || { echo "Installing the peers into .venv (once)" >&2; \
+	         .venv/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bench]'; } \
+	    || echo "The peers could not be installed; running without those that are missing" >&2
+endif
 	@.venv/bin/python $(BENCH)
 
+<<<<<<< HEAD
 notebooks: $(STAMP)  ## execute the sources in notebooks/, write each .ipynb beside its .py
 	@JAX_PLATFORMS=cpu .venv/bin/python notebooks/_execute.py
+=======
+bench-gpu:  ## run all suites on a GPU (BENCH_PYTHON=python3)
+	@$(BENCH_PYTHON) benchmarks/run.py --suite all --device gpu
+>>>>>>> w_bench
 
 clean:  ## remove .venv, builds and caches
 	rm -rf .venv build dist .pytest_cache .ruff_cache .hypothesis

@@ -7,6 +7,7 @@ from their conditionals and the joint distribution stays invariant (Geman and Ge
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from dataclasses import dataclass
 from typing import Any
@@ -33,7 +34,7 @@ class Block:
             )
         if table.min() < 0:
             raise ValueError(f"a block names site {int(table.min())}; site numbers start at 0")
-        in_order = np.sort(table)
+        in_order = table if (table[1:] > table[:-1]).all() else np.sort(table)
         repeated = in_order[1:][in_order[1:] == in_order[:-1]]
         if repeated.size:
             raise ValueError(f"a block names site {int(repeated[0])} twice; name each site once")
@@ -192,6 +193,7 @@ def colour(graph: AnyGraph) -> tuple[Block, ...]:
     return _blocks_of(greedy_colours(graph))
 
 
+@functools.lru_cache(maxsize=2)  # layouts compare a specification with it
 def default_spec(graph: AnyGraph) -> BlockSpec:
     """Returns the specification used where the caller gives none.
 
@@ -211,7 +213,9 @@ def _sequence(name: str, value: Any) -> Any:
 
 
 def _blocks_of(pattern: np.ndarray) -> tuple[Block, ...]:
-    order = np.argsort(pattern, kind="stable")
+    order = np.argsort(
+        pattern.astype(np.min_scalar_type(pattern.max())), kind="stable"
+    )  # small types sort faster
     cuts = np.flatnonzero(np.diff(pattern[order])) + 1
     return tuple(Block(part) for part in np.split(order, cuts))
 

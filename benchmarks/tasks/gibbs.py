@@ -6,37 +6,91 @@ import numpy as np
 
 
 class Task(NamedTuple):
-    """A system and its timed call: `n_sweeps` sweeps of `n_chains` chains. `promised` is the ratio to `peer`."""
+    """A system and its timed call: `n_sweeps` sweeps of `n_chains` chains.
+
+    peers: who else runs it; the first is the main one. promises: what is promised of ebm_jax, by name (`ratio` against
+    the main peer; the others are in `run.py`). forms: which other forms of ebm_jax run too.
+    """
 
     name: str
     kind: str
     n_chains: int
     n_sweeps: int
-    peer: str
-    promised: float
+    peers: tuple[str, ...]
+    promises: dict[str, float]
     side: int = 0
     n_sites: int = 0
     n_levels: int = 2
     periodic: bool = False
     coupling: str = "tied"
+    bias: str = "site"
+    path: str = "auto"
+    forms: tuple[str, ...] = ()
     n_visible: int = 784
     n_hidden: int = 500
 
     @property
+    def sites(self) -> int:
+        """Sites of one chain."""
+        return {"grid": self.side**2, "graph": self.n_sites, "rbm": self.n_visible + self.n_hidden}[self.kind]
+
+    @property
     def work(self) -> int:
         """Site updates of one call."""
-        sites = {"grid": self.side**2, "graph": self.n_sites, "rbm": self.n_visible + self.n_hidden}[
-            self.kind
-        ]
-        return sites * self.n_chains * self.n_sweeps
+        return self.sites * self.n_chains * self.n_sweeps
+
+    def scaled(self, scale: float) -> "Task":
+        """Returns the task with its chains, or the sites of a single chain, cut to about this part."""
+        if scale == 1 or (self.n_chains == 1 and self.kind != "grid"):
+            return self
+        if self.n_chains == 1:
+            return self._replace(side=max(64, round(self.side * scale**0.5 / 64) * 64))
+        return self._replace(n_chains=max(1, round(self.n_chains * scale)))
 
 
-TASKS = (
-    Task("potts4_28_tied", "grid", 64, 100, "thrml", 40, side=28, n_levels=4),
-    Task("potts4_28_edge", "grid", 64, 100, "thrml", 25, side=28, n_levels=4, coupling="edge"),
-    Task("ising_128_tied", "grid", 64, 50, "thrml", 6, side=128, periodic=True),
-    Task("potts3_regular_10k", "graph", 64, 10, "thrml", 2, n_sites=10_000, n_levels=3, coupling="edge"),
-    Task("rbm_784_500", "rbm", 128, 100, "torch", 1.7),
+MEMORY = {"bytes_beyond_state": 16}
+EMBEDDED = ("vmap10", "batched10")
+POTTS4 = {"side": 28, "n_levels": 4}
+ISING = {"side": 128, "periodic": True}
+HUGE = {"side": 16_384, "periodic": True, "bias": "tied"}
+REGULAR = {"n_levels": 3, "coupling": "edge"}
+
+CPU_TASKS = (
+    Task(
+        "potts4_28_tied",
+        *("grid", 64, 100, ("thrml", "torch")),
+        {"ratio": 40, "vmap_against_batched": 0.85, **MEMORY},
+        forms=EMBEDDED,
+        **POTTS4,
+    ),
+    Task("potts4_28_edge", "grid", 64, 100, ("thrml",), {"ratio": 25, **MEMORY}, coupling="edge", **POTTS4),
+    Task("ising_128_tied", "grid", 64, 50, ("thrml", "hamon", "numba"), {"ratio": 6, **MEMORY}, **ISING),
+    Task("ising_128_bits", "grid", 64, 50, ("thrml", "hamon", "numba"), MEMORY, bias="tied", **ISING),
+    Task(
+        "potts3_regular_10k",
+        *("graph", 64, 10, ("thrml",)),
+        {"ratio": 2, "build_ratio": 50, **MEMORY},
+        n_sites=10_000,
+        **REGULAR,
+    ),
+    Task("rbm_784_500", "rbm", 128, 100, ("torch",), {"ratio": 1.7, **MEMORY}),
+)
+
+# THRML makes an object a site, so that nobody waits for it on the huge grid.
+GPU_TASKS = (
+    Task(
+        "potts4_28_tied",
+        *("grid", 4096, 100, ("thrml", "torch")),
+        {"ratio": 20, "vmap_against_batched": 0.85, **MEMORY},
+        forms=EMBEDDED,
+        **POTTS4,
+    ),
+    Task("ising_128_tied", "grid", 4096, 50, ("thrml", "hamon"), MEMORY, **ISING),
+    Task("ising_128_bits", "grid", 4096, 50, ("thrml", "hamon"), MEMORY, bias="tied", **ISING),
+    Task("rbm_784_500", "rbm", 4096, 100, ("torch",), MEMORY),
+    Task("ising_16384_bits", "grid", 1, 20, (), {"updates_per_ns": 100, **MEMORY}, path="bits", **HUGE),
+    Task("ising_16384_grid", "grid", 1, 20, (), MEMORY, path="grid", **HUGE),
+    Task("potts3_regular_100k", "graph", 256, 10, ("thrml",), MEMORY, n_sites=100_000, **REGULAR),
 )
 
 
@@ -49,18 +103,23 @@ class System(NamedTuple):
     tied: np.ndarray | None
 
 
+def tied_coupling(task: Task) -> np.ndarray | None:
+    """Couplings along rows and along columns, or None where every edge has its own."""
+    if task.kind != "grid" or task.coupling != "tied":
+        return None
+    return np.array([0.4, 0.4] if task.n_levels == 2 else [0.5, 0.4])
+
+
 def system(task: Task) -> System:
     """Returns edges, biases and couplings of a grid or graph task."""
     rng = np.random.default_rng(0)
-    tied = None
+    tied = tied_coupling(task)
     if task.kind == "graph":
         edges = random_regular(task.n_sites, 3, rng)
         n_sites = task.n_sites
     else:
         pieces = grid_edges(task.side, task.periodic)
         edges, n_sites = np.concatenate(pieces), task.side**2
-        if task.coupling == "tied":
-            tied = np.array([0.4, 0.4] if task.n_levels == 2 else [0.5, 0.4])
     if tied is not None:
         weights = np.repeat(tied, [len(p) for p in pieces])
     else:

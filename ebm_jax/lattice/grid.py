@@ -42,8 +42,8 @@ def obstacle(model: Any, spec: BlockSpec) -> str | None:
         return "its graph is not a Grid"
     if graph.periodic and (graph.height % 2 or graph.width % 2):
         return "a periodic side of odd length has no checkerboard"
-    own = {sites.tobytes() for sites in model.default_spec().groups}
-    if {sites.tobytes() for sites in spec.groups} != own:
+    own = model.default_spec()
+    if spec is not own and {sites.tobytes() for sites in spec.groups} != {s.tobytes() for s in own.groups}:
         return "its blocks are not the grid's checkerboard"
     return None
 

@@ -120,7 +120,8 @@ def gibbs(model: Model, spec: BlockSpec | None = None, *, path: str = "auto") ->
     chosen = model.default_spec() if spec is None else spec
     if not isinstance(chosen, BlockSpec):
         raise ValueError(f"spec is {spec!r}; give a BlockSpec, e.g. BlockSpec(colour(graph))")
-    chosen.check(model.graph)
+    if spec is not None:  # a graph's own blocks are right, and may be huge
+        chosen.check(model.graph)
     obstacles = {name: PATHS[name].obstacle(model, chosen) for name in PATHS}
     fitting = [name for name, obstacle in obstacles.items() if obstacle is None]
     if path == "auto" and not fitting:
