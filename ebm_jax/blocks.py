@@ -213,9 +213,8 @@ def _sequence(name: str, value: Any) -> Any:
 
 
 def _blocks_of(pattern: np.ndarray) -> tuple[Block, ...]:
-    order = np.argsort(
-        pattern.astype(np.min_scalar_type(pattern.max())), kind="stable"
-    )  # small types sort faster
+    small = pattern.astype(np.min_scalar_type(pattern.max()))  # sorts faster
+    order = np.argsort(small, kind="stable")
     cuts = np.flatnonzero(np.diff(pattern[order])) + 1
     return tuple(Block(part) for part in np.split(order, cuts))
 

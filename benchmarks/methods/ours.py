@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import ebm_jax as ej
 from benchmarks.methods import Method, median_build
 from benchmarks.tasks.gibbs import Task, system, tied_coupling
+from ebm_jax import blocks, graphs
 
 
 def model_of(task: Task, edges=None):
@@ -43,6 +44,8 @@ def prepare(task: Task, device: str = "cpu", form: str = "batched") -> Method:
     )  # a huge grid's edges are too many
 
     def build():
+        blocks.default_spec.cache_clear()  # or the second build would find the first's work
+        graphs.neighbours.cache_clear()
         model = model_of(task, None if given is None else given.edges)
         kernel = ej.gibbs(model, path=task.path)
         jax.block_until_ready(kernel.tables)
