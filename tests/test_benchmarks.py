@@ -24,11 +24,13 @@ KEYS = {
     ),
     *(
         "build_seconds",
+        "rebuild_seconds",
         "compile_seconds",
         "ratio",
         "vmap_against_batched",
         "bytes_beyond_state",
         "build_ratio",
+        "rebuild_ratio",
     ),
     *(
         "updates_per_ns",

@@ -18,11 +18,13 @@ class Absent(Exception):
 class Method(NamedTuple):
     """A prepared method: `call()` runs the task's sweeps and returns the final states, or waits for them itself.
 
-    build: seconds until there is something to compile. compiling: seconds of compiling. beyond: bytes beyond the state
+    build: seconds until there is something to compile, of a system of a size that this process has not seen, as one
+    builds it. rebuild: the same, of one like it again. compiling: seconds of compiling. beyond: bytes beyond the state
     for each site and chain, where known. path: which of several updates runs, where there are several.
     """
 
     build: float
+    rebuild: float
     compiling: float
     call: Callable[[], Any]
     beyond: float | None = None
@@ -35,11 +37,16 @@ def median(values: Iterable[float]) -> float:
     return (ordered[(len(ordered) - 1) // 2] + ordered[len(ordered) // 2]) / 2
 
 
-def median_build(build: Callable[[], Any]) -> tuple[Any, float]:
-    """Returns what `build()` makes and the median seconds of five, or of as many as fit into ten seconds."""
+def timed_builds(build: Callable[[Any], Any], task: Any) -> tuple[Any, float, float]:
+    """Returns what `build(task)` makes, the seconds of the first build, and the median of the others.
+
+    A small system is built before, so that the first is not the package's first of all. Five builds in all, or as many
+    as fit into ten seconds.
+    """
+    build(task.small())
     seconds: list[float] = []
     while len(seconds) < BUILDS and sum(seconds) < BUILD_SECONDS:
         start = time.perf_counter()
-        made = build()
+        made = build(task)
         seconds.append(time.perf_counter() - start)
-    return made, median(seconds)
+    return made, seconds[0], median(seconds[1:] or seconds)

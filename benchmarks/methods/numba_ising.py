@@ -34,7 +34,7 @@ def prepare(task: Task, device: str = "cpu") -> Method:
         _sweeps(spins, generators, thresholds, task.n_sweeps)
         return spins
 
-    return Method(0.0, compiling, call)
+    return Method(0.0, 0.0, compiling, call)
 
 
 @numba.njit(fastmath=True, boundscheck=False, error_model="numpy")

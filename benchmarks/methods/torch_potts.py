@@ -61,4 +61,5 @@ def prepare(task: Task, device: str = "cpu") -> Method:
             torch.cuda.synchronize()
         return x
 
-    return Method(time.perf_counter() - start, 0.0, call)
+    build = time.perf_counter() - start
+    return Method(build, build, 0.0, call)

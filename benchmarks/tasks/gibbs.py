@@ -39,6 +39,10 @@ class Task(NamedTuple):
         """Site updates of one call."""
         return self.sites * self.n_chains * self.n_sweeps
 
+    def small(self) -> "Task":
+        """Returns a system like it, of a few sites."""
+        return self._replace(side=min(self.side, 16), n_sites=min(self.n_sites, 100), n_visible=8, n_hidden=8)
+
     def scaled(self, scale: float) -> "Task":
         """Returns the task with its chains, or the sites of a single chain, cut to about this part."""
         if scale == 1 or (self.n_chains == 1 and self.kind != "grid"):

@@ -84,10 +84,11 @@ def build(model: Any, spec: BlockSpec) -> tuple[GeneralLayout, Tables]:
     tables = tuple(tuple(part_tables(rows, sites) for sites in parts) for parts in members)
     counter, second = order.astype(np.uint32), None
     if isinstance(graph, Grid):
-        counter, second = (jnp.asarray(column[order]) for column in site_counters(graph))
+        counter, second = (column[order] for column in site_counters(graph))
     sizes = tuple(tuple(len(sites) for sites in parts) for parts in members)
     layout = GeneralLayout(graph.shape, model.coupling, model.n_levels, model.spins, sizes)
-    return layout, Tables(jnp.asarray(order), jnp.asarray(back), jnp.asarray(counter), second, tables)
+    # Put there whole: `jnp.asarray` would compile a program for every shape, which took ten times as long as the rest.
+    return layout, jax.device_put(Tables(order, back, counter, second, tables))
 
 
 def by_degree(sites: np.ndarray, degree: np.ndarray, spare: int) -> list[np.ndarray]:
@@ -132,9 +133,9 @@ def part_tables(rows: EdgeRows, sites: np.ndarray) -> PartTables:
     filled = slot < counts
     at = np.where(filled, rows.starts[sites] + slot, 0)
     return PartTables(
-        jnp.asarray(np.where(filled, _pick(rows.row, at), 0).astype(np.int32)),
-        jnp.asarray(np.where(filled, _pick(rows.coupling, at), rows.n_couplings).astype(np.int32)),
-        jnp.asarray(np.where(filled, _pick(rows.forward, at), True).astype(np.bool_)),
+        np.where(filled, _pick(rows.row, at), 0).astype(np.int32),
+        np.where(filled, _pick(rows.coupling, at), rows.n_couplings).astype(np.int32),
+        np.where(filled, _pick(rows.forward, at), True).astype(np.bool_),
     )
 
 

@@ -106,4 +106,6 @@ class BipartiteSites:
 def pairwise_tables(graph: Any, coupling: str) -> general.PartTables:
     """Returns neighbour tables of all sites in their own order."""
     sites = np.arange(graph.n_sites, dtype=np.int32)
-    return general.part_tables(general.edge_rows(graph, neighbours(graph), coupling, sites), sites)
+    return jax.device_put(
+        general.part_tables(general.edge_rows(graph, neighbours(graph), coupling, sites), sites)
+    )
