@@ -14,11 +14,7 @@ STAMP := .venv/.installed-$(PLACE)-$(shell cat pyproject.toml constraints.txt | 
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-<<<<<<< HEAD
-.PHONY: help demo test lint typecheck format bench notebooks clean
-=======
-.PHONY: help demo test lint typecheck format bench bench-gpu clean
->>>>>>> w_bench
+.PHONY: help demo test lint typecheck format bench bench-gpu notebooks clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):[^#]*## */\1\t/p' Makefile | expand -t 12
@@ -49,13 +45,11 @@ ifneq (,$(findstring run.py,$(BENCH)))
 endif
 	@.venv/bin/python $(BENCH)
 
-<<<<<<< HEAD
 notebooks: $(STAMP)  ## execute the sources in notebooks/, write each .ipynb beside its .py
 	@JAX_PLATFORMS=cpu .venv/bin/python notebooks/_execute.py
-=======
+
 bench-gpu:  ## run all suites on a GPU (BENCH_PYTHON=python3)
 	@$(BENCH_PYTHON) benchmarks/run.py --suite all --device gpu
->>>>>>> w_bench
 
 clean:  ## remove .venv, builds and caches
 	rm -rf .venv build dist .pytest_cache .ruff_cache .hypothesis

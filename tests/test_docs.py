@@ -9,7 +9,7 @@ import pytest
 import ebm_jax as ej
 
 DOCS = Path(__file__).parents[1] / "docs"
-GUIDES = ("block_gibbs.md", "examples.md")
+GUIDES = ("block_gibbs.md", "examples.md", "log_z.md")
 
 
 def run(name, folder, monkeypatch):
@@ -27,6 +27,12 @@ def run(name, folder, monkeypatch):
 def test_block_gibbs_runs(tmp_path, monkeypatch):
     names = run("block_gibbs.md", tmp_path, monkeypatch)
     assert names["samples"].positions.shape == (50, 64, 28, 28)  # the guide asserts the rest itself
+
+
+@pytest.mark.slow
+def test_log_z_runs(tmp_path, monkeypatch):
+    names = run("log_z.md", tmp_path, monkeypatch)
+    assert names["bounds"].forward.log_z < names["truth"] + 0.3  # the guide asserts the rest itself
 
 
 @pytest.mark.slow
