@@ -128,7 +128,12 @@ def words(axes: Any, kernel: Any) -> None:
     for i, j in np.ndindex(tall, wide):
         shape = (j * columns, i * rows), columns, rows
         ax.add_patch(Rectangle(*shape, fill=False, edgecolor="#222222", linewidth=1.0))
-    frame(ax, f"sublattice (0, 0) of a {grid.height}×{grid.width} torus: 32 tiles.\nDark: the sites of word (0, 0)", width, height)
+    frame(
+        ax,
+        f"sublattice (0, 0) of a {grid.height}×{grid.width} torus: 32 tiles.\nDark: the sites of word (0, 0)",
+        width,
+        height,
+    )
 
     ax = axes[1]
     for number in range(3):
@@ -190,7 +195,11 @@ def tiles(ax: Any) -> None:
         "", (24.0, 3.5), (22.4, 3.5), arrowprops={"arrowstyle": "->", "color": "#222222", "linewidth": 1.1}
     )
     ax.text(
-        24.2, 3.5, "h = 1 where\nu < σ(β (b + Wᵀ·v)),\nu from (chain key,\nstep, site);\nthen v from W·h", va="center", fontsize=8
+        24.2,
+        3.5,
+        "h = 1 where\nu < σ(β (b + Wᵀ·v)),\nu from (chain key,\nstep, site);\nthen v from W·h",
+        va="center",
+        fontsize=8,
     )
     ax.set_xlim(-0.3, 30.5)
     ax.set_ylim(6.9, 0.3)
@@ -241,9 +250,18 @@ def gather(ax: Any, kernel: Any, group: np.ndarray, palette: list[str]) -> None:
             else:
                 cell(ax, x, y, 1.5, 1, palette[group[order[row]]], f"row {row}")
         for slot in range(table.shape[0]):
-            ax.text(left + 1.5 * slot + 0.75, top - 0.15, f"slot {slot}", ha="center", va="bottom", fontsize=7)
+            ax.text(
+                left + 1.5 * slot + 0.75, top - 0.15, f"slot {slot}", ha="center", va="bottom", fontsize=7
+            )
         for place in range(table.shape[1]):
-            ax.text(left - 0.15, top + place + 0.5, f"for row {first + place}", ha="right", va="center", fontsize=7)
+            ax.text(
+                left - 0.15,
+                top + place + 0.5,
+                f"for row {first + place}",
+                ha="right",
+                va="center",
+                fontsize=7,
+            )
         first += table.shape[1]
     ax.text(
         left - 1.9,
