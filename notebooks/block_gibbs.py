@@ -50,7 +50,7 @@ print(f"path: {kernel.path}; T_c = {T_c:.4f}")
 # %%
 temperatures = np.array([1.8, T_c, 3.5], np.float32)
 noise = ej.init_chains(jax.random.key(0), model, n_chains=1)
-schedule = ej.SamplingSchedule(n_warmup=3000, n_samples=1)
+schedule = ej.SamplingSchedule(n_warmup=1000, n_samples=1)
 
 
 def quench(beta):
@@ -67,7 +67,7 @@ for ax, spins, T in zip(axes, snapshots, temperatures):
     ax.set_axis_off()
 
 # %% [markdown]
-# All three started at noise, 3,000 sweeps ago. Below $T_c$ domains of one sign have grown, and may still be there: the
+# All three started at noise, 1,000 sweeps ago. Below $T_c$ domains of one sign have grown, and may still be there: the
 # walls between them move slowly, and a stripe around the torus lives very long. At $T_c$ there are clusters of every
 # size. Above it spins agree over a few sites only.
 #
@@ -77,7 +77,7 @@ for ax, spins, T in zip(axes, snapshots, temperatures):
 # %%
 temperatures = np.linspace(1.6, 3.4, 13, dtype=np.float32)
 up = jnp.ones((4, 128, 128), bool)
-schedule = ej.SamplingSchedule(n_warmup=400, n_samples=60, steps_per_sample=10)
+schedule = ej.SamplingSchedule(n_warmup=300, n_samples=40, steps_per_sample=10)
 
 
 def per_site(params, x):
@@ -126,18 +126,18 @@ print(f"largest difference of the energy farther than 8 % from T_c: {off_u[away]
 
 # %% [markdown]
 # Two things part the points from the lines: |m| of a finite torus is never zero, and near $T_c$ chains slow down, so
-# that 1,000 sweeps are too few to forget the start.
+# that 700 sweeps are too few to forget the start.
 #
 # ## A Potts grid learns digits
 #
 # 8×8 digits in four grey levels. The model has a bias for each pixel and level and one coupling for each pair of
-# neighbours, diagonal ones included: $E(x) = -\sum_i b_i[x_i] - \sum_{ij} w_{ij}\,\delta(x_i, x_j)$. Persistent
+# neighbours: $E(x) = -\sum_i b_i[x_i] - \sum_{ij} w_{ij}\,\delta(x_i, x_j)$. Persistent
 # contrastive divergence keeps 256 chains on the model while it learns.
 
 # %%
 data = ej.data.load("digits")
 levels, test_levels = (np.asarray(ej.data.discretize(split.images, 4)) for split in (data.train, data.test))
-potts = ej.Potts(ej.Grid(8, 8, neighbourhood=8), n_levels=4, coupling="edge")
+potts = ej.Potts(ej.Grid(8, 8), n_levels=4, coupling="edge")
 counts = np.stack([(levels == k).sum(axis=0) + 1 for k in range(4)], axis=-1)
 bias = jnp.asarray(np.log(counts / counts.sum(axis=-1, keepdims=True)), jnp.float32)
 potts_kernel = ej.gibbs(potts)
