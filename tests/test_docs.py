@@ -39,8 +39,10 @@ def test_log_z_runs(tmp_path, monkeypatch):
 def test_examples_run(tmp_path, monkeypatch):
     names = run("examples.md", tmp_path, monkeypatch)
     shares = names["shares"]
-    assert shares["RBM, lower half"] < 0.85 and shares["RBM, a random half"] < 0.75
-    assert shares["Potts grid, lower half"] < 1
+    assert shares["bits, lower half"] < 0.85 and shares["bits, a random half"] < 0.75
+    assert shares["grey levels, lower half"] < 0.9
+    assert names["on_even"].sum() > 0.9
+    assert names["magnetisation"][0.10] < 0.3 < 0.7 < names["magnetisation"][0.20]
     assert names["wrong_after"] < 0.65 * names["wrong_before"]
     assert names["from_all"] > 0.8 and names["from_upper"] > 0.6
     assert (tmp_path / "classes.png").stat().st_size > 0

@@ -1,4 +1,4 @@
-"""Draws how the three Gibbs paths lay configurations out: docs/images/block_gibbs_paths.png.
+"""Draws how the four Gibbs paths lay configurations out: docs/images/block_gibbs_paths.png.
 
 The sublattices, words and index tables are read off the kernels, so that the picture shows what runs.
 
@@ -18,6 +18,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 import ebm_jax as ej
+from ebm_jax.lattice import general
 
 PARITIES = ((0, 0), (1, 1), (0, 1), (1, 0))
 COLOUR = {(0, 0): "#1f4e79", (1, 1): "#86a9cc", (0, 1): "#c8553d", (1, 0): "#eeb3a2"}
@@ -105,33 +106,106 @@ def reads(ax: Any) -> None:
     frame(ax, "the neighbours of (0, 0): four slices,\nshifted by at most one", 5.6, 6)
 
 
+def words(axes: Any, kernel: Any) -> None:
+    """A sublattice cut into tiles, and the sites that share one of its words, read off the packed array."""
+    grid, layout = kernel.model.graph, kernel.layout
+    (tall, wide), (rows, columns) = layout.cut, layout.size
+    parity, height, width = PARITIES[0], grid.height // 2, grid.width // 2
+
+    word = np.full((height, width), -1)  # which word and which bit hold a site of the sublattice
+    bit = np.full((height, width), -1)
+    for i, j in np.ndindex(height, width):
+        one = np.zeros((1, *grid.shape), bool)
+        one[0, 2 * i + parity[0], 2 * j + parity[1]] = True
+        packed = np.asarray(layout.pack(kernel.tables, jnp.asarray(one))[0])[1:-1, 1:-1, 0]
+        (row, column), *_ = np.argwhere(packed)
+        word[i, j], bit[i, j] = row * columns + column, int(packed[row, column]).bit_length() - 1
+
+    ax = axes[0]
+    for (i, j), number in np.ndenumerate(word):
+        colour = COLOUR[0, 0] if number == 0 else "#d5e0ec"
+        cell(ax, j, i, 1, 1, colour, str(bit[i, j]) if number == 0 else "", linewidth=0.5)
+    for i, j in np.ndindex(tall, wide):
+        shape = (j * columns, i * rows), columns, rows
+        ax.add_patch(Rectangle(*shape, fill=False, edgecolor="#222222", linewidth=1.0))
+    frame(
+        ax,
+        f"sublattice (0, 0) of a {grid.height}×{grid.width} torus: 32 tiles.\nDark: the sites of word (0, 0)",
+        width,
+        height,
+    )
+
+    ax = axes[1]
+    for number in range(3):
+        y = 3.6 * number
+        ax.text(0, y + 0.7, f"word {divmod(number, columns)}", fontsize=7, va="bottom")
+        for t in range(32):
+            colour = COLOUR[0, 0] if number == 0 else "#d5e0ec"
+            cell(ax, t % 16, y + 0.9 + t // 16 * 1.05, 1, 1, colour, str(t), linewidth=0.4)
+    ax.text(8, 11.3, "…", ha="center", va="center", fontsize=9)
+    frame(ax, "bit t of a word is its site in tile t:\n32 sites of one chain in one word", 16, 11.6)
+
+    ax = axes[2]
+    planes = (("threshold T", "10110010"), ("uniform u", "10101101"))
+    for row, (name, digits) in enumerate(planes):
+        top = 1.0 + row * 1.5
+        ax.text(-0.2, top + 0.5, name, ha="right", va="center", fontsize=7)
+        for k, digit in enumerate(digits):
+            decided = k > 3
+            colour = GREY if decided else COLOUR[0, 0] if row == 0 else COLOUR[0, 1]
+            cell(ax, k, top, 1, 1, colour, digit)
+        cell(ax, 8.3, top, 3.4, 1, "#eeeeee", "16 bits more")
+    for k in range(8):
+        ax.text(k + 0.5, 0.8, str(k), ha="center", va="bottom", fontsize=7)
+    ax.text(-0.2, 0.75, "plane", ha="right", va="bottom", fontsize=7)
+    ax.text(10, 0.8, "tail", ha="center", va="bottom", fontsize=7)
+    ax.text(
+        -3.6,
+        4.3,
+        "One site of 32. Its neighbours choose T among nine;\nplane 3 decides: u < T, the spin is up.\n"
+        "A plane of u is one random word for 32 sites;\n8 planes and 2 words of tails: ten words.",
+        va="top",
+        fontsize=7.5,
+    )
+    ax.set_xlim(-3.8, 12.0)
+    ax.set_ylim(8.2, -0.3)
+    decorate(ax, "u < T, plane by plane")
+
+
 def tiles(ax: Any) -> None:
     """The hidden layer from a product in tiles of 64 chains."""
-    for number, real in enumerate((2.0, 2.0, 0.8)):
-        top = number * 2.3
-        cell(ax, 0, top, 4.4, 2, GREY)
-        cell(ax, 0, top, 4.4, real, COLOUR[0, 0])
-        cell(ax, 9.6, top, 3, 2, GREY)
-        cell(ax, 9.6, top, 3, real, COLOUR[0, 1])
-        for x in (4.9, 9.0):
-            ax.text(x, top + 1, "×" if x < 5.5 else "=", ha="center", va="center", fontsize=13)
-        label = "64 chains" if number < 2 else "20 chains,\n44 rows of 0"
-        ax.text(-0.2, top + 1, label, ha="right", va="center", fontsize=7)
-        cell(ax, 5.4, top - 0.1, 3, 2.2, GREEN, "W" if number == 0 else "W again")
-    ax.text(2.2, -0.2, "v: a row a chain", ha="center", va="bottom", fontsize=7)
-    ax.text(6.9, -0.35, "n_visible × n_hidden", ha="center", va="bottom", fontsize=7)
-    ax.text(11.1, -0.2, "vW, a row a chain", ha="center", va="bottom", fontsize=7)
+    ax.text(2.2, 1.75, "Wᵀ", ha="center", va="center", fontsize=9)
+    cell(ax, 0, 2.0, 4.4, 3, GREEN, "n_hidden × n_visible")
+    left = 5.6
+    ax.text(5.0, 3.5, "×", ha="center", va="center", fontsize=13)
+    for number, real in enumerate((2.4, 2.4, 0.75)):
+        x = left + number * 2.6
+        cell(ax, x, 1.3, 2.4, 4.4, GREY)
+        cell(ax, x, 1.3, real, 4.4, COLOUR[0, 0])
+        y = left + 8.6 + number * 2.6
+        cell(ax, y, 2.0, 2.4, 3, GREY)
+        cell(ax, y, 2.0, real, 3, COLOUR[0, 1])
+        label = "64 chains" if number < 2 else "20 chains,\n44 columns of 0"
+        ax.text(x + 1.2, 5.8, label, ha="center", va="top", fontsize=7)
+        ax.text(y + 1.2, 5.1, label, ha="center", va="top", fontsize=7)
+    ax.text(left + 8.1, 3.5, "=", ha="center", va="center", fontsize=13)
+    ax.text(left + 3.8, 1.1, "v: a column a chain", ha="center", va="bottom", fontsize=7)
+    ax.text(left + 12.4, 1.8, "Wᵀ·v: a column a chain", ha="center", va="bottom", fontsize=7)
     ax.annotate(
-        "", (14.4, 3.3), (12.8, 3.3), arrowprops={"arrowstyle": "->", "color": "#222222", "linewidth": 1.1}
+        "", (24.0, 3.5), (22.4, 3.5), arrowprops={"arrowstyle": "->", "color": "#222222", "linewidth": 1.1}
     )
     ax.text(
-        14.6, 3.3, "h = 1 where\nu < σ(β (b + vW)),\nu from (chain key,\nstep, site)", va="center", fontsize=8
+        24.2,
+        3.5,
+        "h = 1 where\nu < σ(β (b + Wᵀ·v)),\nu from (chain key,\nstep, site);\nthen v from W·h",
+        va="center",
+        fontsize=8,
     )
-    ax.set_xlim(-2.6, 18.6)
-    ax.set_ylim(7.0, -1.1)
+    ax.set_xlim(-0.3, 30.5)
+    ax.set_ylim(6.9, 0.3)
     decorate(
         ax,
-        "148 chains of an RBM: one product a layer, in tiles of 64 rows, so that no sum depends on how many run",
+        "148 chains of an RBM: one product a layer, in tiles of 64 columns, so that no sum depends on how many run",
     )
 
 
@@ -158,39 +232,50 @@ def graph(ax: Any, model: ej.Ising, place: np.ndarray, group: np.ndarray, palett
 
 
 def gather(ax: Any, kernel: Any, group: np.ndarray, palette: list[str]) -> None:
-    """Rows in packed order, and the table of the first block."""
+    """Rows in packed order, and the tables of the first block's parts."""
     order = np.asarray(kernel.tables.order)
-    table, couplings = np.asarray(kernel.tables.groups[0].row), np.asarray(kernel.tables.groups[0].coupling)
-    empty = couplings == kernel.model.graph.n_edges
     for row, site in enumerate(order):
         cell(ax, 0, row, 6, 1, palette[group[site]], f"site {site}: chain 0, 1, 2, …")
         ax.text(-0.15, row + 0.5, str(row), ha="right", va="center", fontsize=7)
     ax.text(3, -0.15, "packed rows, a row a site", ha="center", va="bottom", fontsize=7)
-    left, size = 10.2, table.shape[1]
-    for (slot, place), row in np.ndenumerate(table):
-        x, y = left + 1.5 * slot, float(place)
-        if empty[slot, place]:
-            cell(ax, x, y, 1.5, 1, GREY, "w = 0")
-            continue
-        cell(ax, x, y, 1.5, 1, palette[group[order[row]]], f"row {row}")
-    for slot in range(table.shape[0]):
-        ax.text(left + 1.5 * slot + 0.75, -0.15, f"slot {slot}", ha="center", va="bottom", fontsize=7)
-    for place in range(size):
-        ax.text(left - 0.15, place + 0.5, f"for row {place}", ha="right", va="center", fontsize=7)
-    x, y = left, size + 0.6
+    left, first = 10.2, 0
+    for number, part in enumerate(kernel.tables.parts[0]):
+        table, couplings = np.asarray(part.row), np.asarray(part.coupling)
+        empty = couplings == kernel.model.graph.n_edges
+        top = first + 1.4 * number
+        for (slot, place), row in np.ndenumerate(table):
+            x, y = left + 1.5 * slot, float(top + place)
+            if empty[slot, place]:
+                cell(ax, x, y, 1.5, 1, GREY, "w = 0")
+            else:
+                cell(ax, x, y, 1.5, 1, palette[group[order[row]]], f"row {row}")
+        for slot in range(table.shape[0]):
+            ax.text(
+                left + 1.5 * slot + 0.75, top - 0.15, f"slot {slot}", ha="center", va="bottom", fontsize=7
+            )
+        for place in range(table.shape[1]):
+            ax.text(
+                left - 0.15,
+                top + place + 0.5,
+                f"for row {first + place}",
+                ha="right",
+                va="center",
+                fontsize=7,
+            )
+        first += table.shape[1]
     ax.text(
-        x - 1.9,
-        y,
-        "One gather a slot copies whole rows of chains.\nRows with fewer neighbours than the widest are\n"
-        "padded: such a slot has coupling 0 and costs\nas much as any other.",
+        left - 1.9,
+        first + 2.4,
+        "One gather a slot copies whole rows of chains. In a part shorter rows\nare padded: such a slot has coupling 0 "
+        "and costs as much as any other.\nParts by degree: the hub's many slots widen no other site's table.",
         va="top",
         fontsize=8,
     )
-    ax.set_xlim(-0.8, 17.5)
+    ax.set_xlim(-0.8, 20.5)
     ax.set_ylim(len(order) + 0.3, -1.1)
     decorate(
         ax,
-        "sites of a block are contiguous rows; a table names the neighbours' rows (here: of the first block)",
+        "sites of a block are contiguous rows; tables name the neighbours' rows (here: of the first block, in parts)",
     )
 
 
@@ -208,9 +293,9 @@ def decorate(ax: Any, title: str) -> None:
 
 def main() -> None:
     """Draws the figure."""
-    figure = Figure(figsize=(10.4, 9.6), layout="constrained")
-    top, middle, bottom = figure.subfigures(3, 1, height_ratios=[3.3, 2.9, 3.0])
-    titles = ((top, '"grid"'), (middle, '"bipartite"'), (bottom, '"general"'))
+    figure = Figure(figsize=(10.8, 13.6), layout="constrained")
+    top, second, third, bottom = figure.subfigures(4, 1, height_ratios=[3.4, 3.0, 2.6, 3.6])
+    titles = ((top, '"grid"'), (second, '"bits"'), (third, '"bipartite"'), (bottom, '"general"'))
     for part, title in titles:
         part.suptitle(title, fontsize=11, x=0.01, ha="left", fontweight="bold")
 
@@ -220,17 +305,22 @@ def main() -> None:
     packs(axes[1], kernel)
     reads(axes[2])
 
-    tiles(middle.subplots())
+    tied = ej.Ising(ej.Grid(32, 32, boundary="periodic"), bias="tied")
+    words(second.subplots(1, 3, width_ratios=[6, 6.4, 6.6]), ej.gibbs(tied))
 
-    edges = [(0, 1), (0, 4), (1, 2), (1, 5), (2, 3), (2, 6), (4, 5), (5, 6), (3, 6), (1, 4)]
-    place = np.array([(0, 0), (1, 0), (2, 0.2), (3, 0.4), (0.2, 1.6), (1.3, 1.8), (2.6, 1.8)])
-    model = ej.Ising(ej.Graph(7, edges))
+    tiles(third.subplots())
+
+    edges = [(0, 1), (0, 2), (0, 3), (0, 4), (0, 5), (0, 6), (7, 1), (7, 2), (8, 3), (8, 4), (9, 5), (1, 2)]
+    outer = [(-0.2 + 0.68 * i, 1.1 + 0.12 * (i % 2)) for i in range(6)]
+    place = np.array([(1.5, 0), *outer, (0.2, 2.2), (1.5, 2.2), (2.6, 2.2)])
+    model = ej.Ising(ej.Graph(10, edges))
+    general.SPARE_SLOTS = 0  # a graph as small as this would not be cut
     kernel = ej.gibbs(model)
-    group = np.zeros(7, int)
+    group = np.zeros(10, int)
     for number, members in enumerate(kernel.spec.groups):
         group[members] = number
     palette = [COLOUR[0, 0], COLOUR[0, 1], GREEN]
-    axes = bottom.subplots(1, 2, width_ratios=[4, 11])
+    axes = bottom.subplots(1, 2, width_ratios=[4, 13])
     graph(axes[0], model, place, group, palette)
     gather(axes[1], kernel, group, palette)
     figure.savefig(IMAGES / "block_gibbs_paths.png", dpi=110, metadata={"Software": None})
