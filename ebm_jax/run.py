@@ -18,7 +18,7 @@ from jax.sharding import PartitionSpec
 from ebm_jax import checks, rng
 from ebm_jax.blocks import SamplingSchedule
 from ebm_jax.samplers.base import partitions, with_automatic_axes
-from ebm_jax.types import Info, Kernel, Key, Model, PyTree
+from ebm_jax.types import BlockModel, DiscreteModel, Info, Kernel, Key, PyTree
 
 
 class Samples(NamedTuple):
@@ -56,16 +56,17 @@ class NonFiniteError(FloatingPointError):
         self.samples = samples
 
 
-def init_chains(key: Key, model: Model, n_chains: int) -> PyTree:
+def init_chains(key: Key, model: BlockModel, n_chains: int) -> PyTree:
     """Returns `n_chains` configurations with independent uniform levels, chain axis first (real units: from N(0, 1)).
 
     Raises ValueError when the model is not discrete or `n_chains` is under 1.
     """
     checks.check_key(key)
     checks.check_integer("n_chains", n_chains, 1)
-    if hasattr(model, "draw_position"):
-        return jax.vmap(model.draw_position)(jax.random.split(key, n_chains))
-    if not hasattr(model, "from_levels"):
+    draw = getattr(model, "draw_position", None)
+    if draw is not None:
+        return jax.vmap(draw)(jax.random.split(key, n_chains))
+    if not isinstance(model, DiscreteModel):
         raise ValueError(f"{model!r} has no discrete levels; start its chains from arrays of your own")
     words = jax.random.bits(key, (n_chains, model.graph.n_sites), jnp.uint32)
     levels = rng.below(words, model.n_levels).astype(jnp.int32)

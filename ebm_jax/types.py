@@ -47,17 +47,12 @@ class Model(Protocol):
 
 
 @runtime_checkable
-class DiscreteModel(Model, Protocol):
-    """A model whose sites take a finite number of levels; what enumeration and Gibbs sampling need."""
+class BlockModel(Model, Protocol):
+    """A model whose sites are drawn in blocks from their conditionals; what Gibbs sampling needs."""
 
     @property
     def graph(self) -> Any:
         """Which sites interact: `Grid`, `Graph` or `Bipartite`."""
-        ...
-
-    @property
-    def n_levels(self) -> int:
-        """Levels of a site, K."""
         ...
 
     def default_spec(self) -> BlockSpec:
@@ -70,6 +65,16 @@ class DiscreteModel(Model, Protocol):
 
     def params_struct(self) -> PyTree:
         """`jax.ShapeDtypeStruct`s of the parameters."""
+        ...
+
+
+@runtime_checkable
+class DiscreteModel(BlockModel, Protocol):
+    """A model whose sites all take the same finite number of levels; what enumeration needs."""
+
+    @property
+    def n_levels(self) -> int:
+        """Levels of a site, K."""
         ...
 
     def levels(self, x: PyTree) -> Int[Array, " n_sites"]:

@@ -35,6 +35,8 @@ from ebm_jax.lattice.fields import (
 from ebm_jax.lattice.grid import site_counters
 from ebm_jax.types import PyTree
 
+Host = Array | np.ndarray  # tables are built in NumPy and put on the device whole
+
 SPARE_SLOTS = 512  # empty slots below which a cut, another loop to compile and start, does not pay
 
 
@@ -46,9 +48,9 @@ class PartTables(NamedTuple):
     `(width, n)`, True where the site is its edge's first.
     """
 
-    row: Int[Array, "width n"]
-    coupling: Int[Array, "width n"]
-    forward: Bool[Array, "width n"]
+    row: Int[Host, "width n"]
+    coupling: Int[Host, "width n"]
+    forward: Bool[Host, "width n"]
 
 
 class Tables(NamedTuple):
@@ -58,10 +60,10 @@ class Tables(NamedTuple):
     second of the cipher's two words is taken; `second` is None when that is nowhere.
     """
 
-    order: Int[Array, " n_sites"]
-    back: Int[Array, " n_sites"]
-    counter: UInt32[Array, " n_sites"]
-    second: Bool[Array, " n_sites"] | None
+    order: Int[Host, " n_sites"]
+    back: Int[Host, " n_sites"]
+    counter: UInt32[Host, " n_sites"]
+    second: Bool[Host, " n_sites"] | None
     parts: tuple[tuple[PartTables, ...], ...]
 
 
@@ -239,7 +241,7 @@ class GeneralLayout:
         parts = zip(tables.parts[group], weights[group], self._spans(group), strict=True)
         for part, own, (start, size) in parts:
             mine = slice(start, start + size)
-            word, other = rng.site_words(words, step, tables.counter[mine, None])
+            word, other = rng.site_words(words, step, jnp.asarray(tables.counter[mine, None]))
             if tables.second is not None:
                 word = jnp.where(tables.second[mine, None], other, word)
             near = Neighbours(len(part.row), lambda slot, row=part.row, rows=rows: rows[row[slot]])

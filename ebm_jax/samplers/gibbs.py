@@ -36,7 +36,7 @@ from ebm_jax.samplers.base import (
     partitions,
     with_automatic_axes,
 )
-from ebm_jax.types import Info, Key, Model, PyTree
+from ebm_jax.types import BlockModel, Info, Key, PyTree
 
 # The fastest that fits comes first. Each module says what keeps a model off it, and builds layout and index tables.
 PATHS = {"bits": bits, "grid": grid, "bipartite": bipartite, "general": general}
@@ -105,7 +105,7 @@ class Gibbs(DiscreteKernelBase):
         return new, jax.vmap(lambda step: _info(n, step, params, beta))(packed.step)
 
 
-def gibbs(model: Model, spec: BlockSpec | None = None, *, path: str = "auto") -> Gibbs:
+def gibbs(model: BlockModel, spec: BlockSpec | None = None, *, path: str = "auto") -> Gibbs:
     """Returns the block Gibbs kernel of an Ising, Potts or RBM model.
 
     model: gives the graph and the family. spec: who is updated together (default: `model.default_spec()`). path:

@@ -75,5 +75,5 @@ def metropolis(model: DiscreteModel) -> Metropolis:
         sites = single.PairwiseSites(coupling, model.n_levels, getattr(model, "spins", False))
         return Metropolis(model, sites, single.pairwise_tables(model.graph, coupling))
     if getattr(model, "units", None) in (("binary", "binary"), ("spin", "spin")):
-        return Metropolis(model, single.BipartiteSites(model.graph, model.spins), ())
+        return Metropolis(model, single.BipartiteSites(model.graph, getattr(model, "spins", False)), ())
     raise ValueError(f"metropolis cannot propose for {model!r}; give an Ising, Potts or RBM model")
