@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import ebm_jax as ej
+from ebm_jax.lattice import general
 from ebm_jax.lattice.grid import GridLayout
 from ebm_jax.samplers import gibbs as module
 from tests import oracles, systems
@@ -123,7 +124,8 @@ def test_order_of_blocks_on_a_grid_is_the_callers():
 
 def mutant_updates_neighbours_together(system):
     everything = ej.BlockSpec([ej.Block(np.arange(system.n_sites))])
-    return module._build_general(system.model, everything), system.params, BETA
+    kernel = module.Gibbs(system.model, everything, *general.build(system.model, everything))
+    return kernel, system.params, BETA
 
 
 class StaleColours(GridLayout):
