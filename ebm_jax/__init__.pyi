@@ -1,5 +1,6 @@
 from ebm_jax import blocks as blocks
 from ebm_jax import data as data
+from ebm_jax import diagnostics as diagnostics
 from ebm_jax import energies as energies
 from ebm_jax import exact as exact
 from ebm_jax import graphs as graphs

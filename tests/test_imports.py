@@ -21,7 +21,7 @@ LEVELS = [
     {"graphs", "_colouring", "blocks", "schedules"},
     {"energies", "lattice", "data"},
     {"samplers"},
-    {"run", "exact", "_enumeration", "_transfer", "partition", "diagnostics", "io"},
+    {"run", "exact", "_enumeration", "_transfer", "partition", "diagnostics", "_chains", "_streaming", "io"},
     {"training", "metrics", "sharding", "plots", "interop"},
     {"experiment"},
 ]

@@ -1,0 +1,266 @@
+"""How well chains mix, from one real quantity: effective sample size, R-hat, Monte Carlo standard errors.
+
+Everything here takes draws x of shape (n, m), n draws of each of m chains, and is mapped over everything else by
+`diagnostics`. The estimators are those of Vehtari, Gelman, Simpson, Carpenter and Bürkner 2021 (Bayesian Analysis
+16:667), in the details, ties and short chains included, those of ArviZ.
+
+float32 is enough because nothing large is ever subtracted from something large after rounding: draws are taken as
+differences from one of them, rounded once, and ranks are integers. (XLA sums in trees: 3 million equal terms to 2⁻²³.)
+"""
+
+from __future__ import annotations
+
+import functools
+
+import jax
+import jax.numpy as jnp
+from jax.scipy.special import ndtri
+from jaxtyping import Array, Float, Int, Shaped
+
+TAILS = (0.05, 0.95)
+"""The quantiles whose indicators tail ESS looks at."""
+
+Draws = Shaped[Array, "n m"]
+
+
+# ---- numbers without loss ----
+
+
+def difference(x: Shaped[Array, "*s"], reference: Shaped[Array, "..."]) -> Float[Array, "*s"]:
+    """Returns x − reference in floats, rounded once: integers of any width are subtracted as integers."""
+    if x.dtype == jnp.bool_:
+        x, reference = x.astype(jnp.uint8), reference.astype(jnp.uint8)
+    if jnp.issubdtype(x.dtype, jnp.floating):
+        return x - reference
+    size, dtype = jnp.dtype(f"uint{8 * x.dtype.itemsize}"), jnp.result_type(float)
+    up, down = (d.astype(size).astype(dtype) for d in (x - reference, reference - x))  # modulo 2^bits
+    return jnp.where(x >= reference, up, -down)
+
+
+def mean(x: Float[Array, "n ..."]) -> Float[Array, "..."]:
+    """Returns the mean over the first axis."""
+    return jnp.sum(x, axis=0) / x.shape[0]
+
+
+def variance(x: Float[Array, "n ..."]) -> Float[Array, "..."]:
+    """Returns the variance over the first axis, divided by n − 1; of equal values it is exactly 0."""
+    d = x - x[0]
+    d = d - mean(d)
+    return jnp.sum(d * d, axis=0) / (x.shape[0] - 1)
+
+
+def scaled(x: Draws) -> tuple[Float[Array, "n m"], Float[Array, ""]]:
+    """Returns deviations from the first draw, at most 1, and what they were divided by."""
+    d = difference(x, x[0, 0])
+    scale = jnp.max(jnp.abs(d))
+    scale = jnp.where(scale > 0, scale, jnp.ones_like(scale))  # NaN becomes 1 and stays in d
+    return d / scale, scale
+
+
+# ---- ranks ----
+
+
+def split(x: Draws) -> Shaped[Array, "h 2*m"]:
+    """Returns the halves of every chain as chains of their own; of an odd number of draws the middle one is dropped."""
+    half = x.shape[0] // 2
+    return jnp.concatenate([x[:half], x[x.shape[0] - half :]], axis=1)
+
+
+def normal_scores(x: Draws) -> Float[Array, "n m"]:
+    """Returns Φ⁻¹((r − 3/8) / (N + 1/4)), r the rank among all N draws, of ties their mean (Blom 1958)."""
+    flat = _sortable(x).ravel()
+    ordered, n = jnp.sort(flat), flat.size
+    below = jnp.searchsorted(ordered, flat)
+    up_to = jnp.searchsorted(ordered, flat, side="right")
+    twice = (below + up_to + 1).astype(jnp.int32)  # 2r
+    nearer = jnp.minimum(twice, 2 * (n + 1) - twice)  # from the nearer end, where floats are dense
+    z = ndtri((nearer.astype(jnp.result_type(float)) - 0.75) / (2 * n + 0.5))
+    return jnp.where(twice > n + 1, -z, z).reshape(x.shape)
+
+
+def folded(x: Draws) -> Float[Array, "n m"]:
+    """Returns |x − median|."""
+    ordered = jnp.sort(_sortable(x).ravel())
+    low, high = ordered[(x.size - 1) // 2], ordered[x.size // 2]
+    return jnp.abs(difference(_sortable(x), low) - difference(high, low) / 2)
+
+
+def _sortable(x: Array) -> Array:
+    return x.astype(jnp.uint8) if x.dtype == jnp.bool_ else x
+
+
+# ---- autocorrelation and effective sample size ----
+
+
+def autocovariance(x: Float[Array, "n m"]) -> Float[Array, "n m"]:
+    """Returns Σ_s (x_s − x̄)(x_{s+t} − x̄) / n of every chain at lags t = 0 … n − 1, by FFT."""
+    n = x.shape[0]
+    d = x - x[0]
+    d = d - mean(d)
+    spectrum = jnp.fft.rfft(d, 1 << (2 * n - 1).bit_length(), axis=0)
+    power = jnp.square(spectrum.real) + jnp.square(spectrum.imag)
+    return jnp.fft.irfft(power, 1 << (2 * n - 1).bit_length(), axis=0)[:n] / n
+
+
+def autocorrelation(x: Draws) -> Float[Array, "n m"]:
+    """Returns the autocovariance of every chain over its value at lag 0."""
+    covariance = autocovariance(jax.vmap(lambda chain: scaled(chain[:, None])[0][:, 0], 1, 1)(x))
+    zero = (x == x[0]).all(axis=0)
+    return jnp.where(zero, jnp.nan, covariance / covariance[0])
+
+
+def size_of(x: Float[Array, "n m"]) -> Float[Array, ""]:
+    """Returns the effective number of n·m draws for their mean; n·m when they are all equal.
+
+    ρ_t = 1 − (W − mean_chain c_t) / V, W the mean variance within chains and V = (n−1)/n·W + variance of chain means;
+    τ = −1 + 2 Σ_k P_k + the even term after them, P_k = ρ_2k + ρ_2k+1 as long as positive, and never above the one
+    before (Geyer 1992); n·m / τ, with τ no less than 1 / log₁₀(n·m).
+    """
+    n, m = x.shape
+    covariance = jnp.mean(autocovariance(x), axis=1)
+    within = covariance[0] * n / (n - 1)
+    overall = covariance[0] + variance(mean(x))
+    rho = (1 - (within - covariance) / overall).at[0].set(1.0)
+
+    last = max(0, (n - 3) // 2)  # the last pair there is
+    even, odd = rho[0 : 2 * last + 1 : 2], rho[1 : 2 * last + 2 : 2]
+    pair = even + odd
+    k, _, half = jax.lax.while_loop(
+        lambda at: (at[0] < last) & (pair[at[0]] > 0),
+        lambda at: (at[0] + 1, lower := jnp.minimum(at[1], pair[at[0]]), at[2] + lower),
+        (jnp.zeros((), jnp.int32), jnp.full_like(pair[0], jnp.inf), jnp.zeros_like(pair[0])),
+    )
+    rest = jnp.where(pair[k] >= 0, even[k], jnp.maximum(even[k], 0))
+    tau = jnp.maximum(2 * half + rest - 1, 1 / jnp.log10(float(n * m)))
+    tau = jnp.where(jnp.isfinite(overall), tau, jnp.nan)
+    return jnp.where((x == x[0, 0]).all(), float(n * m), n * m / tau)
+
+
+def ess_mean(x: Draws) -> Float[Array, ""]:
+    """Returns the effective number of draws for the mean of x."""
+    return valid(x, size_of(split(scaled(x)[0])))
+
+
+def ess_bulk(x: Draws) -> Float[Array, ""]:
+    """Returns the effective number of draws for the mean of the normal scores."""
+    return valid(x, size_of(normal_scores(split(x))))
+
+
+def ess_tail(x: Draws) -> Float[Array, ""]:
+    """Returns the lesser of the effective numbers for P(x ≤ q), q the 5 % and the 95 % quantile."""
+    ordered = jnp.sort(_sortable(x).ravel())
+    return valid(x, functools.reduce(jnp.minimum, (_ess_below(x, ordered[rank(p, x.size)]) for p in TAILS)))
+
+
+def rank(prob: float, size: int) -> int:
+    """Returns which of `size` ordered draws, from 0, is the last not above the (interpolated) quantile."""
+    return int(prob * (size - 1))
+
+
+def _ess_below(x: Draws, threshold: Shaped[Array, ""]) -> Float[Array, ""]:
+    return size_of(split((_sortable(x) <= threshold).astype(jnp.result_type(float))))
+
+
+def tau(x: Draws) -> Float[Array, ""]:
+    """Returns the number of draws that are worth one independent draw to the mean of x."""
+    return 2 * (x.shape[0] // 2) * x.shape[1] / ess_mean(x)
+
+
+# ---- between chains ----
+
+
+def r_hat(x: Draws) -> Float[Array, ""]:
+    """Returns the larger of the two below."""
+    bulk, tail = r_hat_bulk(x), r_hat_tail(x)
+    # Of two levels, each as often, |x − median| is constant: the tail's NaN is passed over, as in ArviZ.
+    return jnp.where(tail > bulk, tail, bulk)
+
+
+def r_hat_bulk(x: Draws) -> Float[Array, ""]:
+    """Returns R-hat of the normal scores of x; NaN of one chain."""
+    return _ratio(x, normal_scores(split(x)))
+
+
+def r_hat_tail(x: Draws) -> Float[Array, ""]:
+    """Returns R-hat of the normal scores of |x − median|; NaN of one chain."""
+    return _ratio(x, normal_scores(folded(split(x))))
+
+
+def _ratio(x: Draws, scores: Float[Array, "h 2*m"]) -> Float[Array, ""]:
+    """√(V/W): variance of all scores, between half chains and within, over the mean variance within."""
+    n = scores.shape[0]
+    ratio = jnp.sqrt(variance(mean(scores)) / jnp.mean(variance(scores)) + (n - 1) / n)
+    return valid(x, ratio if x.shape[1] > 1 else jnp.full_like(ratio, jnp.nan))
+
+
+def valid(x: Draws, value: Float[Array, ""]) -> Float[Array, ""]:
+    """Returns `value`, or NaN when x holds a NaN or one value throughout."""
+    return jnp.where((x != x).any() | (x == x[0, 0]).all(), jnp.nan, value)
+
+
+# ---- mean, standard deviation, and their errors ----
+
+
+def location(x: Draws) -> Float[Array, ""]:
+    """Returns the mean of all draws."""
+    d, scale = scaled(x)
+    return x[0, 0].astype(d.dtype) + scale * mean(d.ravel())
+
+
+def spread(x: Draws) -> Float[Array, ""]:
+    """Returns the standard deviation of all draws, divided by n·m − 1."""
+    d, scale = scaled(x)
+    return scale * jnp.sqrt(variance(d.ravel()))
+
+
+def mcse_mean(x: Draws) -> Float[Array, ""]:
+    """Returns sd / √ESS of the mean."""
+    return spread(x) / jnp.sqrt(ess_mean(x))
+
+
+def mcse_sd(x: Draws) -> Float[Array, ""]:
+    """Returns √(Var[(x − x̄)²] / ESS / (4 Var[x])), the delta method with the ESS of the mean, as ArviZ takes it."""
+    d, scale = scaled(x)
+    d = jnp.square(d - mean(d.ravel())).ravel()
+    return scale * jnp.sqrt(variance(d) * (1 - 1 / d.size) / ess_mean(x) / mean(d) / 4)
+
+
+def mcse_quantile(x: Draws, prob: Float[Array, ""], last_below: Int[Array, ""]) -> Float[Array, ""]:
+    """Returns half the distance of the order statistics that stand one standard error from the quantile.
+
+    Their places are quantiles of the beta law that the share of draws below has (Vehtari et al. 2021, section 4.4).
+    `last_below` is `rank(prob, n·m)`, which takes float64 to tell.
+    """
+    ordered = jnp.sort(_sortable(x).ravel())
+    n = ordered.size
+    size = _ess_below(x, ordered[last_below])
+    low, high = beta_quantiles(size * prob + 1, size * (1 - prob) + 1) * n - 1
+    low = jnp.floor(jnp.clip(low, 0, n - 1)).astype(jnp.int32)
+    high = jnp.ceil(jnp.clip(high, 0, n - 1)).astype(jnp.int32)
+    return valid(x, difference(ordered[high], ordered[low]) / 2)
+
+
+def beta_quantiles(a: Float[Array, ""], b: Float[Array, ""]) -> Float[Array, " 2"]:
+    """Returns the quantiles of Beta(a, b), a and b ≥ 1, at Φ(−1) and Φ(1).
+
+    In u = logit x the density is a smooth bump, of which the trapezoidal rule (with derivatives at the ends of each
+    cell) takes the integral; no Γ of a large number, whose float32 would be off by more than the answer, is met.
+    """
+    width = jnp.sqrt((a + b) / a / b)
+    w = jnp.linspace(-20.0, 20.0, 2**11 + 1, dtype=a.dtype)
+    h = 40.0 / 2**11
+    grown = a / (a + b) * jnp.expm1(width * w)
+    f = jnp.exp(a * width * w - (a + b) * jnp.log1p(grown))
+    slope = f * width * (a - (a + b) * _logistic_at(a, b, width * w))
+    cells = h / 2 * (f[:-1] + f[1:]) + h * h / 12 * (slope[:-1] - slope[1:])
+    below = jnp.concatenate([jnp.zeros(1, f.dtype), jnp.cumsum(cells)])
+    target = jnp.asarray([0.1586553, 0.8413447], f.dtype) * below[-1]
+    k = jnp.searchsorted(below, target) - 1
+    missing = target - below[k]
+    step = 2 * missing / (f[k] + jnp.sqrt(jnp.square(f[k]) + 2 * slope[k] * missing))
+    return _logistic_at(a, b, width * (w[k] + step))
+
+
+def _logistic_at(a: Array, b: Array, t: Array) -> Array:
+    """The x that stands t above a/(a+b) on the logit scale."""
+    return a / (a + b * jnp.exp(-t))
