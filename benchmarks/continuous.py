@@ -81,7 +81,8 @@ def methods(arguments):
                 states, info = jax.vmap(kernel.step)(jax.random.split(key, n), states)
                 return (states, acceptance + info.is_accepted.mean() / steps), None
 
-            return jax.lax.scan(body, (states, 0.0), jax.random.split(key, steps))[0][::-1]
+            (states, acceptance), _ = jax.lax.scan(body, (states, 0.0), jax.random.split(key, steps))
+            return acceptance, states.position
 
         return lambda: call(jax.random.key(0), precision, start)
 

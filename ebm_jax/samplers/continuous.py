@@ -15,8 +15,6 @@ from ebm_jax import checks, rng
 from ebm_jax.samplers.base import KernelBase, step_number
 from ebm_jax.types import Info, Key, PyTree
 
-_DECISION = np.uint32(2**32 - 1)  # the counter of a step's own draws, past those of all components
-
 
 class CachedState(NamedTuple):
     """A chain of a kernel that accepts or rejects: its position, and what the next step needs of it.
@@ -242,20 +240,21 @@ def total(tree: PyTree) -> jax.Array:
 def draws(key: Key, step: jax.Array, like: PyTree) -> tuple[PyTree, jax.Array, jax.Array]:
     """Returns standard normals shaped like `like` and two random words: all functions of (key, step, component).
 
-    Both words of a cipher call are used: the second half of a leaf is drawn from the second words.
+    Both words of a cipher call are used: the second half of all components is drawn from the second words. Barriers
+    keep the compiler from computing ciphers and normals again for each of their readers.
     """
-    words = rng.chain_words(key)
+    words = jax.lax.optimization_barrier(rng.chain_words(key))
     leaves, treedef = jax.tree.flatten(like)
+    half = -(-sum(leaf.size for leaf in leaves) // 2)
+    site = jnp.arange(half + 1, dtype=jnp.uint32)
+    pair = rng.threefry2x32(words[0], words[1], step, site + step)
+    first, second = jax.lax.optimization_barrier(pair)
+    flat = jax.lax.optimization_barrier(rng.normal(jnp.concatenate([first[:half], second[:half]])))
     drawn, start = [], 0
     for leaf in leaves:
-        half = -(-leaf.size // 2)
-        site = jnp.arange(start, start + half, dtype=jnp.uint32)
-        pair = rng.threefry2x32(words[0], words[1], step, site + step)
-        flat = rng.normal(jnp.concatenate(pair)[: leaf.size])
-        drawn.append(flat.reshape(leaf.shape).astype(leaf.dtype))
-        start += half
-    first, second = rng.threefry2x32(words[0], words[1], step, _DECISION + step)
-    return jax.tree.unflatten(treedef, drawn), first, second
+        drawn.append(flat[start : start + leaf.size].reshape(leaf.shape).astype(leaf.dtype))
+        start += leaf.size
+    return jax.tree.unflatten(treedef, drawn), first[half], second[half]
 
 
 def digest_of(params: PyTree) -> jax.Array:
@@ -272,10 +271,18 @@ def digest_of(params: PyTree) -> jax.Array:
             bits = jnp.concatenate([_bits(leaf.real), _bits(leaf.imag)])
         else:
             bits = _bits(leaf)
-        place = jnp.arange(bits.size, dtype=jnp.uint32)
-        first, second = rng.threefry2x32(bits, place, jnp.uint32(number), jnp.uint32(0), rounds=8)
+        place = jnp.arange(bits.size, dtype=jnp.uint32) ^ np.uint32(number * 0x9E3779B9 % 2**32)
+        first = _mixed(bits ^ _mixed(place))
+        second = _mixed(first + np.uint32(0x9E3779B9))
         words += jnp.stack([first.sum(dtype=jnp.uint32), second.sum(dtype=jnp.uint32)])
     return words
+
+
+def _mixed(word: jax.Array) -> jax.Array:
+    """Returns words every bit of which depends on every bit of the given ones (the last steps of MurmurHash3)."""
+    word = (word ^ (word >> 16)) * np.uint32(0x85EBCA6B)
+    word = (word ^ (word >> 13)) * np.uint32(0xC2B2AE35)
+    return word ^ (word >> 16)
 
 
 def _bits(leaf: jax.Array) -> jax.Array:
