@@ -80,20 +80,21 @@ def _start(kernel: Any, params: PyTree, init: PyTree, clamped: Any) -> tuple[PyT
     """Returns states with a chain axis, and their number, after all checks."""
     continued = hasattr(init, "position") and hasattr(init, "step")
     positions = kernel.position(init) if continued else init
-    lengths = {leaf.shape[0] if jnp.ndim(leaf) else None for leaf in jax.tree.leaves(positions)}
-    if len(lengths) != 1 or None in lengths or 0 in lengths:
+    lengths = {int(leaf.shape[0]) if jnp.ndim(leaf) else 0 for leaf in jax.tree.leaves(positions)}
+    if len(lengths) != 1 or 0 in lengths:
         raise ValueError(
-            f"init has leading axes {lengths}; give every leaf of a position the same n_chains ≥ 1"
+            f"init has leading axes {sorted(lengths)}; give every leaf of a position the same n_chains ≥ 1"
         )
+    n_chains = lengths.pop()
     kernel.check(params, positions, clamped)
     if continued and clamped is None:
-        return init, lengths.pop()
+        return init, n_chains
     if clamped is not None:
         clamped = jax.tree.map(
             lambda leaf, x: jnp.broadcast_to(leaf, x.shape), clamped, (positions, positions)
         )
     states = jax.vmap(functools.partial(kernel.init, params))(positions, clamped)
-    return (states._replace(step=init.step) if continued else states), lengths.pop()
+    return (states._replace(step=init.step) if continued else states), n_chains
 
 
 @jax.jit
@@ -133,5 +134,5 @@ def _updated(average: _Average, acceptance: jax.Array, target: jax.Array) -> _Av
     log_size = average.centre - jnp.sqrt(t) / GAMMA * shortfall
     eta = t**-KAPPA
     log_average = eta * log_size + (1 - eta) * average.log_average
-    kept = (value.astype(average.t.dtype) for value in (t, shortfall, log_size, log_average))
-    return _Average(*kept, average.centre)
+    new = _Average(t, shortfall, log_size, log_average, average.centre)
+    return jax.tree.map(lambda value: value.astype(average.t.dtype), new)

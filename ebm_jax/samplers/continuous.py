@@ -71,6 +71,8 @@ class AdjustedKernelBase(ContinuousKernelBase):
     """
 
     may_diverge = False
+    target_acceptance = 0.8
+    """The rate of acceptance that `warm_up` aims at when the caller names none."""
     _dtypes = checks.FLOATS
 
     def init(self, params: PyTree, x: PyTree, clamped: Any = None) -> CachedState:

@@ -49,6 +49,16 @@ def run(kernel, params, x, n_steps=1, beta=1.0, key=0, **kwargs):
     return ej.sample(jax.random.key(key), kernel, params, x, schedule, beta=beta, **kwargs)
 
 
+@functools.partial(jax.jit, static_argnums=4)
+def drive(key, kernel, params, x, n_steps, beta=1.0, step=0):
+    """What `sample` does, in one compilation; the counters start at `step`."""
+    n = jax.tree.leaves(x)[0].shape[0]
+    keys = jax.vmap(jax.random.fold_in, (None, 0))(jax.random.key(key), jnp.arange(n))
+    states = jax.vmap(functools.partial(kernel.init, params))(x)
+    states = states._replace(step=jnp.broadcast_to(jnp.uint32(step), (n,)))
+    return kernel.packed_steps(keys, params, beta, states, n_steps)
+
+
 def well(name):
     """A kernel with an energy of its own, so that nothing compiled for another test is used."""
     return KERNELS[name](lambda params, x: double_well(params, x), 0.45 if name == "mala" else 0.3)
@@ -80,9 +90,7 @@ def test_a_step_leaves_the_double_well_invariant_and_its_mutants_do_not(name, mo
     start = jnp.concatenate([*[cold[1][:n]] * 5, warm[1][:n]])
     mutant = jnp.repeat(jnp.array([0, 1, 2, 3, 4, 0], jnp.uint32), n)
     betas = jnp.repeat(jnp.array([BETA] * 5 + [0.5]), n)[None]
-    keys = jax.vmap(jax.random.fold_in, (None, 0))(jax.random.key(5), jnp.arange(6 * n))
-    states = jax.vmap(functools.partial(kernel.init, 2.0))(start)._replace(step=mutant)
-    after, info = jax.jit(kernel.packed_steps, static_argnums=4)(keys, 2.0, betas, states, 1)
+    after, info = drive(5, kernel, 2.0, start, 1, betas, mutant)
     *groups, warm_group = np.split(np.asarray(after.position), 6)
     assert_same_law(counts(groups[0]), cold[0], name)
     assert_same_law(counts(warm_group), warm[0], name)
@@ -109,8 +117,8 @@ def test_momenta_that_are_never_drawn_anew_are_caught(monkeypatch):
 
     monkeypatch.setattr(hmc_module, "draws", stale)
     probabilities, start = exact(BETA)
-    after = run(well("hmc"), 2.0, start, n_steps=4, beta=BETA)
-    assert_other_law(counts(after.positions[0]), probabilities, "momenta kept")
+    after, _ = drive(0, well("hmc"), 2.0, start, 4, BETA)
+    assert_other_law(counts(after.position), probabilities, "momenta kept")
 
 
 def gaussian(params, x):
@@ -132,8 +140,8 @@ def test_reaches_a_gaussian_with_its_mean_and_covariance(name):
     kernel = KERNELS[name](gaussian, 0.75 if name == "mala" else 0.5, **numbers)
     start = {"a": jnp.full((20_000, 2), 1.5), "b": jnp.zeros((20_000, 1, 1))}
     params = jnp.asarray(mean, jnp.float32), jnp.asarray(precision, jnp.float32)
-    x = run(kernel, params, start, n_steps, beta).positions
-    x = np.concatenate([x["a"][0], x["b"][0, :, 0]], axis=-1).astype(float)
+    x = drive(0, kernel, params, start, n_steps, beta)[0].position
+    x = np.concatenate([x["a"], x["b"][:, 0]], axis=-1).astype(float)
     white = np.linalg.solve(factor, (x - mean).T)
     for i in range(3):
         n = white.shape[1]
