@@ -142,7 +142,9 @@ class AdjustedKernelBase(ContinuousKernelBase):
     ) -> tuple[CachedState, Info, jax.Array]:
         """Accepts (position, energy, gradient) with probability min(1, exp(log_ratio)) to 2⁻²⁴, if finite."""
         probability = jnp.where(finite, jnp.exp(jnp.minimum(log_ratio, 0.0)), 0.0)
-        accept = rng.uniform(word) < probability
+        # Compared as logarithms: the compiler stores a logarithm, and would draw a plain uniform for each reader again.
+        threshold = jnp.log(rng.uniform(word) + np.float32(2.0**-25))
+        accept = finite & (threshold < log_ratio)
         position, energy, gradient = jax.tree.map(
             lambda new, old: jnp.where(accept, new, old),
             proposal,
@@ -242,16 +244,15 @@ def total(tree: PyTree) -> jax.Array:
 def draws(key: Key, step: jax.Array, like: PyTree) -> tuple[PyTree, jax.Array, jax.Array]:
     """Returns standard normals shaped like `like` and two random words: all functions of (key, step, component).
 
-    Both words of a cipher call are used: the second half of all components is drawn from the second words. Barriers
-    keep the compiler from computing ciphers and normals again for each of their readers.
+    Both words of a cipher call are used: the second half of all components is drawn from the second words. The
+    barrier keeps the compiler from enciphering the chain's key for each of the words.
     """
     words = jax.lax.optimization_barrier(rng.chain_words(key))
     leaves, treedef = jax.tree.flatten(like)
     half = -(-sum(leaf.size for leaf in leaves) // 2)
     site = jnp.arange(half + 1, dtype=jnp.uint32)
-    pair = rng.threefry2x32(words[0], words[1], step, site + step)
-    first, second = jax.lax.optimization_barrier(pair)
-    flat = jax.lax.optimization_barrier(rng.normal(jnp.concatenate([first[:half], second[:half]])))
+    first, second = rng.threefry2x32(words[0], words[1], step, site + step)
+    flat = rng.normal(jnp.concatenate([first[:half], second[:half]]))
     drawn, start = [], 0
     for leaf in leaves:
         drawn.append(flat[start : start + leaf.size].reshape(leaf.shape).astype(leaf.dtype))

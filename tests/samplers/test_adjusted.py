@@ -127,7 +127,7 @@ def gaussian(params, x):
     return 0.5 * centred @ precision @ centred
 
 
-@each_kernel
+@pytest.mark.parametrize("name", ["mala", "hmc"])
 def test_reaches_a_gaussian_with_its_mean_and_covariance(name):
     """From a point: whitened by the known law, 20,000 chains are independent standard normals in every respect."""
     factor = np.array([[1.0, 0, 0], [0.6, 0.8, 0], [-0.5, 0.3, 1.4]])
