@@ -5,6 +5,7 @@ Positions are pytrees of floating arrays, and an energy is `energy(params, x) ->
 
 from __future__ import annotations
 
+import functools
 from typing import Any, NamedTuple
 
 import jax
@@ -78,8 +79,7 @@ class AdjustedKernelBase(ContinuousKernelBase):
     def init(self, params: PyTree, x: PyTree, clamped: Any = None) -> CachedState:
         """Returns the state of a chain at `x`; `clamped=(mask, values)` fixes values where the mask is True."""
         position, mask, step = super().init(params, x, clamped)
-        energy, gradient = self._evaluate(params, position, mask)
-        return CachedState(position, mask, step, energy, gradient, digest_of(params))
+        return CachedState(position, mask, step, *_cached(self, params, position, mask))
 
     def step(self, key: Key, params: PyTree, beta: Any, state: CachedState) -> tuple[CachedState, Info]:
         """Takes one step from what the state holds of the parameters: after they changed, call `refresh` first."""
@@ -98,13 +98,11 @@ class AdjustedKernelBase(ContinuousKernelBase):
         Otherwise they stay, and with them the bits of a run that goes on. Energies that disagree with the position
         (another energy function, a position set by hand) are recomputed as well.
         """
-        digest = digest_of(params)
-        energy, gradient = jax.vmap(self._evaluate, in_axes=(None, 0, 0))(
-            params, packed.position, packed.clamped
-        )
+        cached = jax.vmap(functools.partial(_cached, self, params), out_axes=(0, 0, None))
+        energy, gradient, digest = cached(packed.position, packed.clamped)
         close = jnp.isclose(packed.energy, energy, rtol=1e-3, atol=1e-3, equal_nan=True)
         keep = (packed.digest == digest).all(axis=-1) & close
-        choose = lambda old, new: select(keep, old, new)  # noqa: E731
+        choose = functools.partial(select, keep)
         return packed._replace(
             energy=choose(packed.energy, energy),
             gradient=jax.tree.map(choose, packed.gradient, gradient),
@@ -162,6 +160,14 @@ class AdjustedKernelBase(ContinuousKernelBase):
         )
         state = CachedState(position, state.clamped, step, energy, gradient, state.digest)
         return state, info, probability
+
+
+@jax.jit
+def _cached(
+    kernel: AdjustedKernelBase, params: PyTree, x: PyTree, mask: PyTree | None
+) -> tuple[jax.Array, PyTree, jax.Array]:
+    """Returns E, ∇E and the parameters' digest. Compiled, since drivers start chains eagerly."""
+    return *kernel._evaluate(params, x, mask), digest_of(params)
 
 
 def energy_of(energy: Any) -> Any:
@@ -238,20 +244,19 @@ def select(keep: jax.Array, old: jax.Array, new: jax.Array) -> jax.Array:
 
 def total(tree: PyTree) -> jax.Array:
     """Returns the sum of all elements."""
-    return sum((jnp.sum(leaf) for leaf in jax.tree.leaves(tree)), jnp.zeros(()))
+    return sum(map(jnp.sum, jax.tree.leaves(tree)), jnp.zeros(()))
 
 
 def draws(key: Key, step: jax.Array, like: PyTree) -> tuple[PyTree, jax.Array, jax.Array]:
     """Returns standard normals shaped like `like` and two random words: all functions of (key, step, component).
 
-    Both words of a cipher call are used: the second half of all components is drawn from the second words. The
-    barrier keeps the compiler from enciphering the chain's key for each of the words.
+    The second half of all components is drawn from the cipher's second words. The barrier keeps the compiler from
+    enciphering the chain's key for each word.
     """
     words = jax.lax.optimization_barrier(rng.chain_words(key))
     leaves, treedef = jax.tree.flatten(like)
     half = -(-sum(leaf.size for leaf in leaves) // 2)
-    site = jnp.arange(half + 1, dtype=jnp.uint32)
-    first, second = rng.threefry2x32(words[0], words[1], step, site + step)
+    first, second = rng.threefry2x32(*words, step, jnp.arange(half + 1, dtype=jnp.uint32) + step)
     flat = rng.normal(jnp.concatenate([first[:half], second[:half]]))
     drawn, start = [], 0
     for leaf in leaves:
