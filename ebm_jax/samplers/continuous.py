@@ -256,7 +256,8 @@ def draws(key: Key, step: jax.Array, like: PyTree) -> tuple[PyTree, jax.Array, j
     words = jax.lax.optimization_barrier(rng.chain_words(key))
     leaves, treedef = jax.tree.flatten(like)
     half = -(-sum(leaf.size for leaf in leaves) // 2)
-    first, second = rng.threefry2x32(*words, step, jnp.arange(half + 1, dtype=jnp.uint32) + step)
+    site = jnp.arange(half + 1, dtype=jnp.uint32)
+    first, second = rng.threefry2x32(words[0], words[1], step, site + step)
     flat = rng.normal(jnp.concatenate([first[:half], second[:half]]))
     drawn, start = [], 0
     for leaf in leaves:
