@@ -36,8 +36,12 @@ from ebm_jax.run import Observer as Observer
 from ebm_jax.run import Samples as Samples
 from ebm_jax.run import init_chains as init_chains
 from ebm_jax.run import sample as sample
+from ebm_jax.samplers.adaptation import warm_up as warm_up
 from ebm_jax.samplers.gibbs import gibbs as gibbs
+from ebm_jax.samplers.hmc import hmc as hmc
 from ebm_jax.samplers.langevin import langevin as langevin
+from ebm_jax.samplers.langevin import ula as ula
+from ebm_jax.samplers.mala import mala as mala
 from ebm_jax.samplers.metropolis import metropolis as metropolis
 from ebm_jax.training import TrainState as TrainState
 from ebm_jax.training import fit as fit

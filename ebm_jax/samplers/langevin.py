@@ -1,11 +1,16 @@
-"""Unadjusted Langevin dynamics on any differentiable energy.
+"""Unadjusted Langevin dynamics on any differentiable energy, in the two conventions of the field.
 
-    x ← x − step_size · β ∇E(x) + noise_scale · z,   z ~ N(0, I)
+    ula        x ← x − (ε²/2) β M ∇E(x) + ε √M z            z ~ N(0, I)
+    langevin   x ← x − α β M ∇E(x) + σ √M z
 
-With noise_scale = √(2 · step_size) this is the Euler discretisation of the Langevin equation whose law is
-p(x) ∝ exp(−β E(x)), with a bias of order step_size (Roberts and Tweedie 1996); papers that train energy-based models
-choose the two apart (Du and Mordatch 2019; Nijkamp et al. 2020), which samples another temperature or none.
-There is no accept/reject step. Steps are differentiable in the parameters, β, step_size and noise_scale.
+`ula` is the Euler discretisation of the Langevin equation whose law is p(x) ∝ exp(−β E(x)), with a bias of order ε²
+(Roberts and Tweedie 1996; Neal 2011, sec. 5.2, writes ε so); texts that write x − ε∇E + √(2ε) z mean its ε²/2.
+`langevin` is what papers that train energy-based models run, α and σ chosen apart (Du and Mordatch 2019: α = 10,
+σ = 0.005; Nijkamp et al. 2020): with σ² = 2α it is `ula` with ε = σ, else it samples another temperature, about
+2α / σ² times β for small steps, or none. M is a positive diagonal, the preconditioner, 1 by default.
+
+There is no accept/reject step. Without `clip` and bounds a step is differentiable in x, the parameters, β, M and the
+two numbers; with them almost everywhere.
 """
 
 from __future__ import annotations
@@ -19,31 +24,68 @@ import jax.numpy as jnp
 import numpy as np
 
 from ebm_jax import checks, rng
-from ebm_jax.samplers.base import ChainState, KernelBase, step_number
+from ebm_jax.samplers.base import ChainState, step_number
+from ebm_jax.samplers.continuous import (
+    ContinuousKernelBase,
+    check_energy,
+    check_positive,
+    check_scale,
+    check_spread,
+    energy_of,
+    spread,
+    total,
+    zero_where,
+)
 from ebm_jax.types import Info, Key, PyTree
 
 
 @functools.partial(
-    jax.tree_util.register_dataclass, data_fields=("step_size", "noise_scale"), meta_fields=("energy",)
+    jax.tree_util.register_dataclass,
+    data_fields=("step_size", "noise_scale", "clip", "bounds", "preconditioner"),
+    meta_fields=("energy", "clip_by", "boundary"),
 )
 @dataclass(frozen=True, eq=False)
-class Langevin(KernelBase):
-    """The kernel that `langevin` builds: `energy` is structure, the two numbers are leaves."""
+class Langevin(ContinuousKernelBase):
+    """The kernel that `ula` and `langevin` build: the numbers are leaves, everything else is structure.
+
+    A schedule is a `jax.tree_util.Partial`, a pytree without leaves or with those that its maker gave it. noise_scale
+    None says that `step_size` is the ε of `ula`.
+    """
 
     energy: Any
     step_size: Any
     noise_scale: Any
+    clip: Any = None
+    bounds: Any = None
+    preconditioner: Any = None
+    clip_by: str = "norm"
+    boundary: str = "clamp"
+
+    _shaped = ("preconditioner",)
 
     def step(self, key: Key, params: PyTree, beta: Any, state: ChainState) -> tuple[ChainState, Info]:
         """Takes one step, one gradient. A step that ends with a NaN or infinite value is counted in the info."""
         x = state.position
-        gradient = jax.grad(_energy_of(self.energy), argnums=1)(params, x)
+        gradient = jax.grad(energy_of(self.energy), argnums=1)(params, x)
         noise = normals(key, state.step, x)
+        step_size, noise_scale = _at(self.step_size, state.step), _at(self.noise_scale, state.step)
+        if self.noise_scale is None:
+            step_size, noise_scale = step_size * step_size / 2, step_size
+        if self.clip is not None:
+            gradient = _clipped(zero_where(state.clamped, gradient), beta, self.clip, self.clip_by)
+            beta = 1.0
+        if self.preconditioner is not None:
+            scale = spread(self.preconditioner, x)
+            gradient = jax.tree.map(jnp.multiply, scale, gradient)
+            noise = jax.tree.map(lambda m, z: jnp.sqrt(m) * z, scale, noise)
 
         def move(x: jax.Array, g: jax.Array, z: jax.Array) -> jax.Array:
-            return (x - self.step_size * beta * g + self.noise_scale * z).astype(x.dtype)
+            return (x - step_size * beta * g + noise_scale * z).astype(x.dtype)
 
         new = jax.tree.map(move, x, gradient, noise)
+        if self.bounds is not None:
+            bring = _BOUNDARIES[self.boundary]
+            new = jax.tree.map(bring, new, *(spread(bound, x) for bound in self.bounds))
         if state.clamped is not None:
             new = jax.tree.map(jnp.where, state.clamped, x, new)
         step = state.step + jnp.uint32(1)
@@ -53,35 +95,65 @@ class Langevin(KernelBase):
         return ChainState(new, state.clamped, step), info
 
     def check(self, params: PyTree, x: PyTree, clamped: Any) -> None:
-        """Raises ValueError where positions are not floating, or values are not finite."""
-        for path, leaf in jax.tree_util.tree_leaves_with_path(x):
-            if not jnp.issubdtype(leaf.dtype, jnp.floating):
-                name = "init" + jax.tree_util.keystr(path)
-                raise ValueError(
-                    f"{name} has dtype {leaf.dtype}; Langevin moves floating-point arrays: use .astype"
-                )
-        _check_scale("step_size", self.step_size)
-        _check_scale("noise_scale", self.noise_scale)
+        """Raises ValueError where positions are not floating or out of bounds, or values are not finite."""
+        _check_number("step_size", self.step_size, positive=self.noise_scale is None)
+        _check_number("noise_scale", self.noise_scale)
         super().check(params, x, clamped)
-        one = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), x)
-        energy = jax.eval_shape(_energy_of(self.energy), params, one)
-        if getattr(energy, "shape", None) != ():
-            raise ValueError(f"energy gives {energy} for one configuration; it must give a scalar")
+        if self.bounds is not None:
+            one = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), x)
+            for name, bound in zip(("lower bound", "upper bound"), self.bounds):
+                check_spread(name, bound, one)
+            _check_inside(x, self.bounds)
 
 
-def langevin(energy: Any, step_size: Any, noise_scale: Any) -> Langevin:
-    """Returns the kernel x ← x − step_size · β ∇E(x) + noise_scale · z.
+def ula(
+    energy: Any,
+    step_size: Any,
+    *,
+    clip: Any = None,
+    clip_by: str = "norm",
+    bounds: Any = None,
+    boundary: str = "clamp",
+    preconditioner: Any = None,
+) -> Langevin:
+    """Returns the unadjusted Langevin algorithm, x ← x − (ε²/2) β M ∇E(x) + ε √M z, ε = step_size.
+
+    Its law comes near exp(−β E) as ε does to 0: on E = x²/2 and β = M = 1 its variance is 1 / (1 − ε²/4). step_size is
+    in x's units. Everything else as for `langevin`. Raises ValueError on a step size that is not greater than 0.
+    """
+    _check_number("step_size", step_size, positive=True)
+    return _build(energy, _number(step_size), None, clip, clip_by, bounds, boundary, preconditioner)
+
+
+def langevin(
+    energy: Any,
+    step_size: Any,
+    noise_scale: Any,
+    *,
+    clip: Any = None,
+    clip_by: str = "norm",
+    bounds: Any = None,
+    boundary: str = "clamp",
+    preconditioner: Any = None,
+) -> Langevin:
+    """Returns the kernel x ← x − step_size · β M ∇E(x) + noise_scale · √M z.
 
     energy: `energy(params, x) -> scalar`, x a pytree of floating arrays, or a model with such a method. step_size,
-    noise_scale: scalars of x's units squared and x's units; for the law exp(−β E), noise_scale = √(2 · step_size).
+    noise_scale: scalars of x's units squared and x's units (for the law exp(−β E), noise_scale = √(2 · step_size)), or
+    schedules: functions of the chain's step counter, an int32 scalar that is 0 at its first step, as Optax has them. A
+    new schedule compiles anew, unless it is a `jax.tree_util.Partial` of the same function.
+    clip: the largest Euclidean norm (clip_by="norm", over all that is not clamped) or element (clip_by="value") of
+    β∇E; a NaN or infinite gradient stays so.
+    bounds: (low, high), each a number, an array or a pytree like x. boundary="clamp" sets what is beyond to the bound,
+    as is done with pixels, and gathers mass there; "reflect" folds it back, the discretised reflected equation.
+    preconditioner: M, a positive number, array or pytree like x; it changes the speed of coordinates, not the law.
     Raises ValueError on a negative or non-finite number, or an energy that is not callable.
     """
-    if not callable(_energy_of(energy)):
-        raise ValueError(f"energy is {energy!r}; give a function energy(params, x) or a model that has one")
     for name, value in (("step_size", step_size), ("noise_scale", noise_scale)):
-        _check_scale(name, value)
-    dtype = jnp.result_type(float)  # float64 where the user has enabled it
-    return Langevin(energy, jnp.asarray(step_size, dtype), jnp.asarray(noise_scale, dtype))
+        _check_number(name, value)
+    return _build(
+        energy, _number(step_size), _number(noise_scale), clip, clip_by, bounds, boundary, preconditioner
+    )
 
 
 def normals(key: Key, step: jax.Array, like: PyTree) -> PyTree:
@@ -97,13 +169,96 @@ def normals(key: Key, step: jax.Array, like: PyTree) -> PyTree:
     return jax.tree.unflatten(treedef, drawn)
 
 
-def _energy_of(energy: Any) -> Any:
-    return getattr(energy, "energy", energy)
+def _build(
+    energy: Any,
+    step_size: Any,
+    noise_scale: Any,
+    clip: Any,
+    clip_by: str,
+    bounds: Any,
+    boundary: str,
+    preconditioner: Any,
+) -> Langevin:
+    check_energy(energy)
+    checks.check_choice("clip_by", clip_by, ("norm", "value"))
+    checks.check_choice("boundary", boundary, tuple(_BOUNDARIES))
+    if clip is not None:
+        check_scale("clip", clip, positive=True)
+        clip = _number(clip)
+    if bounds is not None:
+        bounds = _checked_bounds(bounds)
+    if preconditioner is not None:
+        preconditioner = jax.tree.map(_number, preconditioner)
+        check_positive("preconditioner", preconditioner)
+    return Langevin(energy, step_size, noise_scale, clip, bounds, preconditioner, clip_by, boundary)
 
 
-def _check_scale(name: str, value: Any) -> None:
-    """Raises ValueError unless `value` is a real scalar, and finite and not negative where it can be looked at."""
-    if jnp.shape(value) != () or not jnp.issubdtype(getattr(value, "dtype", type(value)), jnp.number):
-        raise ValueError(f"{name} is {value!r}; give a single real number of at least 0")
-    if checks.is_concrete(value) and not (np.isfinite(value) and np.asarray(value) >= 0):
-        raise ValueError(f"{name} is {value}; give a finite number of at least 0")
+def _number(value: Any) -> Any:
+    if isinstance(value, jax.tree_util.Partial):
+        return value
+    if callable(value):
+        return jax.tree_util.Partial(value)
+    return jnp.asarray(value, jnp.result_type(float))  # float64 where the user has enabled it
+
+
+def _check_number(name: str, value: Any, *, positive: bool = False) -> None:
+    if value is not None and not callable(value):
+        check_scale(name, value, positive=positive)
+
+
+def _at(value: Any, step: jax.Array) -> Any:
+    """Returns a number, or what its schedule says. As int32: Optax subtracts from the count, and uint32 would wrap."""
+    return value(step_number(step)) if callable(value) else value
+
+
+def _clipped(gradient: PyTree, beta: Any, clip: jax.Array, by: str) -> PyTree:
+    """Returns β · gradient within `clip`; NaN and infinite values stay, so that they are counted."""
+    scaled = jax.tree.map(lambda g: beta * g, gradient)
+    if by == "value":
+        return jax.tree.map(lambda g: jnp.where(jnp.isfinite(g), jnp.clip(g, -clip, clip), g), scaled)
+    square = total(jax.tree.map(jnp.square, scaled))
+    short = square <= clip * clip  # also keeps √ from 0, where it has no derivative
+    factor = jnp.where(short, 1.0, clip / jnp.sqrt(jnp.where(short, 1.0, square)))
+    return jax.tree.map(lambda g: factor * g, scaled)
+
+
+def _clamp(x: jax.Array, low: Any, high: Any) -> jax.Array:
+    return jnp.where(jnp.isfinite(x), jnp.clip(x, low, high), x).astype(x.dtype)
+
+
+def _reflect(x: jax.Array, low: Any, high: Any) -> jax.Array:
+    """Folds x back between the bounds, any number of times; once where one bound is infinite."""
+    width = high - low
+    both = jnp.isfinite(width)
+    period = jnp.where(both, 2 * width, 1.0)
+    turn = jnp.mod(jnp.where(both, x - low, 0.0), period)
+    folded = low + jnp.minimum(turn, period - turn)
+    once = jnp.where(x < low, 2 * low - x, 2 * high - x)
+    bent = jnp.clip(jnp.where(both, folded, once), low, high)
+    return jnp.where((x < low) | (x > high), jnp.where(jnp.isfinite(x), bent, x), x).astype(x.dtype)
+
+
+_BOUNDARIES = {"clamp": _clamp, "reflect": _reflect}
+
+
+def _checked_bounds(bounds: Any) -> tuple[PyTree, PyTree]:
+    if not isinstance(bounds, (tuple, list)) or len(bounds) != 2:
+        raise ValueError(f"bounds is {bounds!r}; give (low, high)")
+    low, high = (jax.tree.map(_number, bound) for bound in bounds)
+    if jax.tree.structure(low) != jax.tree.structure(high):
+        raise ValueError("bounds are two different structures; give both numbers, arrays or pytrees like x")
+    for a, b in zip(jax.tree.leaves(low), jax.tree.leaves(high)):
+        if checks.is_concrete((a, b)) and not (np.asarray(a) < np.asarray(b)).all():
+            raise ValueError(f"bounds are {bounds}; the lower must be less than the upper")
+    return low, high
+
+
+def _check_inside(x: PyTree, bounds: tuple[PyTree, PyTree]) -> None:
+    for leaf, low, high in zip(jax.tree.leaves(x), *(jax.tree.leaves(spread(b, x)) for b in bounds)):
+        if checks.is_concrete((leaf, low, high)):
+            values = np.asarray(leaf)
+            outside = (values < np.asarray(low)) | (values > np.asarray(high))
+            if outside.any():
+                raise ValueError(
+                    f"init holds {values[outside][0]}, out of bounds ({low} to {high}); start chains between them"
+                )

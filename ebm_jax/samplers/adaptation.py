@@ -1,0 +1,138 @@
+"""Finding a step size: dual averaging towards a rate of acceptance, over many chains at once.
+
+After step t of a warm-up, with a_t the mean over chains of the probability of acceptance and δ the target,
+
+    h_t = (1 − 1/(t + t₀)) h_{t−1} + (δ − a_t) / (t + t₀),   log ε_{t+1} = μ − (√t / γ) h_t,
+    log ε̄_t = t^{−κ} log ε_t + (1 − t^{−κ}) log ε̄_{t−1}
+
+(Hoffman and Gelman 2014, sec. 3.2; γ = 0.05, t₀ = 10, κ = 0.75, μ = log 10ε₁). The warm-up runs with ε_t and hands
+back ε̄. Its steps do not leave the law invariant, since ε_t depends on the chains: they are no samples.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from ebm_jax import checks
+from ebm_jax.samplers.continuous import AdjustedKernelBase, check_scale
+from ebm_jax.types import Key, PyTree
+
+GAMMA, T0, KAPPA = 0.05, 10.0, 0.75
+
+
+class _Average(NamedTuple):
+    """Dual averaging: t steps so far, h their running shortfall, log ε of the next step, log ε̄, and μ."""
+
+    t: jax.Array
+    shortfall: jax.Array
+    log_size: jax.Array
+    log_average: jax.Array
+    centre: jax.Array
+
+
+def warm_up(
+    key: Key,
+    kernel: Any,
+    params: PyTree,
+    init: PyTree,
+    n_steps: int,
+    *,
+    beta: Any = 1.0,
+    clamped: Any = None,
+    target_acceptance: float | None = None,
+) -> tuple[Any, PyTree]:
+    """Takes `n_steps` steps of many chains that tune one `step_size`; returns the tuned kernel and the chains' states.
+
+    key: a typed key; chain i uses `fold_in(key, i)`, as in `sample`, which may go on from the states with the same key.
+    kernel: of `mala` or `hmc`; its step size is where the search starts. init: positions with a leading chain axis, or
+    states of an earlier run. n_steps: some hundreds; 0 changes nothing. beta: a scalar, or one value a chain, all of
+    which get the one step size. clamped: as for `sample`. target_acceptance: the mean over chains and steps to reach,
+    between 0 and 1; None takes the kernel's own (0.574 for `mala`, 0.8 for `hmc`).
+
+    Compiled once for a kind of kernel and shapes: new numbers, `n_steps` among them, do not compile anew.
+    Raises ValueError on anything that does not fit, before any step is taken.
+    """
+    checks.check_key(key)
+    n_steps = checks.check_integer("n_steps", n_steps, 0)
+    if not isinstance(kernel, AdjustedKernelBase):
+        raise ValueError(f"kernel is {kernel!r}; give one that accepts or rejects, of mala or hmc")
+    target = kernel.target_acceptance if target_acceptance is None else target_acceptance
+    check_scale("target_acceptance", target, positive=True)
+    if checks.is_concrete(target) and not target < 1:
+        raise ValueError(f"target_acceptance is {target}; give a number between 0 and 1")
+    params = jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype=jnp.result_type(leaf)), params)
+    states, n_chains = _start(kernel, params, init, clamped)
+    betas = jnp.asarray(beta, jnp.float32)
+    if betas.shape not in ((), (n_chains,)):
+        raise ValueError(f"beta has shape {betas.shape}; give a scalar or one value a chain, ({n_chains},)")
+    checks.check_finite("beta", betas)
+    betas = jnp.broadcast_to(betas, (n_chains,))
+    numbers = jnp.asarray(target, jnp.float32), jnp.asarray(n_steps, jnp.int32)
+    return _run(kernel, key, params, betas, states, *numbers)
+
+
+def _start(kernel: Any, params: PyTree, init: PyTree, clamped: Any) -> tuple[PyTree, int]:
+    """Returns states with a chain axis, and their number, after all checks."""
+    continued = hasattr(init, "position") and hasattr(init, "step")
+    positions = kernel.position(init) if continued else init
+    lengths = {int(leaf.shape[0]) if jnp.ndim(leaf) else 0 for leaf in jax.tree.leaves(positions)}
+    if len(lengths) != 1 or 0 in lengths:
+        raise ValueError(
+            f"init has leading axes {sorted(lengths)}; give every leaf of a position the same n_chains ≥ 1"
+        )
+    n_chains = lengths.pop()
+    kernel.check(params, positions, clamped)
+    if continued and clamped is None:
+        return init, n_chains
+    if clamped is not None:
+        clamped = jax.tree.map(
+            lambda leaf, x: jnp.broadcast_to(leaf, x.shape), clamped, (positions, positions)
+        )
+    states = jax.vmap(functools.partial(kernel.init, params))(positions, clamped)
+    return (states._replace(step=init.step) if continued else states), n_chains
+
+
+@jax.jit
+def _run(
+    kernel: Any,
+    key: Key,
+    params: PyTree,
+    betas: jax.Array,
+    states: PyTree,
+    target: jax.Array,
+    n_steps: jax.Array,
+) -> tuple[Any, PyTree]:
+    states = kernel.refresh(params, states)
+    keys = jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(betas.size))
+
+    def sized(log_size: jax.Array) -> Any:
+        return dataclasses.replace(kernel, step_size=jnp.exp(log_size).astype(kernel.step_size.dtype))
+
+    def body(_: jax.Array, carry: tuple[PyTree, _Average]) -> tuple[PyTree, _Average]:
+        states, average = carry
+        step = sized(average.log_size).step_with_acceptance
+        states, _, acceptance = jax.vmap(step, in_axes=(0, None, 0, 0))(keys, params, betas, states)
+        return states, _updated(average, acceptance.mean(), target)
+
+    log_size = jnp.log(kernel.step_size)
+    zero = jnp.zeros((), log_size.dtype)
+    start = _Average(zero, zero, log_size, log_size, log_size + jnp.log(10.0).astype(log_size.dtype))
+    states, average = jax.lax.fori_loop(0, n_steps, body, (states, start))
+    tuned = jnp.where(n_steps > 0, jnp.exp(average.log_average), kernel.step_size)
+    return dataclasses.replace(kernel, step_size=tuned.astype(kernel.step_size.dtype)), states
+
+
+def _updated(average: _Average, acceptance: jax.Array, target: jax.Array) -> _Average:
+    t = average.t + 1
+    weight = 1 / (t + T0)
+    shortfall = (1 - weight) * average.shortfall + weight * (target - acceptance)
+    log_size = average.centre - jnp.sqrt(t) / GAMMA * shortfall
+    eta = t**-KAPPA
+    log_average = eta * log_size + (1 - eta) * average.log_average
+    new = _Average(t, shortfall, log_size, log_average, average.centre)
+    return jax.tree.map(lambda value: value.astype(average.t.dtype), new)
