@@ -171,17 +171,20 @@ def checkerboard(grid: Grid) -> tuple[Block, ...]:
     """
     if not isinstance(grid, Grid):
         raise ValueError(f"checkerboard needs a Grid, got {grid!r}; use colour(graph) for other graphs")
-    row, column = np.divmod(np.arange(grid.n_sites), grid.width)
+    row, column = np.arange(grid.height)[:, None], np.arange(grid.width)
     odd_rows, odd_columns = grid.periodic and grid.height % 2 == 1, grid.periodic and grid.width % 2 == 1
     if grid.neighbourhood == 8:
         a = _cycle_colours(grid.height)[row] if odd_rows else row % 2
         b = _cycle_colours(grid.width)[column] if odd_columns else column % 2
-        pattern = a * (3 if odd_columns else 2) + b
+        a = a * (3 if odd_columns else 2)
     elif odd_rows or odd_columns:
-        pattern = (_cycle_walk(grid.height)[row] + _cycle_walk(grid.width)[column]) % 3
+        a, b = _cycle_walk(grid.height)[row], _cycle_walk(grid.width)[column]
     else:
-        pattern = (row + column) % 2
-    return _blocks_of(pattern)
+        a, b = row % 2, column % 2
+    pattern = a.astype(np.uint8) + b.astype(np.uint8)
+    if grid.neighbourhood == 4:
+        pattern %= np.uint8(3 if odd_rows or odd_columns else 2)
+    return _blocks_of(pattern.ravel())
 
 
 def colour(graph: AnyGraph) -> tuple[Block, ...]:
@@ -213,8 +216,10 @@ def _sequence(name: str, value: Any) -> Any:
 
 
 def _blocks_of(pattern: np.ndarray) -> tuple[Block, ...]:
-    small = pattern.astype(np.min_scalar_type(pattern.max()))  # sorts faster
-    order = np.argsort(small, kind="stable")
+    if pattern.max() < 16:  # a look at all sites a colour is quicker than sorting them
+        parts = [np.flatnonzero(pattern == number) for number in range(int(pattern.max()) + 1)]
+        return tuple(Block(part) for part in parts if part.size)
+    order = np.argsort(pattern, kind="stable")
     cuts = np.flatnonzero(np.diff(pattern[order])) + 1
     return tuple(Block(part) for part in np.split(order, cuts))
 

@@ -8,7 +8,8 @@ from the base and follows t along a ladder, a step of a kernel at each t_k; its 
 has E[w] = Z / Z₀, so log Z is estimated by log Z₀ + log mean w. That is too low on average (Jensen), the more so the
 worse the chains follow: on a badly mixing model by many nats, with a small spread that gives no warning. From the other
 side, chains that start with draws from the model and walk the ladder down give E[1/w] = Z₀ / Z and an estimate that is
-too high on average (Grosse, Ghahramani and Adams 2015). Where both agree, both are right.
+too high on average (Grosse, Ghahramani and Adams 2015). Two that agree are good evidence, though no proof: chains of
+either side may miss a mode that the other's starts do not show.
 
 Energies linear in their parameters interpolate the parameters: E_t = E(·; (1 − t) θ₀ + t θ). The base is then a model
 of the family without couplings, and one sweep of block Gibbs at θ₀ draws from it exactly. An RBM uses the free energies
@@ -139,9 +140,11 @@ def reverse_ais(
     """
     checks.check_key(key)
     path = _path(model, params, base, kernel)
+    start = path.complete(start)
+    path.kernel.check(path.at(jnp.float32(1)), start, None)
     walk, boot = jax.random.split(key)
     ladder = check_ladder("betas", betas)[::-1].copy()
-    weights = _walk(path.reversed(), walk, path.complete(start), jnp.asarray(ladder, jnp.float32))
+    weights = _walk(path.reversed(), walk, start, jnp.asarray(ladder, jnp.float32))
     return _result(boot, path.log_z - np.asarray(weights, np.float64), reverse=True)
 
 
@@ -159,12 +162,22 @@ def log_likelihood_bounds(
 ) -> LogLikelihoodBounds:
     """Returns the mean log-likelihood of `data` from both sides, −mean F(data) − log Z with both estimates of log Z.
 
-    start: draws from the model for the reverse estimate; None takes rows of `data`, which is right where the model is.
-    Other arguments and errors as for `ais`.
+    start: draws from the model for the reverse estimate; None takes rows of `data`, which is right where the model is,
+    and says so in `warnings`. Other arguments and errors as for `ais`; also ValueError on a model with hidden sites and
+    no free energy, and on data that do not fit.
     """
     checks.check_key(key)
+    if getattr(model, "hidden", None) is not None:
+        raise ValueError(
+            f"{model!r} has hidden sites and no free energy; this bounds models that have one, as RBMs"
+        )
+    path = _path(model, params, base, kernel)
+    path.kernel.check(path.at(jnp.float32(1)), path.complete(data), None)
     one, two, pick = jax.random.split(key, 3)
     n = jax.tree.leaves(data)[0].shape[0]
+    warnings = []
+    if start is None:
+        warnings.append("the reverse estimate began at data: it is a bound if they are draws from the model")
     if start is None:
         rows = jax.random.choice(pick, n, (n_chains,), replace=n_chains > n)
         start = jax.tree.map(lambda leaf: jnp.asarray(leaf)[rows], data)
@@ -173,7 +186,8 @@ def log_likelihood_bounds(
     energy = getattr(model, "free_energy", getattr(model, "energy", model))
     mean = float(np.mean(np.asarray(_energies(energy, params, data), np.float64)))
     gap = reverse.log_z - forward.log_z
-    warnings = [f"forward: {text}" for text in forward.warnings] + [f"reverse: {t}" for t in reverse.warnings]
+    warnings += [f"forward: {text}" for text in forward.warnings]
+    warnings += [f"reverse: {text}" for text in reverse.warnings]
     if abs(gap) > 1:
         warnings.append(
             f"the two estimates of log Z are {gap:.1f} nats apart: take more betas, or better draws for `start`"
@@ -185,8 +199,8 @@ def log_likelihood_bounds(
 
 @functools.partial(
     jax.tree_util.register_dataclass,
-    data_fields=("kernel", "params", "base"),
-    meta_fields=("energy", "sample", "mixes", "log_z"),
+    data_fields=("kernel", "params", "base", "log_z"),
+    meta_fields=("energy", "sample", "mixes"),
 )
 @dataclass(frozen=True, eq=False)
 class _Path:
@@ -202,7 +216,7 @@ class _Path:
     energy: Any
     sample: Any
     mixes: bool
-    log_z: float
+    log_z: Any
 
     def at(self, t: Array) -> PyTree:
         """Returns the kernel's parameters at t."""
@@ -309,7 +323,7 @@ def _log_z_uncoupled(model: Any, base: Any) -> float:
     """log Z of independent sites."""
     base = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), base)
     binary = lambda field, spins: np.logaddexp(-field, field) if spins else np.logaddexp(0, field)  # noqa: E731
-    levels = lambda bias: np.log(np.sum(np.exp(bias - bias.max()), axis=-1)) + bias.max()  # noqa: E731
+    levels = lambda bias: np.logaddexp.reduce(bias, axis=-1)  # noqa: E731
     if hasattr(base, "coupling"):
         if model.spins:
             return float(np.sum(np.broadcast_to(binary(base.bias, True), model.graph.shape)))
@@ -346,7 +360,7 @@ def _walk(path: _Path, key: Key, start: PyTree, ladder: Float[Array, " n"]) -> F
         packed, total, lost = carry
         before, after = path.at(pair[0]), path.at(pair[1])
         gain = jax.vmap(path.fall, (None, None, 0))(before, after, kernel.packed_positions(packed))
-        gain = gain - lost  # compensated summation: a thousand small terms on a large sum
+        gain = gain.astype(jnp.float32) - lost  # compensated summation: a thousand small terms on a large sum
         summed = total + gain
         lost = (summed - total) - gain
         packed = kernel.refresh(after, packed)
@@ -378,6 +392,8 @@ def _result(key: Key, log_weights: np.ndarray, *, reverse: bool) -> AISResult:
     warnings = []
     if not np.isfinite(log_weights).all():
         warnings.append(f"{int((~np.isfinite(log_weights)).sum())} of {n} weights are not finite")
+    if n < 2:
+        warnings.append("one chain says nothing of how far weights spread: take more")
     if not ess >= min(_MIN_ESS, n / 2):
         warnings.append(f"the weights are worth {ess:.1f} chains of {n}: take more betas or chains")
     if spread > _MAX_SD:

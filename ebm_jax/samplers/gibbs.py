@@ -62,7 +62,10 @@ class Gibbs(DiscreteKernelBase):
     layout: Any
     tables: Any
 
-    may_diverge = False
+    @property
+    def may_diverge(self) -> bool:
+        """Only real units can leave the finite numbers, where β is not above 0 or parameters are not finite."""
+        return "gaussian" in getattr(self.model, "units", ())
 
     @property
     def path(self) -> str:
@@ -77,7 +80,7 @@ class Gibbs(DiscreteKernelBase):
         """Takes `n` sweeps; under `vmap` over chains all of them run side by side, at no cost over `packed_steps`."""
         params, beta = jax.lax.stop_gradient((params, jnp.asarray(beta, jnp.float32)))
         new = _one_chain(n)(self, rng.chain_words(key), params, beta, state)
-        return new, _info(n, state.step, params, beta)
+        return new, _info(n, state.step, params, self._variance(beta))
 
     def pack(self, params: PyTree, states: ChainState) -> PackedGibbs:
         """Lays chains out for `packed_steps`."""
@@ -102,7 +105,12 @@ class Gibbs(DiscreteKernelBase):
         shared = jax.tree.map(lambda p: jnp.asarray(p)[..., None], params)
         betas = beta if beta.ndim == 2 else beta[..., None]
         new = _sweeps(self, rng.chain_words(keys), shared, betas, packed, n)
+        beta = self._variance(beta)
         return new, jax.vmap(lambda step: _info(n, step, params, beta))(packed.step)
+
+    def _variance(self, beta: jax.Array) -> jax.Array:
+        """Returns what has to be finite for β to make sense: of Gaussian units, their variance 1/β."""
+        return jnp.where(beta > 0, 1 / beta, jnp.nan) if self.may_diverge else beta
 
 
 def gibbs(model: BlockModel, spec: BlockSpec | None = None, *, path: str = "auto") -> Gibbs:
