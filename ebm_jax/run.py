@@ -17,7 +17,7 @@ from jax.sharding import PartitionSpec
 
 from ebm_jax import checks, rng
 from ebm_jax.blocks import SamplingSchedule
-from ebm_jax.samplers.base import partitions, with_automatic_axes
+from ebm_jax.samplers.base import partitions, start_chains, with_automatic_axes
 from ebm_jax.types import BlockModel, DiscreteModel, Info, Kernel, Key, PyTree
 
 
@@ -116,7 +116,7 @@ def sample(
         raise ValueError(
             f"schedule is {schedule!r}; give a SamplingSchedule(n_warmup, n_samples, steps_per_sample)"
         )
-    states = _start(kernel, params, init, clamped)
+    states = start_chains(kernel, params, init, clamped)
     # With a dtype of their own: weakly typed numbers, such as Python's, would compile apart from arrays.
     params = jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype=jnp.result_type(leaf)), params)
     betas = _betas(beta, schedule)
@@ -153,7 +153,9 @@ def _drive(
     n_chains = jax.tree.leaves(states)[0].shape[0]
     carry = _Carry(kernel.refresh(params, kernel.pack(params, states)), _zero_info(n_chains), None)
     if isinstance(observe, Observer):
-        carry = carry._replace(observed=jax.vmap(observe.init, (None, 0))(params, kernel.position(states)))
+        carry = carry._replace(
+            observed=jax.vmap(observe.init, (None, 0))(params, jax.vmap(kernel.position)(states))
+        )
     chain_keys = jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(n_chains))
 
     pieces = _in_pieces(schedule) if progress else [(schedule.n_warmup, schedule.n_samples)]
@@ -238,33 +240,6 @@ def _run(
     if plan.n_samples > inside:
         stacked = jax.tree.map(lambda one, many: jnp.concatenate([one[None], many]), first, stacked)
     return carry, stacked
-
-
-def _start(kernel: Kernel, params: PyTree, init: PyTree, clamped: Any) -> PyTree:
-    """Returns states with a chain axis, after all checks."""
-    if isinstance(init, Samples):
-        raise ValueError("init is the Samples of an earlier run; give its .state")
-    continued = hasattr(init, "position") and hasattr(init, "step")
-    positions = kernel.position(init) if continued else init
-    leaves = jax.tree.leaves(positions)
-    if not leaves or any(not hasattr(leaf, "shape") or len(leaf.shape) == 0 for leaf in leaves):
-        raise ValueError(
-            f"init is {type(init).__name__} without a chain axis; give positions of shape (n_chains, ...)"
-        )
-    sizes = {leaf.shape[0] for leaf in leaves}
-    if len(sizes) != 1 or 0 in sizes:
-        raise ValueError(
-            f"init has leading axes of length {sorted(sizes)}; give every leaf the same n_chains ≥ 1"
-        )
-    kernel.check(params, positions, clamped)
-    if continued and clamped is None:
-        return init
-    if clamped is not None:
-        clamped = jax.tree.map(
-            lambda leaf, x: jnp.broadcast_to(leaf, x.shape), clamped, (positions, positions)
-        )
-    states = jax.vmap(functools.partial(kernel.init, params))(positions, clamped)
-    return states._replace(step=init.step) if continued else states
 
 
 def _betas(beta: Any, schedule: SamplingSchedule) -> jax.Array:

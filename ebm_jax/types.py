@@ -155,6 +155,11 @@ class Kernel(Protocol):
         """Whether a step can end with a NaN or infinite value; a driver need not look if not."""
         ...
 
+    @property
+    def memoryless(self) -> bool:
+        """Whether a chain may be started anew from its position at any time without changing its law."""
+        ...
+
     def init(self, params: PyTree, x: PyTree, clamped: Any = None) -> PyTree:
         """Returns the state of a chain that stands at `x`, with `clamped=(mask, values)` applied."""
         ...
@@ -191,6 +196,18 @@ class Kernel(Protocol):
 
     def packed_positions(self, packed: PyTree) -> PyTree:
         """Returns the configurations with a leading chain axis."""
+        ...
+
+    def energy_at(self, params: PyTree, state: PyTree) -> Array:
+        """Returns E(x; params), without β, of the configuration that the state holds."""
+        ...
+
+    def packed_energies(self, params: PyTree, packed: PyTree) -> Array:
+        """Returns E(x; params) of every chain, without β, `(n_chains,)`."""
+        ...
+
+    def clamp(self, params: PyTree, state: PyTree, clamped: Any) -> PyTree:
+        """Returns the state with another clamping, at the same step."""
         ...
 
     def refresh(self, params: PyTree, packed: PyTree) -> PyTree:

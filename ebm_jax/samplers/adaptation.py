@@ -12,13 +12,13 @@ back ε̄. Its steps do not leave the law invariant, since ε_t depends on the c
 from __future__ import annotations
 
 import dataclasses
-import functools
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from ebm_jax import checks
+from ebm_jax.samplers.base import start_chains
 from ebm_jax.samplers.continuous import AdjustedKernelBase, check_scale
 from ebm_jax.types import Key, PyTree
 
@@ -66,7 +66,8 @@ def warm_up(
     if checks.is_concrete(target) and not target < 1:
         raise ValueError(f"target_acceptance is {target}; give a number between 0 and 1")
     params = jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype=jnp.result_type(leaf)), params)
-    states, n_chains = _start(kernel, params, init, clamped)
+    states = start_chains(kernel, params, init, clamped)
+    n_chains = states.step.shape[0]
     betas = jnp.asarray(beta, jnp.float32)
     if betas.shape not in ((), (n_chains,)):
         raise ValueError(f"beta has shape {betas.shape}; give a scalar or one value a chain, ({n_chains},)")
@@ -74,27 +75,6 @@ def warm_up(
     betas = jnp.broadcast_to(betas, (n_chains,))
     numbers = jnp.asarray(target, jnp.float32), jnp.asarray(n_steps, jnp.int32)
     return _run(kernel, key, params, betas, states, *numbers)
-
-
-def _start(kernel: Any, params: PyTree, init: PyTree, clamped: Any) -> tuple[PyTree, int]:
-    """Returns states with a chain axis, and their number, after all checks."""
-    continued = hasattr(init, "position") and hasattr(init, "step")
-    positions = kernel.position(init) if continued else init
-    lengths = {int(leaf.shape[0]) if jnp.ndim(leaf) else 0 for leaf in jax.tree.leaves(positions)}
-    if len(lengths) != 1 or 0 in lengths:
-        raise ValueError(
-            f"init has leading axes {sorted(lengths)}; give every leaf of a position the same n_chains ≥ 1"
-        )
-    n_chains = lengths.pop()
-    kernel.check(params, positions, clamped)
-    if continued and clamped is None:
-        return init, n_chains
-    if clamped is not None:
-        clamped = jax.tree.map(
-            lambda leaf, x: jnp.broadcast_to(leaf, x.shape), clamped, (positions, positions)
-        )
-    states = jax.vmap(functools.partial(kernel.init, params))(positions, clamped)
-    return (states._replace(step=init.step) if continued else states), n_chains
 
 
 @jax.jit

@@ -31,6 +31,8 @@ class KernelBase:
 
     may_diverge = True
     """Whether a step can end with a NaN or infinite value; a driver need not look if not."""
+    memoryless = True
+    """Whether a chain may be started anew from its position (and step) at any time without changing its law."""
 
     def init(self, params: PyTree, x: PyTree, clamped: Any = None) -> ChainState:
         """Returns the state of a chain at `x`; `clamped=(mask, values)` fixes values where the mask is True."""
@@ -59,6 +61,14 @@ class KernelBase:
     def position(self, state: Any) -> PyTree:
         """Returns the configuration that a state holds."""
         return state.position
+
+    def energy_at(self, params: PyTree, state: Any) -> jax.Array:
+        """Returns E(x; params), without β, of the configuration that a state holds."""
+        return energy_of(self)(params, self.position(state))
+
+    def clamp(self, params: PyTree, state: Any, clamped: Any) -> Any:
+        """Returns the state with `clamped=(mask, values)` in place of what was clamped, at the same step."""
+        return self.init(params, self.position(state), clamped)._replace(step=state.step)
 
     def bind(self, params: PyTree, beta: Any = 1.0) -> BoundKernel:
         """Fixes parameters and β: returns `init(x, key=None) -> state` and `step(key, state) -> (state, info)`."""
@@ -90,6 +100,10 @@ class KernelBase:
     def packed_positions(self, packed: Any) -> PyTree:
         """Returns the configurations with a leading chain axis."""
         return jax.vmap(self.position)(packed)
+
+    def packed_energies(self, params: PyTree, packed: Any) -> jax.Array:
+        """Returns E(x; params) of every chain, without β, `(n_chains,)`."""
+        return jax.vmap(self.energy_at, (None, 0))(params, self.unpack(packed))
 
     def refresh(self, params: PyTree, packed: Any) -> Any:
         """Recomputes what a packed state caches of the parameters, after they have changed; here, nothing."""
@@ -135,6 +149,62 @@ class DiscreteKernelBase(KernelBase):
         for number, (part, count) in enumerate(zip(x, counts, strict=True)):
             if count is not None:  # None: real numbers
                 checks.check_levels(f"{name}[{number}]", part, count)
+
+
+def energy_of(target: Any) -> Any:
+    """Returns the function `energy(params, x)` of an energy, of a model, or of a kernel that moves by either.
+
+    Raises ValueError on a kernel that has none.
+    """
+    for holder in (target, getattr(target, "model", None)):
+        energy = getattr(holder, "energy", None)
+        if energy is not None:
+            return getattr(energy, "energy", energy)
+    if isinstance(target, KernelBase):
+        raise ValueError(f"{type(target).__name__} holds no energy and no model that its steps follow")
+    return target
+
+
+def is_state(init: Any) -> bool:
+    """Whether chains are given as the state of an earlier run, not as positions."""
+    return hasattr(init, "step") and (hasattr(init, "position") or hasattr(init, "replicas"))
+
+
+def start_chains(kernel: Any, params: PyTree, init: PyTree, clamped: Any) -> PyTree:
+    """Returns states with a chain axis from positions or an earlier run's states; raises ValueError on what does not
+    fit, before any work is done."""
+    if hasattr(init, "positions") and hasattr(init, "state"):
+        raise ValueError("init is the Samples of an earlier run; give its .state")
+    continued = is_state(init)
+    if continued and jnp.ndim(init.step) != 1:
+        raise ValueError(
+            f"init is the state of chains of shape {jnp.shape(init.step)}; give states with one leading chain axis"
+        )
+    positions = jax.vmap(kernel.position)(init) if continued else init
+    leaves = jax.tree.leaves(positions)
+    if not leaves or any(not hasattr(leaf, "shape") or len(leaf.shape) == 0 for leaf in leaves):
+        raise ValueError(
+            f"init is {type(init).__name__} without a chain axis; give positions of shape (n_chains, ...)"
+        )
+    sizes = {leaf.shape[0] for leaf in leaves}
+    if len(sizes) != 1 or 0 in sizes:
+        raise ValueError(
+            f"init has leading axes of length {sorted(sizes)}; give every leaf the same n_chains ≥ 1"
+        )
+    kernel.check(params, positions, clamped)
+    if clamped is not None:
+        clamped = jax.tree.map(
+            lambda leaf, x: jnp.broadcast_to(leaf, x.shape), clamped, (positions, positions)
+        )
+    if not continued:
+        return jax.vmap(functools.partial(kernel.init, params))(positions, clamped)
+    return init if clamped is None else jax.vmap(functools.partial(kernel.clamp, params))(init, clamped)
+
+
+def member_keys(key: Key, n: int) -> Key:
+    """Returns a key for each of n members of a kernel; the first has the chain's own: a single one is itself."""
+    others = jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(1, n))
+    return jnp.concatenate([key[None], others])
 
 
 def check_clamped(clamped: Any, x: PyTree) -> None:

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ebm_jax import checks, rng
-from ebm_jax.samplers.base import KernelBase, step_number
+from ebm_jax.samplers.base import KernelBase, energy_of, step_number
 from ebm_jax.types import Info, Key, PyTree
 
 
@@ -92,6 +92,11 @@ class AdjustedKernelBase(ContinuousKernelBase):
         """Takes one step; also returns the probability with which the proposal was accepted."""
         raise NotImplementedError
 
+    def energy_at(self, params: PyTree, state: CachedState) -> jax.Array:
+        """Returns the energy that the state keeps."""
+        del params
+        return state.energy
+
     def refresh(self, params: PyTree, packed: CachedState) -> CachedState:
         """Recomputes energies and gradients if the parameters are not those that they were computed with.
 
@@ -168,11 +173,6 @@ def _cached(
 ) -> tuple[jax.Array, PyTree, jax.Array]:
     """Returns E, ∇E and the parameters' digest. Compiled, since drivers start chains eagerly."""
     return *kernel._evaluate(params, x, mask), digest_of(params)
-
-
-def energy_of(energy: Any) -> Any:
-    """Returns the function of an energy or of a model."""
-    return getattr(energy, "energy", energy)
 
 
 def check_energy(energy: Any) -> None:

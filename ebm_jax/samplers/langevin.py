@@ -24,14 +24,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from ebm_jax import checks, rng
-from ebm_jax.samplers.base import ChainState, step_number
+from ebm_jax.samplers.base import ChainState, energy_of, step_number
 from ebm_jax.samplers.continuous import (
     ContinuousKernelBase,
     check_energy,
     check_positive,
     check_scale,
     check_spread,
-    energy_of,
     spread,
     total,
     zero_where,
