@@ -84,9 +84,26 @@ class CategoricalRBM:
         bias, hidden_input = self._inputs(params, x[0])
         return -bias - jnp.sum(hidden_input * x[1].astype(hidden_input.dtype))
 
+    def energy_relaxed(
+        self,
+        params: CategoricalRBMParams,
+        one_hot: tuple[Float[Array, "n_visible levels"], Float[Array, "n_hidden 2"]],
+    ) -> Float[Array, ""]:
+        """Returns E with every visible level replaced by the weights of its row, every hidden unit by p₁ of its:
+        E(v, h) where rows are one-hot."""
+        bias, hidden_input = self._inputs_of_weights(params, one_hot[0])
+        return -bias - jnp.sum(hidden_input * one_hot[1][..., 1])
+
     def free_energy(self, params: CategoricalRBMParams, v: Visible) -> Float[Array, ""]:
         """Returns F(v) = −Σ aᵢ[vᵢ] − Σ softplus(b + Σ Wᵢ[vᵢ]) = −log Σ_h exp(−E(v, h)), at β = 1."""
         bias, hidden_input = self._inputs(params, v)
+        return -bias - jnp.sum(jax.nn.softplus(hidden_input))
+
+    def free_energy_relaxed(
+        self, params: CategoricalRBMParams, one_hot: Float[Array, "n_visible levels"]
+    ) -> Float[Array, ""]:
+        """Returns F with every visible level replaced by the weights of its row: F(v) where rows are one-hot."""
+        bias, hidden_input = self._inputs_of_weights(params, one_hot)
         return -bias - jnp.sum(jax.nn.softplus(hidden_input))
 
     def conditional_logits(
@@ -124,8 +141,11 @@ class CategoricalRBM:
 
     def _inputs(self, params: CategoricalRBMParams, v: Visible) -> tuple[Array, Array]:
         """Returns Σ aᵢ[vᵢ] and b + Σ Wᵢ[vᵢ]."""
-        check_struct("params", params, self.params_struct(), dtypes=FLOATS)
         check_struct("v", v, self.position_struct()[0])
-        chosen = jax.nn.one_hot(v, self.n_levels, dtype=params.weights.dtype)
+        return self._inputs_of_weights(params, jax.nn.one_hot(v, self.n_levels, dtype=params.weights.dtype))
+
+    def _inputs_of_weights(self, params: CategoricalRBMParams, chosen: Array) -> tuple[Array, Array]:
+        """Returns Σ aᵢ·cᵢ and b + Σ cᵢWᵢ for rows c of weights of the levels."""
+        check_struct("params", params, self.params_struct(), dtypes=FLOATS)
         hidden_input = jnp.tensordot(chosen, params.weights, 2, precision="highest")
         return jnp.sum(chosen * params.visible_bias), params.hidden_bias + hidden_input

@@ -67,8 +67,15 @@ class Ising(HiddenSites):
         """Returns E(x) = −Σ bᵢsᵢ − Σ J_ij sᵢsⱼ; raises ValueError when shapes or dtypes do not fit."""
         check_struct("params", params, self.params_struct(), dtypes=FLOATS)
         check_struct("x", x, self.position_struct())
+        return self._energy_of_spins(params, _spins(x, params.bias.dtype))
+
+    def energy_relaxed(self, params: IsingParams, one_hot: Float[Array, "*sites 2"]) -> Float[Array, ""]:
+        """Returns E with every spin replaced by p₁ − p₀ of its row (p₀, p₁): E(x) where rows are one-hot."""
+        check_struct("params", params, self.params_struct(), dtypes=FLOATS)
+        return self._energy_of_spins(params, one_hot[..., 1] - one_hot[..., 0])
+
+    def _energy_of_spins(self, params: IsingParams, spin: Float[Array, "*sites"]) -> Float[Array, ""]:
         bias, coupling = params
-        spin = _spins(x, bias.dtype)
         total = jnp.sum(bias * spin)
         for values, first, second in pairwise.edge_values(self.graph, str(self.coupling), coupling, spin):
             total = total + jnp.sum(

@@ -78,6 +78,18 @@ class Potts(HiddenSites):
                 total = total + values * jnp.sum(first == second)
         return -total
 
+    def energy_relaxed(self, params: PottsParams, one_hot: Float[Array, "*sites levels"]) -> Float[Array, ""]:
+        """Returns E with every level replaced by the weights of its row, multilinear: E(x) where rows are one-hot."""
+        check_struct("params", params, self.params_struct(), dtypes=FLOATS)
+        bias, coupling = params
+        total = jnp.sum(bias * one_hot)
+        for values, first, second in pairwise.edge_values(self.graph, str(self.coupling), coupling, one_hot):
+            if self.coupling == "matrix":
+                total = total + jnp.sum(first[..., :, None] * values * second[..., None, :])
+            else:
+                total = total + jnp.sum(values * jnp.sum(first * second, axis=-1))
+        return -total
+
     def conditional_logits(
         self, params: PottsParams, x: UInt8[Array, "*sites"]
     ) -> Float[Array, "*sites levels"]:

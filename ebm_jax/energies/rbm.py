@@ -74,16 +74,36 @@ class RBM:
         """Returns E(v, h) = −a·v − b·h − vᵀWh; raises ValueError when shapes or dtypes do not fit."""
         check_struct("params", params, self.params_struct(), dtypes=FLOATS)
         check_struct("x", x, self.position_struct(), dtypes=self.position_dtypes)
-        v, h = (self._values(units, params.weights.dtype) for units in x)
-        hidden_input = jnp.dot(v, params.weights, precision="highest")
-        return -(jnp.sum(params.visible_bias * v) + jnp.sum((params.hidden_bias + hidden_input) * h))
+        return self._energy_of_values(params, *(self._values(units, params.weights.dtype) for units in x))
+
+    def energy_relaxed(
+        self, params: RBMParams, one_hot: tuple[Float[Array, "n_visible 2"], Float[Array, "n_hidden 2"]]
+    ) -> Float[Array, ""]:
+        """Returns E with every unit replaced by p₁ of its row (p₀, p₁), of a spin p₁ − p₀: E(v, h) where rows are
+        one-hot."""
+        check_struct("params", params, self.params_struct(), dtypes=FLOATS)
+        return self._energy_of_values(params, *map(self._relaxed, one_hot))
 
     def free_energy(self, params: RBMParams, v: Visible) -> Float[Array, ""]:
         """Returns F(v) = −log Σ_h exp(−E(v, h)) at β = 1: with inputs y = b + vᵀW of the hidden units,
         −a·v − Σ softplus(y), or of spins −a·v − Σ log 2cosh(y)."""
         check_struct("params", params, self.params_struct(), dtypes=FLOATS)
         check_struct("v", v, self.position_struct()[0], dtypes=self.position_dtypes)
-        visible = self._values(v, params.weights.dtype)
+        return self._free_energy_of_values(params, self._values(v, params.weights.dtype))
+
+    def free_energy_relaxed(
+        self, params: RBMParams, one_hot: Float[Array, "n_visible 2"]
+    ) -> Float[Array, ""]:
+        """Returns F with every visible unit replaced by p₁ of its row, of a spin p₁ − p₀: F(v) where rows are
+        one-hot."""
+        check_struct("params", params, self.params_struct(), dtypes=FLOATS)
+        return self._free_energy_of_values(params, self._relaxed(one_hot))
+
+    def _energy_of_values(self, params: RBMParams, v: Array, h: Array) -> Float[Array, ""]:
+        hidden_input = jnp.dot(v, params.weights, precision="highest")
+        return -(jnp.sum(params.visible_bias * v) + jnp.sum((params.hidden_bias + hidden_input) * h))
+
+    def _free_energy_of_values(self, params: RBMParams, visible: Array) -> Float[Array, ""]:
         hidden_input = params.hidden_bias + jnp.dot(visible, params.weights, precision="highest")
         summed = jnp.logaddexp(hidden_input, -hidden_input) if self.spins else jax.nn.softplus(hidden_input)
         return -jnp.sum(params.visible_bias * visible) - jnp.sum(summed)
@@ -132,6 +152,9 @@ class RBM:
         """The inverse of `levels`, as uint8."""
         units = levels.astype(jnp.uint8)
         return units[: self.n_visible], units[self.n_visible :]
+
+    def _relaxed(self, one_hot: Array) -> Array:
+        return one_hot[..., 1] - one_hot[..., 0] if self.spins else one_hot[..., 1]
 
     def _values(self, units: Array, dtype: Any) -> Array:
         value = units.astype(dtype)

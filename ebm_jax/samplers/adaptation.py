@@ -49,18 +49,20 @@ def warm_up(
     """Takes `n_steps` steps of many chains that tune one `step_size`; returns the tuned kernel and the chains' states.
 
     key: a typed key; chain i uses `fold_in(key, i)`, as in `sample`, which may go on from the states with the same key.
-    kernel: of `mala` or `hmc`; its step size is where the search starts. init: positions with a leading chain axis, or
-    states of an earlier run. n_steps: some hundreds; 0 changes nothing. beta: a scalar, or one value a chain, all of
-    which get the one step size. clamped: as for `sample`. target_acceptance: the mean over chains and steps to reach,
-    between 0 and 1; None takes the kernel's own (0.574 for `mala`, 0.8 for `hmc`).
+    kernel: of `mala`, `hmc` or `dmala`; its step size is where the search starts. init: positions with a leading chain
+    axis, or states of an earlier run. n_steps: some hundreds; 0 changes nothing. beta: a scalar, or one value a chain,
+    all of which get the one step size. clamped: as for `sample`. target_acceptance: the mean over chains and steps to
+    reach, between 0 and 1; None takes the kernel's own (0.574 for `mala` and `dmala`, 0.8 for `hmc`).
 
     Compiled once for a kind of kernel and shapes: new numbers, `n_steps` among them, do not compile anew.
     Raises ValueError on anything that does not fit, before any step is taken.
     """
     checks.check_key(key)
     n_steps = checks.check_integer("n_steps", n_steps, 0)
-    if not isinstance(kernel, AdjustedKernelBase):
-        raise ValueError(f"kernel is {kernel!r}; give one that accepts or rejects, of mala or hmc")
+    if not isinstance(kernel, AdjustedKernelBase) or not hasattr(kernel, "step_size"):
+        raise ValueError(
+            f"kernel is {kernel!r}; give one that accepts or rejects and has a step size: of mala, hmc or dmala"
+        )
     target = kernel.target_acceptance if target_acceptance is None else target_acceptance
     check_scale("target_acceptance", target, positive=True)
     if checks.is_concrete(target) and not target < 1:

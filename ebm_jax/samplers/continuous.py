@@ -117,6 +117,9 @@ class AdjustedKernelBase(ContinuousKernelBase):
     def check(self, params: PyTree, x: PyTree, clamped: Any) -> None:
         """Raises ValueError where positions do not fit or an energy is not finite at its start."""
         super().check(params, x, clamped)
+        self._check_energies(params, x, clamped)
+
+    def _check_energies(self, params: PyTree, x: PyTree, clamped: Any) -> None:
         if not checks.is_concrete((params, x, clamped)):
             return
         if clamped is not None:
@@ -248,22 +251,28 @@ def total(tree: PyTree) -> jax.Array:
 
 
 def draws(key: Key, step: jax.Array, like: PyTree) -> tuple[PyTree, jax.Array, jax.Array]:
-    """Returns standard normals shaped like `like` and two random words: all functions of (key, step, component).
-
-    The second half of all components is drawn from the cipher's second words. The barrier keeps the compiler from
-    enciphering the chain's key for each word.
-    """
-    words = jax.lax.optimization_barrier(rng.chain_words(key))
+    """Returns standard normals shaped like `like` and two random words: all functions of (key, step, component)."""
     leaves, treedef = jax.tree.flatten(like)
-    half = -(-sum(leaf.size for leaf in leaves) // 2)
-    site = jnp.arange(half + 1, dtype=jnp.uint32)
-    first, second = rng.threefry2x32(words[0], words[1], step, site + step)
-    flat = rng.normal(jnp.concatenate([first[:half], second[:half]]))
+    words, first, second = random_words(key, step, sum(leaf.size for leaf in leaves))
+    flat = rng.normal(words)
     drawn, start = [], 0
     for leaf in leaves:
         drawn.append(flat[start : start + leaf.size].reshape(leaf.shape).astype(leaf.dtype))
         start += leaf.size
-    return jax.tree.unflatten(treedef, drawn), first[half], second[half]
+    return jax.tree.unflatten(treedef, drawn), first, second
+
+
+def random_words(key: Key, step: jax.Array, n: int) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Returns n random words and two more.
+
+    The second half of the n is made of the cipher's second words. The barrier keeps the compiler from enciphering the
+    chain's key for each word.
+    """
+    words = jax.lax.optimization_barrier(rng.chain_words(key))
+    half = -(-n // 2)
+    site = jnp.arange(half + 1, dtype=jnp.uint32)
+    first, second = rng.threefry2x32(words[0], words[1], step, site + step)
+    return jnp.concatenate([first[:half], second[: n - half]]), first[half], second[half]
 
 
 def digest_of(params: PyTree) -> jax.Array:

@@ -7,6 +7,7 @@ import pytest
 
 import ebm_jax as ej
 from ebm_jax.samplers import adaptation
+from ebm_jax.samplers.base import start_chains
 
 
 def energy(params, x):
@@ -81,14 +82,13 @@ def test_no_steps_change_nothing():
 def test_starts_clamped_and_where_an_earlier_run_ended():
     kernel = ej.mala(energy, 0.5)
     clamped = jnp.arange(20) < 5, jnp.ones(20)
-    state, n_chains = adaptation._start(kernel, CURVATURE, START, clamped)
-    assert n_chains == 64
+    state = start_chains(kernel, CURVATURE, START, clamped)
     assert (state.position[:, :5] == 1).all()
     np.testing.assert_array_equal(state.position[:, 5:], START[:, 5:])
     assert (state.clamped == clamped[0]).all()
     later = state._replace(step=state.step + jnp.uint32(7))
-    assert adaptation._start(kernel, CURVATURE, later, None)[0] is later
-    assert (adaptation._start(kernel, CURVATURE, later, clamped)[0].step == 7).all()
+    assert start_chains(kernel, CURVATURE, later, None) is later
+    assert (start_chains(kernel, CURVATURE, later, clamped).step == 7).all()
 
 
 @pytest.mark.parametrize(
