@@ -156,6 +156,11 @@ class Kernel(Protocol):
         ...
 
     @property
+    def exact(self) -> bool:
+        """Whether a step leaves p(x) ∝ exp(−β E(x)) invariant, apart from the resolution of its draws."""
+        ...
+
+    @property
     def memoryless(self) -> bool:
         """Whether a chain may be started anew from its position at any time without changing its law."""
         ...
@@ -204,6 +209,10 @@ class Kernel(Protocol):
 
     def packed_energies(self, params: PyTree, packed: PyTree) -> Array:
         """Returns E(x; params) of every chain, without β, `(n_chains,)`."""
+        ...
+
+    def stationary(self, params: PyTree, draw: Any, beta: Any) -> PyTree:
+        """Returns states of chains in equilibrium, from `draw(beta)` that gives exact draws, chain axis first."""
         ...
 
     def clamp(self, params: PyTree, state: PyTree, clamped: Any) -> PyTree:

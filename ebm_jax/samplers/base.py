@@ -33,6 +33,8 @@ class KernelBase:
     """Whether a step can end with a NaN or infinite value; a driver need not look if not."""
     memoryless = True
     """Whether a chain may be started anew from its position (and step) at any time without changing its law."""
+    exact = True
+    """Whether a step leaves p(x) ∝ exp(−β E(x)) invariant, apart from the resolution of its draws."""
 
     def init(self, params: PyTree, x: PyTree, clamped: Any = None) -> ChainState:
         """Returns the state of a chain at `x`; `clamped=(mask, values)` fixes values where the mask is True."""
@@ -65,6 +67,11 @@ class KernelBase:
     def energy_at(self, params: PyTree, state: Any) -> jax.Array:
         """Returns E(x; params), without β, of the configuration that a state holds."""
         return energy_of(self)(params, self.position(state))
+
+    def stationary(self, params: PyTree, draw: Callable[[Any], PyTree], beta: Any) -> Any:
+        """Returns states of chains that are in equilibrium at `beta`; `draw(beta)` gives exact draws, chain axis
+        first."""
+        return jax.vmap(functools.partial(self.init, params))(draw(beta))
 
     def clamp(self, params: PyTree, state: Any, clamped: Any) -> Any:
         """Returns the state with `clamped=(mask, values)` in place of what was clamped, at the same step."""

@@ -38,6 +38,11 @@ class _Composed(KernelBase):
         return any(kernel.may_diverge for kernel in self.kernels)
 
     @property
+    def exact(self) -> bool:
+        """Whether all of the kernels are."""
+        return all(kernel.exact for kernel in self.kernels)
+
+    @property
     def energy(self) -> Any:
         """The energy of the first kernel; all have to follow the same."""
         return energy_of(self.kernels[0])

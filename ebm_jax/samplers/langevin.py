@@ -60,6 +60,7 @@ class Langevin(ContinuousKernelBase):
     clip_by: str = "norm"
     boundary: str = "clamp"
 
+    exact = False
     _shaped = ("preconditioner",)
 
     def step(self, key: Key, params: PyTree, beta: Any, state: ChainState) -> tuple[ChainState, Info]:

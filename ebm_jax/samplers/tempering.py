@@ -19,6 +19,7 @@ all pairs reject alike, which is best for it.
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -86,6 +87,11 @@ class ParallelTempering(KernelBase):
         return self.kernel.may_diverge
 
     @property
+    def exact(self) -> bool:
+        """As the inner kernel."""
+        return self.kernel.exact
+
+    @property
     def energy(self) -> Any:
         """The energy that the replicas share."""
         return energy_of(self.kernel)
@@ -98,6 +104,14 @@ class ParallelTempering(KernelBase):
         rung = jnp.arange(n, dtype=jnp.int32)
         trip = jnp.where(rung == n - 1, 1, 0).astype(jnp.int8)
         return TemperingState(replicas, rung, trip, _no_statistics(n), jnp.zeros((), jnp.uint32))
+
+    def stationary(self, params: PyTree, draw: Callable[[Any], PyTree], beta: Any) -> TemperingState:
+        """Returns states of chains all of whose replicas are in equilibrium at their rungs."""
+        rungs = [draw(beta * float(b)) for b in np.asarray(self.betas)]
+        x = jax.tree.map(lambda *leaves: jnp.stack(leaves, axis=1), *rungs)
+        one = lambda x: jax.vmap(functools.partial(self.kernel.init, params))(x)  # noqa: E731
+        start = jax.vmap(functools.partial(self.init, params))(rungs[0])
+        return start._replace(replicas=jax.vmap(one)(x))
 
     def clamp(self, params: PyTree, state: TemperingState, clamped: Any) -> TemperingState:
         """Returns the state with another clamping of every replica."""

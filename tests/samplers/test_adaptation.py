@@ -99,7 +99,7 @@ def test_starts_clamped_and_where_an_earlier_run_ended():
         ({"target_acceptance": 0.0}, "target_acceptance is 0.0"),
         ({"n_steps": -1}, "n_steps is -1"),
         ({"beta": jnp.ones(3)}, r"beta has shape \(3,\)"),
-        ({"init": jnp.ones(())}, "leading axes"),
+        ({"init": jnp.ones(())}, "without a chain axis"),
         ({"init": jnp.full((4, 20), jnp.nan)}, "not finite"),
     ],
 )

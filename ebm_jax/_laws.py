@@ -1,0 +1,150 @@
+"""Whether configurations follow a law: by χ² where it can be enumerated, else by means of what describes them."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jaxtyping import Array, Float
+from scipy.special import gammaincc, log_ndtr
+
+from ebm_jax import exact
+from ebm_jax.samplers.base import energy_of
+from ebm_jax.types import PyTree
+
+MAX_ENUMERATED = 2**12
+_MAX_SITES = 64  # of larger configurations, statistics of this many are compared
+_MAX_LEVELS = 8
+_MIN_EXPECTED = 25.0  # configurations that are expected less often are joined to one cell
+
+
+class Law(NamedTuple):
+    """p(x) ∝ exp(−β E(x; params)) of a model or an energy."""
+
+    model: Any
+    params: PyTree
+
+    @property
+    def enumerable(self) -> bool:
+        """Whether the whole law can be compared."""
+        model = self.model
+        return hasattr(model, "from_levels") and model.n_levels**model.graph.n_sites <= MAX_ENUMERATED
+
+    def probabilities(self, beta: float) -> np.ndarray:
+        """Returns p(x) in the order of `exact.states`."""
+        return exact.probabilities(self.model, self.params, beta=beta)
+
+    def levels(self, x: PyTree) -> np.ndarray:
+        """Returns levels of all sites, `(n, n_sites)`."""
+        return np.asarray(_levels(self.model, x))
+
+    def compare(
+        self, beta: float, end: PyTree, start: PyTree, rate: float, *, paired: bool = True
+    ) -> tuple[bool, str]:
+        """Returns whether `end` may have the law, at a rate of false positives, and what was seen, in words.
+
+        start: draws from the law; paired: `end[i]` began at `start[i]`.
+        """
+        if self.enumerable:
+            pvalue = self.chi_square_pvalue(end, self.probabilities(beta))
+            fine = pvalue > rate
+            return fine, f"χ² p = {pvalue:.2g}" + ("" if fine else f", {self._worst(end, start, paired)[1]}")
+        log_pvalue, words = self._worst(end, start, paired)
+        return log_pvalue > np.log(rate), words
+
+    def chi_square_pvalue(self, x: PyTree, probabilities: np.ndarray) -> float:
+        """Returns the p-value of configurations as draws from `probabilities`, in the order of `exact.states`."""
+        counts = self._counts(x)
+        expected = counts.sum() * probabilities
+        if (counts[probabilities == 0] > 0).any():
+            return 0.0
+        rare = expected < _MIN_EXPECTED
+        seen = np.append(counts[~rare], counts[rare].sum())
+        wanted = np.append(expected[~rare], expected[rare].sum())
+        seen, wanted = seen[wanted > 0], wanted[wanted > 0]
+        if seen.size < 2:
+            return 1.0
+        return float(gammaincc((seen.size - 1) / 2, np.sum((seen - wanted) ** 2 / wanted) / 2))
+
+    def statistics(self, x: PyTree) -> Statistics:
+        """The energy and its square, levels or coordinates, and squares and neighbouring products of coordinates."""
+        energy = np.asarray(_energies(energy_of(self.model), self.params, x), np.float64)
+        names, columns = ["the energy", "the squared energy"], [energy, energy**2]
+        for path, leaf in jax.tree_util.tree_leaves_with_path(x):
+            values = np.asarray(leaf).reshape(leaf.shape[0], -1)
+            kept = np.unique(np.linspace(0, values.shape[1] - 1, _MAX_SITES).astype(int))
+            for name, column in _of_leaf("x" + jax.tree_util.keystr(path), values[:, kept], kept):
+                names.append(name)
+                columns.append(column)
+        return Statistics(names, np.stack(columns, axis=1))
+
+    def _worst(self, end: PyTree, start: PyTree, paired: bool) -> tuple[float, str]:
+        """Returns the log p-value of the largest |z| of all statistics' changes, and that one in words."""
+        before, after = self.statistics(start), self.statistics(end)
+        if not np.isfinite(after.values).all():
+            return -np.inf, "energies or positions that are not finite"
+        mean = after.values.mean(axis=0) - before.values.mean(axis=0)
+        if paired:
+            variance = (after.values - before.values).var(axis=0) / len(after.values)
+        else:
+            variance = (after.values.var(axis=0) + before.values.var(axis=0)) / len(after.values)
+        error = np.sqrt(np.maximum(variance, 1e-12 * (mean**2 + 1e-300)))
+        number = int(np.argmax(np.abs(mean) / error))
+        spread = max(before.values[:, number].std(), 1e-300)
+        words = (
+            f"of {mean.size} means that of {before.names[number]} is off most, by {mean[number] / spread:+.2g} ± "
+            f"{error[number] / spread:.1g} sd"
+        )
+        z = float(np.abs(mean[number]) / error[number])
+        return float(np.log(2 * mean.size) + log_ndtr(-z)), words
+
+    def _counts(self, x: PyTree) -> np.ndarray:
+        """Returns how often each configuration occurs, in the order of `exact.states`."""
+        shape = (self.model.n_levels,) * self.model.graph.n_sites
+        number = lambda levels: np.ravel_multi_index(levels.T, shape)  # noqa: E731
+        counts = np.bincount(number(self.levels(x)), minlength=int(np.prod(shape)))
+        return counts[number(self.levels(exact.states(self.model)))]
+
+
+class Statistics(NamedTuple):
+    """Numbers that describe configurations: their names, and values `(n, n_statistics)` float64."""
+
+    names: list[str]
+    values: np.ndarray
+
+
+def correlations(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Returns the correlation of every column of `a` with that of `b`; 1 where one does not vary."""
+    a, b = a - a.mean(axis=0), b - b.mean(axis=0)
+    norm = np.sqrt((a**2).sum(axis=0) * (b**2).sum(axis=0))
+    return np.where(norm > 0, (a * b).sum(axis=0) / np.where(norm > 0, norm, 1.0), 1.0)
+
+
+def _of_leaf(name: str, values: np.ndarray, sites: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
+    n = values.shape[1]
+    names = [f"{name}[{site}]" if n > 1 else name for site in sites]
+    if values.dtype.kind != "f":
+        top = min(int(values.max(initial=1)), _MAX_LEVELS - 1)
+        for i in range(n):
+            for level in range(1, top + 1):
+                yield f"{names[i]} = {level}", (values[:, i] == level).astype(np.float64)
+        return
+    values = values.astype(np.float64)
+    for i in range(n):
+        yield names[i], values[:, i]
+        yield f"{names[i]}²", values[:, i] ** 2
+        if i + 1 < n:
+            yield f"{names[i]}·{names[i + 1]}", values[:, i] * values[:, i + 1]
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _energies(energy: Any, params: PyTree, x: PyTree) -> Float[Array, " n"]:
+    return jax.vmap(energy, (None, 0))(params, x)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _levels(model: Any, x: PyTree) -> Array:
+    return jax.vmap(model.levels)(x)
