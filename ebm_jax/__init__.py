@@ -30,6 +30,8 @@ _HOMES = {
     "samplers.categorical": ("categorical_gibbs",),
     "samplers.composition": ("cycle", "mixture", "within_gibbs"),
     "samplers.tempering": ("parallel_tempering", "tune_ladder", "swap_report"),
+    "annealing": ("Annealed", "anneal"),
+    "certificate": ("Certificate", "certify"),
     "run": ("NonFiniteError", "sample", "init_chains", "Samples", "Observer"),
     "training": ("TrainState", "make_train_step", "fit"),
     "io": ("save", "load"),

@@ -10,12 +10,16 @@ from ebm_jax import plots as plots
 from ebm_jax import samplers as samplers
 from ebm_jax import schedules as schedules
 from ebm_jax import training as training
+from ebm_jax.annealing import Annealed as Annealed
+from ebm_jax.annealing import anneal as anneal
 from ebm_jax.blocks import Block as Block
 from ebm_jax.blocks import BlockSpec as BlockSpec
 from ebm_jax.blocks import SamplingSchedule as SamplingSchedule
 from ebm_jax.blocks import checkerboard as checkerboard
 from ebm_jax.blocks import colour as colour
 from ebm_jax.blocks import default_spec as default_spec
+from ebm_jax.certificate import Certificate as Certificate
+from ebm_jax.certificate import certify as certify
 from ebm_jax.energies.categorical_rbm import CategoricalRBM as CategoricalRBM
 from ebm_jax.energies.categorical_rbm import CategoricalRBMParams as CategoricalRBMParams
 from ebm_jax.energies.gaussian_rbm import GaussianRBM as GaussianRBM

@@ -53,7 +53,7 @@ class Law(NamedTuple):
             fine = pvalue > rate
             return fine, f"χ² p = {pvalue:.2g}" + ("" if fine else f", {self._worst(end, start, paired)[1]}")
         log_pvalue, words = self._worst(end, start, paired)
-        return log_pvalue > np.log(rate), words
+        return bool(log_pvalue > np.log(rate)), words
 
     def chi_square_pvalue(self, x: PyTree, probabilities: np.ndarray) -> float:
         """Returns the p-value of configurations as draws from `probabilities`, in the order of `exact.states`."""

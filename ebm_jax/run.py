@@ -18,7 +18,7 @@ from jax.sharding import PartitionSpec
 from ebm_jax import checks, rng
 from ebm_jax.blocks import SamplingSchedule
 from ebm_jax.samplers.base import partitions, start_chains, with_automatic_axes
-from ebm_jax.types import BlockModel, DiscreteModel, Info, Kernel, Key, PyTree
+from ebm_jax.types import DiscreteModel, Info, Kernel, Key, PyTree
 
 
 class Samples(NamedTuple):
@@ -56,7 +56,7 @@ class NonFiniteError(FloatingPointError):
         self.samples = samples
 
 
-def init_chains(key: Key, model: BlockModel, n_chains: int) -> PyTree:
+def init_chains(key: Key, model: Any, n_chains: int) -> PyTree:
     """Returns `n_chains` configurations with independent uniform levels, chain axis first (real units: from N(0, 1)).
 
     Raises ValueError when the model is not discrete or `n_chains` is under 1.

@@ -22,6 +22,7 @@ LEVELS = [
     {"energies", "lattice", "data"},
     {"samplers"},
     {"run", "exact", "_enumeration", "_transfer", "partition", "diagnostics", "_chains", "_streaming", "io"},
+    {"annealing", "certificate", "_laws"},
     {"training", "metrics", "sharding", "plots", "interop"},
     {"experiment"},
 ]
