@@ -21,6 +21,7 @@ _HOMES = {
     "energies.gaussian_rbm": ("GaussianRBM",),
     "samplers.gibbs": ("gibbs",),
     "samplers.metropolis": ("metropolis",),
+    "samplers.cluster": ("swendsen_wang", "wolff"),
     "samplers.langevin": ("langevin", "ula"),
     "samplers.mala": ("mala",),
     "samplers.hmc": ("hmc",),

@@ -37,6 +37,8 @@ from ebm_jax.run import Samples as Samples
 from ebm_jax.run import init_chains as init_chains
 from ebm_jax.run import sample as sample
 from ebm_jax.samplers.adaptation import warm_up as warm_up
+from ebm_jax.samplers.cluster import swendsen_wang as swendsen_wang
+from ebm_jax.samplers.cluster import wolff as wolff
 from ebm_jax.samplers.gibbs import gibbs as gibbs
 from ebm_jax.samplers.hmc import hmc as hmc
 from ebm_jax.samplers.langevin import langevin as langevin

@@ -10,7 +10,7 @@ import pytest
 import ebm_jax
 
 PACKAGE = Path(ebm_jax.__file__).parent
-LATTICE_USERS = ("samplers.gibbs", "samplers.metropolis")
+LATTICE_USERS = ("samplers.gibbs", "samplers.metropolis", "samplers.cluster")
 
 SOURCES = sorted(PACKAGE.rglob("*.py"))
 
