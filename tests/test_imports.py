@@ -21,7 +21,10 @@ LEVELS = [
     {"graphs", "_colouring", "blocks", "schedules"},
     {"energies", "lattice", "data"},
     {"samplers"},
-    {"run", "exact", "_enumeration", "_transfer", "partition", "diagnostics", "_chains", "_streaming", "io"},
+    {
+        *("run", "exact", "_enumeration", "_transfer", "diagnostics", "_chains", "_streaming", "io"),
+        *("partition", "_annealing", "_thermodynamic"),
+    },
     {"training", "metrics", "sharding", "plots", "interop"},
     {"experiment"},
 ]
