@@ -10,8 +10,9 @@ cluster is as likely as any other. `swendsen_wang` gives each cluster a new leve
 p(x) ∝ exp(−β E(x)) invariant and are reversible, and forget a critical lattice in a few steps where single sites take
 thousands. A cluster that holds a clamped site keeps its level: the law is then p given the clamped values.
 
-Both label all clusters at every step (`lattice/clusters.py`), so a step of either costs the same: dozens of Gibbs sweeps,
-which pays at and near a transition, on lattices of 64×64 and more; far from one Gibbs is the quicker. Draws: a bond by a uniform of 24 bits, so with p to 2⁻²⁴; a level or site by 32 bits, so each of n to 2⁻³².
+Both label all clusters at every step (`lattice/clusters.py`), so a step of either costs the same: dozens of Gibbs
+sweeps, which pays at and near a transition, on lattices of 64×64 and more; far from one Gibbs is the quicker. Draws: a
+bond by a uniform of 24 bits, so with p to 2⁻²⁴; a level or site by 32 bits, so each of n to 2⁻³².
 """
 
 from __future__ import annotations

@@ -18,13 +18,12 @@ BETA = 0.7
 KERNELS = [ej.swendsen_wang, ej.wolff]
 POTTS_GRAPH = ej.Graph(5, [(1, 0), (1, 2), (2, 0), (3, 2)])
 SMALL = {  # few edges: every choice of bonds can be listed
-    "ising_2x3_edge": ej.Ising(ej.Grid(2, 3), "edge"),
+    "ising_2x3": ej.Ising(ej.Grid(2, 3)),
     "potts_2x2_8": ej.Potts(ej.Grid(2, 2, neighbourhood=8), 3, "edge"),
     "potts_graph": ej.Potts(POTTS_GRAPH, 3, "edge"),
 }
 LARGER = {
     "ising_3x3_periodic": ej.Ising(ej.Grid(3, 3, "periodic"), bias="tied"),
-    "potts_2x3_8": ej.Potts(ej.Grid(2, 3, neighbourhood=8), 3),
     "ising_bipartite": ej.Ising(ej.Bipartite(3, 4), "tied"),
 }
 
@@ -122,7 +121,7 @@ def test_exact_start_stays_exact_and_a_fixed_one_becomes_so(name, make):
     assert_same_law(counts, np.stack([law, law]), name)
 
 
-class HalfTheBonds(type(ej.swendsen_wang(SMALL["ising_2x3_edge"]))):
+class HalfTheBonds(type(ej.swendsen_wang(SMALL["ising_2x3"]))):
     def _probability(self, strength):
         return -jnp.expm1(-strength)
 
@@ -134,7 +133,7 @@ class OneSetOfWords(clusters.GridClusters):
 
 @pytest.mark.parametrize("mutant", [HalfTheBonds, OneSetOfWords, "beta"])
 def test_mutants_are_caught(mutant):
-    system = system_of("ising_2x3_edge")
+    system = system_of("ising_2x3")
     kernel = ej.swendsen_wang(system.model)
     beta = 1.05 * BETA if mutant == "beta" else BETA
     if mutant is HalfTheBonds:
