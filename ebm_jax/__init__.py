@@ -22,6 +22,7 @@ _HOMES = {
     "energies.marginal": ("Marginal",),
     "samplers.gibbs": ("gibbs",),
     "samplers.metropolis": ("metropolis",),
+    "samplers.cluster": ("swendsen_wang", "wolff"),
     "samplers.langevin": ("langevin", "ula"),
     "samplers.mala": ("mala",),
     "samplers.hmc": ("hmc",),

@@ -43,6 +43,8 @@ from ebm_jax.run import init_chains as init_chains
 from ebm_jax.run import sample as sample
 from ebm_jax.samplers.adaptation import warm_up as warm_up
 from ebm_jax.samplers.categorical import categorical_gibbs as categorical_gibbs
+from ebm_jax.samplers.cluster import swendsen_wang as swendsen_wang
+from ebm_jax.samplers.cluster import wolff as wolff
 from ebm_jax.samplers.composition import cycle as cycle
 from ebm_jax.samplers.composition import mixture as mixture
 from ebm_jax.samplers.composition import within_gibbs as within_gibbs

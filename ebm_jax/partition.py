@@ -1,4 +1,4 @@
-"""Estimates of log Z by annealed importance sampling (Neal 2001), from both sides.
+"""Estimates of log Z by annealed importance sampling (Neal 2001), from both sides, and by thermodynamic integration.
 
 Between a base whose log Z₀ is known (t = 0) and the model (t = 1) lie p_t(x) ∝ exp(−E_t(x)). A chain starts with a draw
 from the base and follows t along a ladder, a step of a kernel at each t_k; its weight
@@ -19,9 +19,7 @@ themselves, E_t = (1 − t) E₀ + t E.
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import jax
@@ -29,11 +27,25 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from ebm_jax import _ais as annealing
 from ebm_jax import checks
-from ebm_jax.blocks import BlockSpec
-from ebm_jax.samplers.gibbs import gibbs
-from ebm_jax.schedules import check_ladder
+from ebm_jax._ais import Base
+from ebm_jax._thermodynamic import TIResult, thermodynamic_integration
+from ebm_jax.schedules import Ladder, check_ladder
 from ebm_jax.types import Key, PyTree
+
+__all__ = [
+    "AISResult",
+    "Base",
+    "LogLikelihoodBounds",
+    "TIResult",
+    "adaptive_ladder",
+    "ais",
+    "log_likelihood_bounds",
+    "reverse_ais",
+    "standard_normal",
+    "thermodynamic_integration",
+]
 
 _BOOTSTRAPS = 1000
 _MIN_ESS = 10.0  # under ten chains' worth of weight, a mean of weights is a mean of a few
@@ -66,14 +78,6 @@ class LogLikelihoodBounds(NamedTuple):
     forward: AISResult
     reverse: AISResult
     warnings: tuple[str, ...]
-
-
-class Base(NamedTuple):
-    """Where annealing of a general energy begins: `sample(key) -> x`, `energy(x)`, and the log Z of that energy."""
-
-    sample: Callable[[Key], PyTree]
-    energy: Callable[[PyTree], Float[Array, ""]]
-    log_z: float
 
 
 def standard_normal(struct: PyTree) -> Base:
@@ -115,10 +119,10 @@ def ais(
     """
     checks.check_key(key)
     checks.check_integer("n_chains", n_chains, 1)
-    path = _path(model, params, base, kernel)
+    path = annealing.path_of(model, params, base, kernel)
     first, walk, boot = jax.random.split(key, 3)
     start = path.from_base(first, n_chains)
-    weights = _walk(path, walk, start, jnp.asarray(check_ladder("betas", betas), jnp.float32))
+    weights = annealing.walk(path, walk, start, jnp.asarray(check_ladder("betas", betas), jnp.float32))
     return _result(boot, path.log_z + np.asarray(weights, np.float64), reverse=False)
 
 
@@ -139,12 +143,12 @@ def reverse_ais(
     says what log Z is if they were. Other arguments and errors as for `ais`.
     """
     checks.check_key(key)
-    path = _path(model, params, base, kernel)
+    path = annealing.path_of(model, params, base, kernel)
     start = path.complete(start)
     path.kernel.check(path.at(jnp.float32(1)), start, None)
     walk, boot = jax.random.split(key)
     ladder = check_ladder("betas", betas)[::-1].copy()
-    weights = _walk(path.reversed(), walk, start, jnp.asarray(ladder, jnp.float32))
+    weights = annealing.walk(path.reversed(), walk, start, jnp.asarray(ladder, jnp.float32))
     return _result(boot, path.log_z - np.asarray(weights, np.float64), reverse=True)
 
 
@@ -171,7 +175,7 @@ def log_likelihood_bounds(
         raise ValueError(
             f"{model!r} has hidden sites and no free energy; this bounds models that have one, as RBMs"
         )
-    path = _path(model, params, base, kernel)
+    path = annealing.path_of(model, params, base, kernel)
     path.kernel.check(path.at(jnp.float32(1)), path.complete(data), None)
     one, two, pick = jax.random.split(key, 3)
     n = jax.tree.leaves(data)[0].shape[0]
@@ -184,7 +188,7 @@ def log_likelihood_bounds(
     forward = ais(one, model, params, betas=betas, n_chains=n_chains, base=base, kernel=kernel)
     reverse = reverse_ais(two, model, params, start, betas=betas, base=base, kernel=kernel)
     energy = getattr(model, "free_energy", getattr(model, "energy", model))
-    mean = float(np.mean(np.asarray(_energies(energy, params, data), np.float64)))
+    mean = float(np.mean(np.asarray(annealing.energies(energy, params, data), np.float64)))
     gap = reverse.log_z - forward.log_z
     warnings += [f"forward: {text}" for text in forward.warnings]
     warnings += [f"reverse: {text}" for text in reverse.warnings]
@@ -197,185 +201,47 @@ def log_likelihood_bounds(
     )
 
 
-@functools.partial(
-    jax.tree_util.register_dataclass,
-    data_fields=("kernel", "params", "base", "log_z"),
-    meta_fields=("energy", "sample", "mixes"),
-)
-@dataclass(frozen=True, eq=False)
-class _Path:
-    """Energies between a base and a model, and a kernel that follows them.
+def adaptive_ladder(
+    key: Key,
+    model: Any,
+    params: PyTree,
+    *,
+    cess: float = 0.99,
+    n_chains: int = 200,
+    base: Any = None,
+    kernel: Callable[[Callable[..., Array]], Any] | None = None,
+    max_betas: int = 10_000,
+) -> Ladder:
+    """Returns a ladder of t for `ais` and `reverse_ais` whose steps all cost their weights alike.
 
-    energy: `(params_t, x) -> scalar`; of an RBM, of its visible units. mixes: whether parameters are interpolated, else
-    they are the pair (params, t). sample: draws from the base, None where a sweep at t = 0 does.
+    A pilot population starts at the base. At each t_k the next one is the largest t at which the conditional effective
+    sample size of the population, (Σ w)² / (n_chains Σ w²) with w = exp(E_{t_k}(x) − E_t(x)), is at least `cess`; the
+    chains then take a step of the kernel there. They count as equally weighted draws from p_{t_k}, which they are as
+    far as they keep up. Steps are 2⁻²⁴ fine. Returns float64 from 0 to 1; 1 − cess is about the variance of log w that
+    each step adds.
+
+    Use the ladder with another key: weights of the chains that chose it would be biased, since the steps would depend
+    on the draws. cess: between 0 and 1; nearer 1 gives more values. Other arguments as for `ais`. Raises ValueError as
+    `ais` does, and where 1 is not reached within `max_betas` values.
+    Source: Zhou, Johansen and Aston 2016, "Toward automatic model comparison: an adaptive sequential Monte Carlo
+    approach", J. Comput. Graph. Stat. 25:701.
     """
-
-    kernel: Any
-    params: PyTree
-    base: PyTree
-    energy: Any
-    sample: Any
-    mixes: bool
-    log_z: Any
-
-    def at(self, t: Array) -> PyTree:
-        """Returns the kernel's parameters at t."""
-        if not self.mixes:
-            return self.params, t
-        return jax.tree.map(lambda a, b: (1 - t) * a + t * b, self.base, self.params)
-
-    def fall(self, before: PyTree, after: PyTree, x: PyTree) -> Array:
-        """Returns E_before(x) − E_after(x)."""
-        v = x[0] if hasattr(self.model, "free_energy") else x
-        if self.mixes and not hasattr(self.model, "free_energy"):  # linear: no difference of large numbers
-            return self.energy(jax.tree.map(jnp.subtract, before, after), v)
-        return self.energy(before, v) - self.energy(after, v)
-
-    @property
-    def model(self) -> Any:
-        """The discrete model, or None."""
-        return getattr(self.kernel, "model", None) if self.mixes else None
-
-    def from_base(self, key: Key, n_chains: int) -> PyTree:
-        """Returns draws from the base."""
-        keys = jax.random.split(key, n_chains)
-        if self.sample is not None:
-            return jax.vmap(self.sample)(keys)
-        x = _any_position(self.model, n_chains)
-        return _one_sweep(self.kernel, keys, self.base, x)
-
-    def complete(self, start: PyTree) -> PyTree:
-        """Returns whole configurations from such, or from visible ones."""
-        if hasattr(self.model, "free_energy") and not isinstance(start, tuple):
-            return jax.vmap(self.model.complete)(start)
-        return start
-
-    def reversed(self) -> _Path:
-        """Returns the path with the kernel that undoes the steps: its blocks in the opposite order.
-
-        Of an RBM it is the kernel itself: hidden units and then visible ones is reversible on the visible ones.
-        """
-        if self.model is None or hasattr(self.model, "free_energy"):
-            return self
-        spec = self.kernel.spec
-        back = gibbs(self.model, BlockSpec(spec.free[::-1], spec.clamped))
-        return _Path(back, self.params, self.base, self.energy, self.sample, self.mixes, self.log_z)
-
-
-def _path(model: Any, params: PyTree, base: Any, kernel: Any) -> _Path:
-    if kernel is not None:
-        if not isinstance(base, Base):
-            raise ValueError(
-                f"base is {base!r}; with a kernel give a Base, e.g. partition.standard_normal(x)"
-            )
-        target = getattr(model, "energy", model)
-        mixed = _Mixed(target, base.energy)
-        return _Path(kernel(mixed), params, None, mixed, base.sample, False, base.log_z)
-    if not hasattr(model, "default_spec"):
+    checks.check_key(key)
+    checks.check_integer("n_chains", n_chains, 2)
+    checks.check_integer("max_betas", max_betas, 2)
+    if not 0 < cess < 1:
+        raise ValueError(f"cess is {cess!r}; give a number between 0 and 1, e.g. 0.99")
+    path = annealing.path_of(model, params, base, kernel)
+    first, walk = jax.random.split(key)
+    start = path.from_base(first, n_chains)
+    values, n = annealing.climb(path, walk, start, jnp.float32(cess), max_betas)
+    ladder = np.asarray(values, np.float64)[: int(n)]
+    if ladder[-1] < 1:
         raise ValueError(
-            f"{model!r} is not an Ising, Potts or RBM model; give base=partition.standard_normal(x) and a kernel"
+            f"after {len(ladder)} of max_betas={max_betas} values t is {ladder[-1]:.3g}, not 1; "
+            f"lower cess={cess}, or raise max_betas"
         )
-    checks.check_struct("params", params, model.params_struct(), dtypes=checks.FLOATS)
-    checks.check_finite("params", params)
-    coupled = "weights" if hasattr(params, "weights") else "coupling"
-    if base is None:
-        base = params._replace(**{coupled: jnp.zeros_like(getattr(params, coupled))})
-    checks.check_struct("base", base, model.params_struct(), dtypes=checks.FLOATS)
-    if np.any(np.asarray(getattr(base, coupled))):
-        raise ValueError(f"base has a {coupled} that is not zero, and its log Z is not known; set it to zero")
-    energy = getattr(model, "free_energy", None) or model.energy
-    return _Path(gibbs(model), params, base, _Of(energy), None, True, _log_z_uncoupled(model, base))
-
-
-@dataclass(frozen=True)
-class _Of:
-    """A bound method that compares by its model, so that a second call compiles nothing."""
-
-    method: Any
-
-    def __call__(self, params: PyTree, x: PyTree) -> Array:
-        return self.method(params, x)
-
-    def __eq__(self, other: object) -> bool:
-        return (
-            isinstance(other, _Of)
-            and self.method.__self__ == other.method.__self__
-            and self.method.__name__ == other.method.__name__
-        )
-
-    def __hash__(self) -> int:
-        return hash((self.method.__self__, self.method.__name__))
-
-
-@dataclass(frozen=True)
-class _Mixed:
-    """E_t(x) = (1 − t) E₀(x) + t E(params, x), of parameters (params, t)."""
-
-    target: Any
-    base: Any
-
-    def __call__(self, params_and_t: tuple[PyTree, Array], x: PyTree) -> Array:
-        params, t = params_and_t
-        return (1 - t) * self.base(x) + t * self.target(params, x)
-
-
-def _log_z_uncoupled(model: Any, base: Any) -> float:
-    """log Z of independent sites."""
-    base = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), base)
-    binary = lambda field, spins: np.logaddexp(-field, field) if spins else np.logaddexp(0, field)  # noqa: E731
-    levels = lambda bias: np.logaddexp.reduce(bias, axis=-1)  # noqa: E731
-    if hasattr(base, "coupling"):
-        if model.spins:
-            return float(np.sum(np.broadcast_to(binary(base.bias, True), model.graph.shape)))
-        return float(np.sum(levels(base.bias)))
-    visible, hidden = model.units
-    of_visible = {
-        "gaussian": lambda a: np.full(a.shape, np.log(2 * np.pi) / 2),
-        "categorical": levels,
-    }.get(visible, lambda a: binary(a, visible == "spin"))
-    return float(np.sum(of_visible(base.visible_bias)) + np.sum(binary(base.hidden_bias, hidden == "spin")))
-
-
-def _any_position(model: Any, n_chains: int) -> PyTree:
-    """Any configurations: a sweep without couplings forgets them."""
-    return jax.tree.map(lambda s: jnp.zeros((n_chains, *s.shape), s.dtype), model.position_struct())
-
-
-@jax.jit
-def _one_sweep(kernel: Any, keys: Key, params: PyTree, x: PyTree) -> PyTree:
-    states = jax.vmap(kernel.init, (None, 0))(params, x)
-    packed, _ = kernel.packed_steps(keys, params, jnp.float32(1), kernel.pack(params, states), 1)
-    return kernel.packed_positions(packed)
-
-
-@jax.jit
-def _walk(path: _Path, key: Key, start: PyTree, ladder: Float[Array, " n"]) -> Float[Array, " chains"]:
-    """Returns Σ_k [E_{t_k}(x) − E_{t_{k+1}}(x)] of every chain, a step of the kernel after each term."""
-    kernel = path.kernel
-    n_chains = jax.tree.leaves(start)[0].shape[0]
-    keys = jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(n_chains))
-    states = jax.vmap(kernel.init, (None, 0))(path.at(ladder[0]), start)
-
-    def turn(carry: tuple[PyTree, Array, Array], pair: Array) -> tuple[tuple[PyTree, Array, Array], None]:
-        packed, total, lost = carry
-        before, after = path.at(pair[0]), path.at(pair[1])
-        gain = jax.vmap(path.fall, (None, None, 0))(before, after, kernel.packed_positions(packed))
-        gain = gain.astype(jnp.float32) - lost  # compensated summation: a thousand small terms on a large sum
-        summed = total + gain
-        lost = (summed - total) - gain
-        packed = kernel.refresh(after, packed)
-        packed, _ = kernel.packed_steps(keys, after, jnp.float32(1), packed, 1)
-        return (packed, summed, lost), None
-
-    zero = jnp.zeros(n_chains, jnp.float32)
-    pairs = jnp.stack([ladder[:-1], ladder[1:]], axis=1)
-    (_, total, _), _ = jax.lax.scan(turn, (kernel.pack(path.at(ladder[0]), states), zero, zero), pairs)
-    return total
-
-
-@functools.partial(jax.jit, static_argnums=0)
-def _energies(energy: Any, params: PyTree, data: PyTree) -> Array:
-    return jax.vmap(energy, (None, 0))(params, data)
+    return ladder
 
 
 def _result(key: Key, log_weights: np.ndarray, *, reverse: bool) -> AISResult:

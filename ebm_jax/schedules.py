@@ -1,7 +1,7 @@
 """Ladders of inverse temperatures from 0, where nothing is coupled, to 1, the model.
 
-Numbers of shape `(n,)`, float64 NumPy, that rise from 0 to 1; `partition` and tempering walk along them. Learning rates
-and step sizes are Optax schedules.
+Numbers of shape `(n,)`, float64 NumPy, that rise from 0 to 1; `partition` and tempering walk along them. For one fitted
+to a model by its chains there is `partition.adaptive_ladder`. Learning rates and step sizes are Optax schedules.
 """
 
 from __future__ import annotations

@@ -96,8 +96,8 @@ class Info(NamedTuple):
     n_steps: int32, steps taken. n_energy, n_gradient: int32, evaluations of the energy and of its gradient
     (Gibbs sampling needs neither). n_proposed, n_accepted: uint32, proposals of an accept/reject rule and those
     accepted; n_proposed stays at 2³² − 1 once it gets there, and the acceptance is then NaN. n_nonfinite: int32, steps
-    that ended with a NaN or infinite value; of a discrete kernel, that ran with such parameters or β; of MALA and HMC,
-    that rejected a proposal for such an energy.
+    that ended with a NaN or infinite value; of a discrete kernel, that ran with such parameters or β (of a cluster
+    kernel, also with a field or with β J under 0); of MALA and HMC, that rejected a proposal for such an energy.
     first_nonfinite: int32, the chain's step counter after the first such step, −1 when there was none.
     """
 

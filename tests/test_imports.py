@@ -10,7 +10,7 @@ import pytest
 import ebm_jax
 
 PACKAGE = Path(ebm_jax.__file__).parent
-LATTICE_USERS = ("samplers.gibbs", "samplers.metropolis")
+LATTICE_USERS = ("samplers.gibbs", "samplers.metropolis", "samplers.cluster")
 
 SOURCES = sorted(PACKAGE.rglob("*.py"))
 
@@ -21,7 +21,10 @@ LEVELS = [
     {"graphs", "_colouring", "blocks", "schedules"},
     {"energies", "lattice", "data"},
     {"samplers"},
-    {"run", "exact", "_enumeration", "_transfer", "partition", "diagnostics", "_chains", "_streaming", "io"},
+    {
+        *("run", "exact", "_enumeration", "_transfer", "diagnostics", "_chains", "_streaming", "io"),
+        *("partition", "_ais", "_thermodynamic"),
+    },
     {"annealing", "certificate", "_laws"},
     {"training", "metrics", "sharding", "plots", "interop"},
     {"experiment"},
