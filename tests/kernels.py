@@ -118,6 +118,7 @@ def case(name):
 
 
 DISCRETE = ("ising", "potts", "rbm")
+FERROMAGNETS = ("ferromagnet", "potts_ferromagnet")
 CONTINUOUS = ("gaussian", "two_wells", "network")
 
 
@@ -142,6 +143,8 @@ REGISTRY = {
     "metropolis": _discrete(ej.metropolis),
     "gibbs_with_gradients": _discrete(ej.gibbs_with_gradients),
     "dmala": _discrete(lambda model: ej.dmala(model, 0.7)),
+    "swendsen_wang": {name: ej.swendsen_wang for name in FERROMAGNETS},
+    "wolff": {name: ej.wolff for name in FERROMAGNETS},
     "categorical_gibbs": _discrete(lambda model: ej.categorical_gibbs(model, model.n_levels)),
     "ula": _continuous(lambda model: ej.ula(model, 0.9)),
     "langevin": _continuous(lambda model: ej.langevin(model, 0.3, 0.9)),

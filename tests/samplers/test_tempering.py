@@ -59,9 +59,8 @@ def test_a_wrong_exchange_is_told_apart(monkeypatch):
         "_exchange",
         lambda self, word, beta, energies, state: right(self, word, beta, 0.5 * energies, state),
     )
-    kernel = ej.parallel_tempering(
-        ej.gibbs(SYSTEM.model), LADDER * 0.999
-    )  # a ladder of its own: no old program
+    # Two steps an exchange: a structure of its own, so that no program of the right one is at hand.
+    kernel = ej.parallel_tempering(ej.gibbs(SYSTEM.model), LADDER, steps_per_swap=2)
     state = run(kernel, start_at(kernel, jnp.zeros((4000, 2, 3), bool)), 60)
     assert_other_law(by_rung(kernel, state), laws(), "swaps at half the energy")
 
