@@ -128,6 +128,10 @@ class ParallelTempering(KernelBase):
         positions = jax.vmap(self.kernel.position)(state.replicas)
         return jax.tree.map(lambda leaf: leaf[jnp.argsort(state.rung)], positions)
 
+    def energies_by_rung(self, params: PyTree, state: TemperingState) -> Array:
+        """Returns the energies at all rungs of one chain, without β, hottest first, `(R,)`."""
+        return jax.vmap(self.kernel.energy_at, (None, 0))(params, state.replicas)[jnp.argsort(state.rung)]
+
     def energy_at(self, params: PyTree, state: TemperingState) -> Array:
         """Returns the energy at the last rung."""
         last = jnp.argmax(state.rung)

@@ -1,0 +1,171 @@
+# ---
+# jupyter:
+#   jupytext:
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # Tempering: how replicas carry a chain over barriers
+#
+# A chain that sits in one mode looks perfectly converged. Parallel tempering runs replicas at a ladder of inverse
+# temperatures, and lets neighbours exchange. This notebook looks at where that helps, how to see whether it does, and
+# how to place the ladder. About a minute on two cores; nothing is downloaded.
+
+# %%
+import jax
+import jax.numpy as jnp
+import matplotlib.pyplot as plt
+import numpy as np
+
+import ebm_jax as ej
+
+# %% [markdown]
+# ## Nine wells
+#
+# A mixture of nine narrow Gaussians on a lattice, of unequal weight. MALA explores the well that it starts in.
+
+# %%
+CENTRES = jnp.array([[i, j] for i in (-2.0, 0.0, 2.0) for j in (-2.0, 0.0, 2.0)])
+log_weights = jax.nn.log_softmax(jnp.linspace(0.0, 1.5, 9))
+
+
+def wells(log_weights, x):
+    return -jax.nn.logsumexp(log_weights - 12.0 * jnp.sum((x - CENTRES) ** 2, axis=1))
+
+
+bare = ej.mala(wells, 0.25)
+tempered = ej.parallel_tempering(bare, np.geomspace(0.03, 1.0, 6))
+start = jnp.tile(CENTRES[0], (32, 1))
+schedule = ej.SamplingSchedule(n_warmup=500, n_samples=100, steps_per_sample=20)
+runs = {
+    name: ej.sample(jax.random.key(0), kernel, log_weights, start, schedule)
+    for name, kernel in {"MALA": bare, "tempered MALA": tempered}.items()
+}
+
+
+# %%
+def shares(positions):
+    x = np.asarray(positions).reshape(-1, 2)
+    nearest = np.argmin(((x[:, None] - np.asarray(CENTRES)) ** 2).sum(-1), axis=1)
+    return np.bincount(nearest, minlength=9) / len(x)
+
+
+fig, axes = plt.subplots(1, 3, figsize=(11, 3.5), layout="constrained")
+for ax, (name, run) in zip(axes, runs.items()):
+    ax.plot(*np.asarray(run.positions).reshape(-1, 2).T, ".", ms=1, alpha=0.4)
+    ax.set(title=name, aspect="equal", xlim=(-3, 3), ylim=(-3, 3), xticks=[], yticks=[])
+axes[2].bar(np.arange(9) - 0.2, np.exp(log_weights), 0.4, label="exact")
+axes[2].bar(np.arange(9) + 0.2, shares(runs["tempered MALA"].positions), 0.4, label="tempered")
+axes[2].set(xlabel="well", ylabel="share", xticks=range(9))
+axes[2].legend(frameon=False)
+print("MALA:    ", shares(runs["MALA"].positions).round(3))
+print("tempered:", shares(runs["tempered MALA"].positions).round(3))
+
+# %% [markdown]
+# All of MALA's chains agree, and R-hat among them is 1.00: they agree on the wrong answer, since they started together.
+#
+# ## Ising at its critical point
+#
+# On a 32×32 torus the magnetisation of a critical Ising model changes sign rarely under single-site updates. The kernel
+# inside is block Gibbs; nothing else changes.
+
+# %%
+T_c = 2 / np.log(1 + np.sqrt(2))
+model = ej.Ising(ej.Grid(32, 32, "periodic"), bias="tied")
+params = ej.IsingParams(bias=jnp.zeros(()), coupling=jnp.ones(2))
+spins = ej.init_chains(jax.random.key(1), model, n_chains=8)
+even = ej.parallel_tempering(ej.gibbs(model), np.linspace(0.5, 1.0, 12))  # in units of the critical β
+tuned, states = ej.tune_ladder(jax.random.key(2), even, params, spins, 1500, beta=1 / T_c)
+
+# %% [markdown]
+# `tune_ladder` moves the rungs until all pairs refuse exchanges alike. Replicas are slowest where the energy fluctuates
+# most, near the critical point, and that is where it puts them.
+
+# %%
+steps = ej.SamplingSchedule(n_warmup=2000, n_samples=1)
+reports = {}
+for name, kernel, first in (("equally spaced", even, spins), ("tuned", tuned, states)):
+    done = ej.sample(jax.random.key(2), kernel, params, first, steps, beta=1 / T_c)
+    reports[name] = ej.swap_report(kernel, done.state)
+
+fig, axes = plt.subplots(1, 2, figsize=(9, 3.4), layout="constrained")
+for name, report in reports.items():
+    axes[0].plot(report.betas[1:], report.rejection, "o-", ms=4, label=name)
+    axes[1].plot(report.betas, report.energy / 1024, "o-", ms=4, label=name)
+    print(
+        f"{name}: barrier {report.barrier:.2f}, {report.n_round_trips} round trips, "
+        f"{1000 * report.round_trip_rate:.2f} per chain and 1,000 steps (at best {1000 * report.best_rate:.0f})"
+    )
+axes[0].set(xlabel="β / β_c of the colder rung", ylabel="exchanges refused", ylim=(0, 1))
+axes[1].set(xlabel="β / β_c", ylabel="mean energy a site")
+axes[0].legend(frameon=False)
+
+# %% [markdown]
+# ## Following one replica
+#
+# The state holds the rung of every replica, so a trajectory through the ladder is a stack of states. The exchanges
+# alternate between even and odd pairs: a replica that is not refused keeps its direction. With random pairs it
+# diffuses.
+
+
+# %%
+def rungs(kernel, n=400):
+    state = jax.tree.map(lambda leaf: leaf[0], states)
+
+    def turn(state, _):
+        state, _ = kernel.step(jax.random.key(3), params, 1 / T_c, state)
+        return state, state.rung
+
+    return np.asarray(jax.jit(lambda s: jax.lax.scan(turn, s, length=n))(state)[1])
+
+
+random = ej.parallel_tempering(ej.gibbs(model), tuned.betas, swaps="random")
+fig, axes = plt.subplots(2, 1, figsize=(9, 4.5), sharex=True, layout="constrained")
+for ax, (name, kernel) in zip(axes, {"even, odd": tuned, "random": random}.items()):
+    ax.plot(rungs(kernel)[:, ::4], lw=0.8)
+    ax.set(ylabel="rung", title=f"exchanges: {name}")
+axes[1].set_xlabel("step")
+
+# %% [markdown]
+# ## Against its alternatives
+#
+# For a zero-field ferromagnet there is something better than tempering: cluster moves. For an energy of which only the
+# minimum matters, `anneal` cools one chain slowly and keeps the best that it saw. Here it looks for ground states of a
+# 12×12 spin glass, with random couplings ±1.
+
+# %%
+observed = ej.SamplingSchedule(n_warmup=300, n_samples=1000)
+
+
+def magnetisation(params, x):
+    return jnp.abs(2.0 * x.mean() - 1.0)
+
+
+for name, kernel in {
+    "gibbs": ej.gibbs(model),
+    "swendsen_wang": ej.swendsen_wang(model),
+    "tempered": tuned,
+}.items():
+    run = ej.sample(jax.random.key(4), kernel, params, spins, observed, beta=1 / T_c, observe=magnetisation)
+    tau = ej.diagnostics.integrated_autocorrelation_time(run.observed)
+    print(f"{name}: mean |m| {float(run.observed.mean()):.3f}, autocorrelation time {float(tau):.0f} steps")
+
+# %%
+glass = ej.Ising(ej.Grid(12, 12, "periodic"), "edge")
+signs = jnp.where(jax.random.bernoulli(jax.random.key(5), 0.5, (288,)), 1.0, -1.0)
+frozen = ej.IsingParams(bias=jnp.zeros((12, 12)), coupling=signs)
+x = ej.init_chains(jax.random.key(6), glass, n_chains=32)
+fig, ax = plt.subplots(figsize=(5.5, 3.2), layout="constrained")
+for n in (10, 30, 100, 300, 1000):
+    found = ej.anneal(jax.random.key(7), ej.gibbs(glass), frozen, x, np.geomspace(0.2, 4.0, n))
+    ax.plot(np.full(32, n), np.asarray(found.energies) / 144, ".", color="tab:blue", alpha=0.4)
+    print(
+        f"{n:>5} steps: best energy {float(found.energy):.0f}, found by {int((found.energies == found.energy).sum())}"
+    )
+ax.set(xscale="log", xlabel="steps of cooling", ylabel="best energy a site, of each chain")
