@@ -126,7 +126,7 @@ def test_reaches_the_gaussian_of_these_parameters_and_this_beta(name):
 
 
 def repeat(tree, n):
-    return jax.tree.map(lambda leaf: jnp.stack([leaf] * n), tree)
+    return jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (n, *leaf.shape)), tree)
 
 
 def variance_pvalue(white):
