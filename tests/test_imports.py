@@ -37,7 +37,9 @@ ANYWHERE = {
     "optax": ("training", "experiment"),
     "blackjax": ("interop.blackjax",),
     "thrml": ("interop.thrml",),
-    "arviz": ("interop.arviz",),
+    "arviz": (),
+    "arviz_base": ("interop.arviz",),
+    "xarray": ("interop.arviz",),
 }
 AT_TOP = {
     "matplotlib": ("plots", "experiment"),

@@ -1,4 +1,4 @@
-"""Bridges to other libraries, each loaded when it is asked for: `ebm_jax.interop.thrml`.
+"""Bridges to other libraries, each loaded when it is asked for: `ebm_jax.interop.thrml`, `blackjax` and `arviz`.
 
 Importing this package imports none of those libraries; a bridge whose library is missing says how to install it.
 """
@@ -6,7 +6,7 @@ Importing this package imports none of those libraries; a bridge whose library i
 import importlib
 from typing import Any
 
-__all__ = ["thrml"]  # pyright: ignore[reportUnsupportedDunderAll]
+__all__ = ["arviz", "blackjax", "thrml"]  # pyright: ignore[reportUnsupportedDunderAll]
 
 
 def __getattr__(name: str) -> Any:
