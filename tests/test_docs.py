@@ -9,7 +9,7 @@ import pytest
 import ebm_jax as ej
 
 DOCS = Path(__file__).parents[1] / "docs"
-GUIDES = ("block_gibbs.md", "examples.md", "log_z.md")
+GUIDES = ("block_gibbs.md", "examples.md", "log_z.md", "choosing_a_sampler.md", "trust.md")
 
 
 def run(name, folder, monkeypatch):
@@ -33,6 +33,12 @@ def test_block_gibbs_runs(tmp_path, monkeypatch):
 def test_log_z_runs(tmp_path, monkeypatch):
     names = run("log_z.md", tmp_path, monkeypatch)
     assert names["bounds"].forward.log_z < names["truth"] + 0.3  # the guide asserts the rest itself
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["choosing_a_sampler.md", "trust.md"])
+def test_guides_to_samplers_run(name, tmp_path, monkeypatch):
+    run(name, tmp_path, monkeypatch)  # they assert what they say
 
 
 @pytest.mark.slow

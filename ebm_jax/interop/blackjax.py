@@ -103,6 +103,11 @@ class BlackJAX(ContinuousKernelBase):
     stages: int
 
     @property
+    def exact(self) -> bool:
+        """Whether the algorithm accepts or rejects, or is otherwise exact: all but `mclmc` are, as far as is known."""
+        return self.algorithm.value is not blackjax.mclmc
+
+    @property
     def settings(self) -> dict[str, Any]:
         """What the algorithm is built with besides the log density."""
         leaves = [s if n is None else n for n, s in zip(self.numbers, self.structure, strict=True)]
