@@ -292,4 +292,5 @@ def _put(x: PyTree, part: Any, value: PyTree) -> PyTree:
         return type(x)({**x, part: value})
     if hasattr(x, "_fields"):
         return x._replace(**{part: value})
-    return type(x)(value if number == part else old for number, old in enumerate(x))
+    kind: Any = type(x)
+    return kind(value if number == part else old for number, old in enumerate(x))

@@ -353,7 +353,7 @@ def test_blackjax_is_loaded_when_asked_for_and_its_absence_is_said_with_the_reme
 
 
 def test_says_what_is_not_exact():
-    assert not from_blackjax(blackjax.mclmc, lambda p, x: x @ x, L=1.0, step_size=0.1).exact
+    assert not bridge.from_blackjax(blackjax.mclmc, lambda p, x: x @ x, L=1.0, step_size=0.1).exact
     assert from_blackjax(
         blackjax.nuts, lambda p, x: x @ x, step_size=0.1, inverse_mass_matrix=jnp.ones(2)
     ).exact
