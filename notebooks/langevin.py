@@ -65,7 +65,7 @@ def on_grid(energy, params):
 
 def landscape(ax, name):
     ax.contourf(side, side, np.minimum(on_grid(*energies[name]), 9.0), levels=19, cmap="Blues_r")
-    ax.set(aspect="equal", xticks=[], yticks=[])
+    ax.set(aspect="equal", xticks=[], yticks=[], xlim=side[[0, -1]], ylim=side[[0, -1]])
 
 
 fig, axes = plt.subplots(1, 2, figsize=(8, 4), layout="constrained")
@@ -97,7 +97,7 @@ paths = {
 fig, axes = plt.subplots(1, 4, figsize=(13, 3.5), layout="constrained")
 for ax, (name, path) in zip(axes, paths.items()):
     landscape(ax, "mixture")
-    ax.plot(*path.T, lw=0.6, color="tab:orange")
+    ax.plot(*path.T, lw=0.6, color="tab:orange", scalex=False, scaley=False)
     ax.plot(*path[-1], "o", color="tab:red", ms=4)
     ax.set_title(name, fontsize=10)
 

@@ -171,4 +171,4 @@ print(
 fig, ax = plt.subplots(figsize=(6, 3.2), layout="constrained")
 ax.plot(betas, energies.mean(axis=(0, 1)), "o-", ms=4)
 ax.fill_between(betas, energies.mean(axis=(0, 1)), 0, alpha=0.2)
-ax.set(xlabel="β", ylabel="mean energy; log Z is the shaded area, plus 64 log 2")
+ax.set(xlabel="β", ylabel="mean energy", title="log Z is the shaded area, plus 64 log 2")
