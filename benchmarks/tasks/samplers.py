@@ -116,10 +116,10 @@ CPU_TASKS = (ULA, GAUSSIAN, GAUSSIAN._replace(name="hmc_gaussian"), INFORMED, TE
 GPU_TASKS = (
     ULA,
     *(GAUSSIAN._replace(name=name) for name in ("mala_gaussian", "hmc_gaussian")),
+    INFORMED._replace(n_chains=256),
     TEMPERING._replace(n_steps=2000),
     AIS,
     CLUSTER._replace(n_chains=64),
-    INFORMED._replace(n_chains=256),
 )
 
 
