@@ -69,7 +69,8 @@ def _figures(task, seen, times) -> tuple[dict, dict, dict]:
 def _steps(task, seen, times):
     """Chain steps a second, and what should be equal if all do the same work."""
     rates = {name: task.n_chains * task.n_steps / median(t) for name, t in times.items()}
-    figures = {"ratio": ratio(times, task.against, "ebm_jax") if task.against in times else None}
+    both = {"ebm_jax", task.against} <= times.keys()
+    figures = {"ratio": ratio(times, task.against, "ebm_jax") if both else None}
     notes = {}
     for name, results in seen.items():
         position, acceptance = results[-1]
@@ -145,7 +146,8 @@ def show(row) -> None:
     for method in [*row["rates"], *row["absent"]]:
         if method in row["rates"]:
             rate = row["rates"][method] / (1e6 if row["unit"].startswith("M ") else 1)
-            beside = "" if method == first else f"{row['rates'][first] / row['rates'][method]:.2f}"
+            over = None if method == first else _over(row["rates"], first, method)
+            beside = "" if over is None else f"{over:.2f}"
             cells = f"{rate:.4g}", row["unit"], beside, f"{row['seconds_a_call'][method]:.3g}"
         else:
             cells = "absent", "", "", ""
