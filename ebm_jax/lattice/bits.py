@@ -192,8 +192,8 @@ class BitsLayout:
     def energies(self, params: PyTree, packs: Packs) -> Float[Array, " chains"]:
         """Returns E of every chain, of parameters that all share: spins up and unequal neighbours are bits to count."""
         count = lambda words: jax.lax.population_count(words).sum(axis=(0, 1), dtype=jnp.uint32)  # noqa: E731
-        up = sum(count(array[1:-1, 1:-1]) for array in packs)
-        unequal = [jnp.uint32(0), jnp.uint32(0)]  # along rows, along columns
+        up = sum((count(array[1:-1, 1:-1]) for array in packs), jnp.zeros((), jnp.uint32))
+        unequal = [jnp.zeros((), jnp.uint32)] * 2  # along rows, along columns
         for number in range(2):  # one colour, which every edge has an end in
             here = packs[number][1:-1, 1:-1]
             below, above, right, left = self._neighbours(PARITIES[number], packs)
