@@ -1,7 +1,8 @@
 """torchebm: its Langevin sampler, the energy a module of PyTorch that it differentiates, final states only.
 
-Its η is ε²/2 in ebm_jax's convention. The energy is the same expression, which is twice as fast for it as one that
-takes the distances to all means.
+Its η is ε²/2 in ebm_jax's convention. The energy is the expression that ebm_jax differentiates too, quicker for both
+than one that takes the distances to all means. With a gradient written by hand in place of autograd (a method that one
+may override) torchebm was 1.5 times as fast on one core.
 """
 
 import time
