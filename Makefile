@@ -4,7 +4,7 @@
 PYTHON ?= python3 python3.13 python3.12 python3.11
 PYTEST_ARGS ?= -n 2
 BENCH ?= benchmarks/run.py --suite gibbs
-# A Python of a GPU machine, with jax, numpy and jaxtyping; thrml, hamon and torch where they are to be compared.
+# A Python of a GPU machine, with jax, numpy and jaxtyping, for RBMs of digits optax and flax; the peers where they are to be compared.
 BENCH_PYTHON ?= python3
 
 # The stamp names where .venv is (its scripts hold absolute paths, so that one that was moved is of no use) and a
@@ -36,9 +36,9 @@ format: $(STAMP)  ## format and fix what can be fixed
 	@.venv/bin/ruff check --fix
 	@.venv/bin/ruff format
 
-bench: $(STAMP)  ## run a benchmark on one core (BENCH=benchmarks/run.py --suite gibbs)
+bench: $(STAMP)  ## run a benchmark on one core (BENCH='benchmarks/run.py --suite samplers')
 ifneq (,$(findstring run.py,$(BENCH)))
-	@.venv/bin/python -c 'import hamon, numba, thrml, torch' 2>/dev/null \
+	@.venv/bin/python -c 'import blackjax, hamon, numba, thrml, torch, torchebm' 2>/dev/null \
 	    || { echo "Installing the peers into .venv (once)" >&2; \
 	         .venv/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bench]'; } \
 	    || echo "The peers could not be installed; running without those that are missing" >&2

@@ -1,4 +1,4 @@
-"""The benchmark runner: what a row of results holds, peers that are missing, and a GPU that is."""
+"""The benchmark runner: what a row of results holds, peers and data that are missing, and a GPU that is."""
 
 import importlib.util
 import json
@@ -56,13 +56,15 @@ def runner(monkeypatch):
 
 
 def test_a_row_has_its_keys_and_tells_a_missing_peer(runner, monkeypatch, capsys):
+    from benchmarks.common import environment
+    from benchmarks.suites import gibbs
     from benchmarks.tasks.gibbs import Task
 
-    monkeypatch.setitem(runner.MODULES, "torch", "of_nobody")
+    monkeypatch.setitem(gibbs.MODULES, "torch", "of_nobody")
     promises = {"ratio": 2, "bytes_beyond_state": 1e9, "vmap_against_batched": 0}
     forms = ("vmap10", "batched10")
     task = Task("mini", "rbm", 3, 10, ("torch",), promises, forms=forms, n_visible=12, n_hidden=8)
-    row = runner.run_task(task, "cpu", 2, runner.environment("cpu"))
+    row = gibbs.run_task(task, "cpu", 2, environment("cpu"))
     assert set(row) == KEYS
     assert row == json.loads(json.dumps(row))
     assert row["path"] == "bipartite" and row["n_sites"] == 20 and row["rounds"] == 2
@@ -73,15 +75,72 @@ def test_a_row_has_its_keys_and_tells_a_missing_peer(runner, monkeypatch, capsys
     assert row["promises"]["bytes_beyond_state"]["kept"] and row["promises"]["vmap_against_batched"]["kept"]
     assert "of_nobody is not installed" in row["absent"]["torch"]
     assert "mini: without torch: " in capsys.readouterr().err
-    runner.show(row)
+    gibbs.show(row)
     table = capsys.readouterr().out
     assert "absent" in table and "ratio: promised at least 2: not measured" in table
 
 
-def test_a_promise_is_judged_in_its_direction(runner):
-    assert runner.kept("ratio", 3, 2) and not runner.kept("ratio", 1, 2)
-    assert runner.kept("bytes_beyond_state", 1, 2) and not runner.kept("bytes_beyond_state", 3, 2)
-    assert runner.kept("ratio", None, 2) is None
+def test_a_promise_is_judged_in_its_direction(runner, capsys):
+    from benchmarks.common import kept, promised, tell
+
+    assert kept("ratio", 3, 2) and not kept("ratio", 1, 2)
+    assert kept("bytes_beyond_state", 1, 2) and not kept("bytes_beyond_state", 3, 2)
+    assert kept("error_nats", 0.1, 0.3) and not kept("error_nats", 0.4, 0.3)
+    assert kept("ratio", None, 2) is None
+    tell(promised({"ratio": 20, "error_nats": 0.3}, {"ratio": 4.5, "error_nats": 0.1}))
+    told = capsys.readouterr().out
+    assert "ratio: 4.50, promised at least 20: NOT KEPT" in told
+    assert "error nats: 0.10, promised at most 0.3: kept" in told
+
+
+def test_samplers_run_without_peers_and_data(runner, monkeypatch, capsys, tmp_path):
+    """Of a dry run nothing is written; a row whose data are missing says so."""
+    from benchmarks.methods import Absent
+    from benchmarks.suites import samplers as suite
+    from benchmarks.tasks import samplers
+
+    def no_data(*_):
+        raise Absent("MNIST is not here")
+
+    monkeypatch.setattr(samplers, "digits_rbm", no_data)
+    tasks = [task.scaled(0.01) for task in suite.TASKS["cpu"]]
+    assert all(task.name == full.name for task, full in zip(tasks, suite.TASKS["cpu"], strict=True))
+    chosen = [t._replace(others=dict.fromkeys(t.others, "of_nobody")) for t in tasks]
+    chosen = [t for t in chosen if t.name in ("ula_mixture", "informed_rbm")]
+    monkeypatch.setattr(suite, "TASKS", {"cpu": chosen})
+    monkeypatch.setattr(runner, "settle", lambda args: "cpu")
+    runner.main(
+        ["--suite", "samplers", "--scale", "0.01", "--rounds", "2", "--out", str(tmp_path / "results")]
+    )
+    out, err = capsys.readouterr()
+    assert not (tmp_path / "results").exists()
+    assert "torchebm: benchmarks.methods.of_nobody is not installed" in out
+    assert "dmala: MNIST is not here" in out and "informed_rbm: without dmala" in err
+    assert "dmala ratio: promised at least 20: not measured" in out
+    assert out.count("not measured") == 3 and "M steps/s" in out
+
+
+def test_rates_and_promises_come_from_what_the_calls_gave(runner):
+    import numpy as np
+
+    from benchmarks.suites import samplers as suite
+
+    tasks = {task.name: task for task in suite.TASKS["cpu"]}
+    counted = {"ebm_jax": [np.int32(60), np.int32(40)], "hamon": [np.int32(5), np.int32(5)]}
+    times = {"ebm_jax": [1.0, 3.0], "hamon": [2.0, 3.0]}
+    rates, figures, notes = suite._figures(tasks["tempering_ising"], counted, times)
+    assert rates == {"ebm_jax": 25, "hamon": 2} and figures["ratio"] == 12.5
+    assert notes["round_trips"] == {"ebm_jax": 100, "hamon": 10}
+    rates, figures, _ = suite._figures(tasks["ais_rbm"], {"ebm_jax": [0.1, 0.4]}, {"ebm_jax": [2.0, 2.0]})
+    assert rates == {"ebm_jax": 0.5} and figures["error_nats"] == 0.4  # the worst of them
+    rng = np.random.default_rng(0)
+    draws = {"swendsen_wang": rng.normal(size=(300, 32)), "gibbs": rng.normal(size=(500, 32))}
+    seen = {name: [{"energy": x}] for name, x in draws.items()}
+    one_second = {name: [1.0] for name in draws}
+    _, figures, notes = suite._figures(tasks["cluster_ising"], seen, one_second)
+    tau = notes["steps_of_autocorrelation"]
+    assert abs(tau["swendsen_wang"] - 1) < 0.2 and abs(tau["gibbs"] - 20) < 4  # a look every 20 steps
+    assert abs(figures["times_shorter"] - 20) < 5
 
 
 def test_scaling_cuts_chains_or_a_single_chain_s_sites(runner):

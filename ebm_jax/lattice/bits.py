@@ -189,6 +189,21 @@ class BitsLayout:
             changed[number] = self._wrap(whole, PARITIES[number])
         return tuple(changed)
 
+    def energies(self, params: PyTree, packs: Packs) -> Float[Array, " chains"]:
+        """Returns E of every chain, of parameters that all share: spins up and unequal neighbours are bits to count."""
+        count = lambda words: jax.lax.population_count(words).sum(axis=(0, 1), dtype=jnp.uint32)  # noqa: E731
+        up = sum((count(array[1:-1, 1:-1]) for array in packs), jnp.zeros((), jnp.uint32))
+        unequal = [jnp.zeros((), jnp.uint32)] * 2  # along rows, along columns
+        for number in range(2):  # one colour, which every edge has an end in
+            here = packs[number][1:-1, 1:-1]
+            below, above, right, left = self._neighbours(PARITIES[number], packs)
+            unequal[0] += count(here ^ right) + count(here ^ left)
+            unequal[1] += count(here ^ below) + count(here ^ above)
+        n = self.grid.n_sites  # and as many edges along rows as along columns
+        down, across = (n - 2.0 * u.astype(params.coupling.dtype) for u in (unequal[1], unequal[0]))
+        magnetisation = 2.0 * up.astype(params.bias.dtype) - n
+        return -(params.bias * magnetisation + params.coupling[0] * across + params.coupling[1] * down)
+
     def _neighbours(self, parity: tuple[int, int], packs: Any) -> tuple[Array, Array, Array, Array]:
         """Returns the words below, above, right and left of a sublattice's words."""
         rows, columns = self.size

@@ -97,6 +97,12 @@ class Gibbs(DiscreteKernelBase):
         """Returns the configurations with a leading chain axis."""
         return _first(self.layout.unpack(self.tables, packed.blocks), packed.step)
 
+    def packed_energies(self, params: PyTree, packed: PackedGibbs) -> jax.Array:
+        """Returns E(x; params) of every chain, `(n_chains,)`; on "bits" from the words as they are."""
+        if isinstance(self.layout, bits.BitsLayout):
+            return self.layout.energies(params, packed.blocks)
+        return super().packed_energies(params, packed)
+
     def packed_steps(
         self, keys: Key, params: PyTree, beta: Any, packed: PackedGibbs, n: int
     ) -> tuple[Any, Info]:

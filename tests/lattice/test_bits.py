@@ -73,6 +73,15 @@ def last_colour_table(order, n_chains=400, n_steps=3, beta=0.9):
     return np.bincount(number, minlength=18).reshape(9, 2), np.stack([1 - p, p], axis=1)
 
 
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_energies_are_those_of_the_model(shape):
+    model = model_of(*shape)
+    kernel, x = ej.gibbs(model), random_spins(shape, 3)
+    states = jax.vmap(lambda x: kernel.init(PARAMS, x))(x)
+    found = kernel.packed_energies(PARAMS, kernel.pack(PARAMS, states))
+    np.testing.assert_allclose(found, jax.vmap(model.energy, (None, 0))(PARAMS, x), rtol=1e-5, atol=1e-4)
+
+
 @pytest.mark.parametrize("order", [(0, 1), (1, 0)])
 def test_the_nine_conditionals(order):
     counts, p = last_colour_table(order)
