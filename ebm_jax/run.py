@@ -135,7 +135,7 @@ def sample(
     else:
         samples = drive(progress, kernel, key, params, betas, states)
     if on_nonfinite == "raise" and kernel.may_diverge and checks.is_concrete(samples.info):
-        _raise_on_nonfinite(samples)
+        _raise_on_nonfinite(kernel, samples)
     return samples
 
 
@@ -300,14 +300,14 @@ class _bar:
             self._tqdm.close()
 
 
-def _raise_on_nonfinite(samples: Samples) -> None:
+def _raise_on_nonfinite(kernel: Any, samples: Samples) -> None:
     bad = np.flatnonzero(np.asarray(samples.info.n_nonfinite))
     if bad.size:
         chain = int(bad[0])
         step = int(samples.info.first_nonfinite[chain])
         raise NonFiniteError(
-            f"chain {chain} held a NaN or infinite value after step {step} ({bad.size} of "
-            f"{samples.info.n_nonfinite.size} chains did so at some step): take smaller steps, or keep what there is "
-            'with on_nonfinite="report"; the whole run is in this error\'s .samples',
+            f"chain {chain} {kernel.nonfinite_means} after step {step} ({bad.size} of "
+            f"{samples.info.n_nonfinite.size} chains did so at some step): take smaller steps, look at β, or keep what "
+            'there is with on_nonfinite="report"; the whole run is in this error\'s .samples',
             samples,
         )

@@ -124,8 +124,8 @@ ax.legend(frameon=False)
 # ## How forward AIS fools
 #
 # A ferromagnet well below its critical temperature has two modes, and one of them gets a small field. A short run from
-# the independent model lands in either with even odds. Its weights agree with each other, the interval is narrow, and
-# no warning says how much is missing. The reverse estimate, from exact draws, does.
+# the independent model lands in either with even odds. With few steps the weights warn of themselves. At a hundred
+# they agree with each other and nothing warns, yet the estimate is off; the reverse one, from exact draws, says so.
 
 # %%
 torus = ej.Ising(ej.Grid(4, 16, "periodic"))

@@ -41,8 +41,8 @@ def wells(log_weights, x):
 
 bare = ej.mala(wells, 0.25)
 tempered = ej.parallel_tempering(bare, np.geomspace(0.03, 1.0, 6))
-start = jnp.tile(CENTRES[0], (32, 1))
-schedule = ej.SamplingSchedule(n_warmup=500, n_samples=100, steps_per_sample=20)
+start = jnp.tile(CENTRES[0], (128, 1))
+schedule = ej.SamplingSchedule(n_warmup=500, n_samples=50, steps_per_sample=20)
 runs = {
     name: ej.sample(jax.random.key(0), kernel, log_weights, start, schedule)
     for name, kernel in {"MALA": bare, "tempered MALA": tempered}.items()
@@ -90,8 +90,12 @@ tuned, states = ej.tune_ladder(jax.random.key(2), even, params, spins, 1500, bet
 # %%
 steps = ej.SamplingSchedule(n_warmup=2000, n_samples=1)
 reports = {}
-for name, kernel, first in (("equally spaced", even, spins), ("tuned", tuned, states)):
-    done = ej.sample(jax.random.key(2), kernel, params, first, steps, beta=1 / T_c)
+begun = ej.sample(
+    jax.random.key(2), even, params, spins, steps, beta=1 / T_c
+).state  # as long as the tuning, about
+for name, kernel, first in (("equally spaced", even, begun), ("tuned", tuned, states)):
+    fresh = first._replace(statistics=jax.tree.map(jnp.zeros_like, first.statistics))
+    done = ej.sample(jax.random.key(2), kernel, params, fresh, steps, beta=1 / T_c)
     reports[name] = ej.swap_report(kernel, done.state)
 
 fig, axes = plt.subplots(1, 2, figsize=(9, 3.4), layout="constrained")
@@ -136,7 +140,7 @@ axes[1].set_xlabel("step")
 # ## Against its alternatives
 #
 # For a zero-field ferromagnet there is something better than tempering: cluster moves. For an energy of which only the
-# minimum matters, `anneal` cools one chain slowly and keeps the best that it saw. Here it looks for ground states of a
+# minimum matters, `anneal` cools chains slowly and keeps the best that each saw. Here it looks for ground states of a
 # 12×12 spin glass, with random couplings ±1.
 
 # %%

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import ebm_jax as ej
+from ebm_jax._laws import Law
 from ebm_jax.samplers.base import ChainState, KernelBase
 from ebm_jax.samplers.mala import MALA
 from ebm_jax.types import Info
@@ -144,6 +145,29 @@ def test_discrete_mutants_are_told_apart():
 
     found = certificate(Hotter(), case)
     assert found.biased, found
+
+
+def test_nested_compositions_share_no_draws():
+    """Members of members with one key would propose alike: a cycle in a cycle, and a mixture in a mixture."""
+    case, mala = kernels.case("gaussian"), kernels.REGISTRY["mala"]["gaussian"](kernels.gaussian)
+    assert certificate(ej.cycle([ej.cycle([mala, mala]), mala]), case).ok
+    tempered = ej.parallel_tempering(
+        ej.mixture([ej.mixture([mala, mala], [0.5, 0.5]), mala], [0.5, 0.5]), [0.5, 1.0]
+    )
+    assert certificate(tempered, case).ok
+
+
+def test_rare_configurations_still_count():
+    """A law so flat that no configuration is expected often: χ² joins neighbours, and does not join them all."""
+    model = ej.Ising(ej.Grid(3, 4))
+    law = Law(model, ej.IsingParams(jnp.full((3, 4), 0.02), jnp.full(2, 0.02)))
+    probabilities = law.probabilities(1.0)
+    draws = ej.exact.sample(jax.random.key(0), *law, 4000)
+    assert law.chi_square_pvalue(draws, probabilities) > 1e-4
+    assert law.chi_square_pvalue(jnp.zeros((4000, 3, 4), bool), probabilities) < 1e-12
+    fine, words = law.compare(1.0, draws.at[:, 0, 0].set(draws[:, 0, 0] | draws[:, 0, 1]), draws, 1e-6)
+    assert not fine
+    assert "x[0] = 1" in words
 
 
 def test_models_that_contradict_themselves():

@@ -19,8 +19,9 @@ from ebm_jax.types import Key, PyTree
 class Marginal:
     """The visible units of `model`, an RBM with binary, ±1 or categorical visible units.
 
-    Parameters are the RBM's, a configuration is its visible part. Raises ValueError on a model without
-    `free_energy_relaxed`.
+    Parameters are the RBM's, a configuration is its visible part. At β = 1 its law is the RBM's of the visible units;
+    at another β it is exp(−β F), which is not (tempered and annealed chains of the two differ on the way). Raises
+    ValueError on a model without `free_energy_relaxed`.
     """
 
     model: Any

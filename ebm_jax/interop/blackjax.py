@@ -52,6 +52,33 @@ _STAGES = {"velocity_verlet": 1, "mclachlan": 2, "yoshida": 3, "omelyan": 5}
 """Gradients that one step of an integrator takes; its isokinetic form takes as many."""
 
 
+_EXACT = (
+    *(
+        "nuts",
+        "hmc",
+        "mhmc",
+        "multinomial_hmc",
+        "dhmc",
+        "dynamic_hmc",
+        "dmhmc",
+        "ghmc",
+        "rmhmc",
+        "mala",
+        "barker",
+    ),
+    *(
+        "barker_proposal",
+        "adjusted_mclmc",
+        "adjusted_mclmc_dynamic",
+        "rmh",
+        "irmh",
+        "additive_step_random_walk",
+    ),
+    *("normal_random_walk", "slice_sampling", "coordinate_slice", "gist_step_size", "gist_trajectory_length"),
+)
+_STEP_KEY = 0x626C6A78  # folded into a chain's key before the step: other keys are made of the chain's, too
+
+
 class BlackJAXState(NamedTuple):
     """position: the configuration; step: uint32 counter of steps taken.
 
@@ -84,7 +111,7 @@ class _Same:
 @functools.partial(
     jax.tree_util.register_dataclass,
     data_fields=("numbers",),
-    meta_fields=("energy", "algorithm", "names", "structure", "stages"),
+    meta_fields=("energy", "algorithm", "names", "structure", "stages", "exact"),
 )
 @dataclass(frozen=True, eq=False)
 class BlackJAX(ContinuousKernelBase):
@@ -101,11 +128,9 @@ class BlackJAX(ContinuousKernelBase):
     names: Any
     structure: tuple[Any, ...]
     stages: int
+    exact: bool
 
-    @property
-    def exact(self) -> bool:
-        """Whether the algorithm accepts or rejects, or is otherwise exact: all but `mclmc` are, as far as is known."""
-        return self.algorithm.value is not blackjax.mclmc
+    state_type = BlackJAXState
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -131,7 +156,9 @@ class BlackJAX(ContinuousKernelBase):
         if self.energy is None:
             position = _own_target(params, beta, position)
         algorithm = self._built(params, beta)
-        start_key, step_key, count_key = jax.random.split(jax.random.fold_in(key, state.step), 3)
+        start_key, step_key, count_key = jax.random.split(
+            jax.random.fold_in(jax.random.fold_in(key, _STEP_KEY), state.step), 3
+        )
         start = algorithm.init(position, start_key)
         fresh = {name: getattr(start, name) for name in state.kept}
         kept = jax.tree.map(lambda old, new: jnp.where(state.drawn, old, new), state.kept, fresh)
@@ -196,7 +223,9 @@ class BlackJAX(ContinuousKernelBase):
         return {"n_energy": n, "n_gradient": n if hasattr(start, "logdensity_grad") else 0}
 
 
-def from_blackjax(algorithm: Any, energy: Any = None, /, **settings: Any) -> BlackJAX:
+def from_blackjax(
+    algorithm: Any, energy: Any = None, /, *, exact: bool | None = None, **settings: Any
+) -> BlackJAX:
     """Returns a kernel that steps by an algorithm of BlackJAX on p(x) ∝ exp(−β E(x; params)).
 
     algorithm: called as `algorithm(logdensity_fn, **settings)`: `blackjax.nuts`, `hmc`, `mala`, `barker`, `ghmc`,
@@ -213,6 +242,8 @@ def from_blackjax(algorithm: Any, energy: Any = None, /, **settings: Any) -> Bla
     takes for one (of a built algorithm, 1). n_proposed, n_accepted: proposals, of NUTS the states of its trajectories,
     and how many of them by their mean probability of acceptance, rounded at random; none of `mclmc`. What a slice
     sampler evaluates to find its bracket is not counted.
+    exact: whether it leaves its law invariant, which the kernel then says of itself; None knows it of BlackJAX's own
+    algorithms that accept or reject, and takes all others (`mclmc`, built and wrapped ones) for not exact.
     Clamping is refused: give an energy of the elements that move.
 
     Raises ValueError on what is no algorithm or no energy, on algorithms whose target is another
@@ -224,7 +255,7 @@ def from_blackjax(algorithm: Any, energy: Any = None, /, **settings: Any) -> Bla
                 "algorithm is built already and has its target; leave out energy and settings, or give what builds "
                 "it, e.g. from_blackjax(blackjax.nuts, energy, step_size=0.1, ...)"
             )
-        return BlackJAX(None, _Same(algorithm), (), jax.tree.structure({}), (), 1)
+        return BlackJAX(None, _Same(algorithm), (), jax.tree.structure({}), (), 1, bool(exact))
     if not callable(algorithm):
         raise ValueError(f"algorithm is {algorithm!r}; give one of BlackJAX's, e.g. blackjax.nuts")
     if algorithm is blackjax.elliptical_slice:
@@ -236,7 +267,11 @@ def from_blackjax(algorithm: Any, energy: Any = None, /, **settings: Any) -> Bla
     leaves, names = jax.tree.flatten(settings)
     numbers = tuple(_number(leaf) for leaf in leaves)
     structure = tuple(leaf if number is None else None for leaf, number in zip(leaves, numbers, strict=True))
-    return BlackJAX(energy, _Same(algorithm), numbers, names, structure, _stages(algorithm, settings))
+    if exact is None:
+        exact = any(algorithm is getattr(blackjax, name, None) for name in _EXACT)
+    return BlackJAX(
+        energy, _Same(algorithm), numbers, names, structure, _stages(algorithm, settings), bool(exact)
+    )
 
 
 def _number(leaf: Any) -> jax.Array | None:

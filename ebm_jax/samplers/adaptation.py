@@ -61,7 +61,8 @@ def warm_up(
     n_steps = checks.check_integer("n_steps", n_steps, 0)
     if not isinstance(kernel, AdjustedKernelBase) or not hasattr(kernel, "step_size"):
         raise ValueError(
-            f"kernel is {kernel!r}; give one that accepts or rejects and has a step size: of mala, hmc or dmala"
+            f"kernel is a {type(kernel).__name__}; give one that accepts or rejects and has a step size: of mala, hmc "
+            "or dmala"
         )
     target = kernel.target_acceptance if target_acceptance is None else target_acceptance
     check_scale("target_acceptance", target, positive=True)
@@ -99,13 +100,18 @@ def _run(
         states, average = carry
         step = sized(average.log_size).step_with_acceptance
         states, _, acceptance = jax.vmap(step, in_axes=(0, None, 0, 0))(keys, params, betas, states)
-        return states, _updated(average, acceptance.mean(), target)
+        average = _updated(average, acceptance.mean(), target)
+        return states, average._replace(
+            log_size=jnp.minimum(average.log_size, most), log_average=jnp.minimum(average.log_average, most)
+        )
 
     log_size = jnp.log(kernel.step_size)
+    most = jnp.log(jnp.asarray(kernel.largest_step_size, log_size.dtype))
     zero = jnp.zeros((), log_size.dtype)
     start = _Average(zero, zero, log_size, log_size, log_size + jnp.log(10.0).astype(log_size.dtype))
     states, average = jax.lax.fori_loop(0, n_steps, body, (states, start))
-    tuned = jnp.where(n_steps > 0, jnp.exp(average.log_average), kernel.step_size)
+    found = jnp.minimum(jnp.exp(average.log_average), kernel.largest_step_size)
+    tuned = jnp.where(n_steps > 0, found, kernel.step_size)
     return dataclasses.replace(kernel, step_size=tuned.astype(kernel.step_size.dtype)), states
 
 

@@ -17,6 +17,8 @@ from jax.sharding import PartitionSpec
 from ebm_jax import checks
 from ebm_jax.types import BoundKernel, Info, Key, PyTree
 
+_MEMBERS = 0x6D656D62  # folded into a chain's key for the keys of a kernel's members
+
 
 class ChainState(NamedTuple):
     """position: the configuration; clamped: bool mask shaped like it, or None; step: uint32 counter of steps taken."""
@@ -31,10 +33,16 @@ class KernelBase:
 
     may_diverge = True
     """Whether a step can end with a NaN or infinite value; a driver need not look if not."""
+    needs_model = False
+    """Whether it asks more of its energy than to be a function."""
     memoryless = True
     """Whether a chain may be started anew from its position (and step) at any time without changing its law."""
     exact = True
     """Whether a step leaves p(x) ∝ exp(−β E(x)) invariant, apart from the resolution of its draws."""
+    nonfinite_means = "held a NaN or infinite value"
+    """What a step that `Info.n_nonfinite` counts did, for the error that reports it."""
+    state_type: type | None = None
+    """The class of the kernel's states; None where a run does not look."""
 
     def init(self, params: PyTree, x: PyTree, clamped: Any = None) -> ChainState:
         """Returns the state of a chain at `x`; `clamped=(mask, values)` fixes values where the mask is True."""
@@ -67,6 +75,18 @@ class KernelBase:
     def energy_at(self, params: PyTree, state: Any) -> jax.Array:
         """Returns E(x; params), without β, of the configuration that a state holds."""
         return energy_of(self)(params, self.position(state))
+
+    def check_state(self, state: Any) -> None:
+        """Raises ValueError where a state with a chain axis is not one of this kernel's."""
+        if jnp.ndim(state.step) != 1:
+            raise ValueError(
+                f"init is the state of chains of shape {jnp.shape(state.step)}; give states with one leading chain axis"
+            )
+        if self.state_type is not None and not isinstance(state, self.state_type):
+            raise ValueError(
+                f"init is a {type(state).__name__}, of another kernel; {type(self).__name__} goes on from a "
+                f"{self.state_type.__name__}: give positions, or the state of a run of such a kernel"
+            )
 
     def stationary(self, params: PyTree, draw: Callable[[Any], PyTree], beta: Any) -> Any:
         """Returns states of chains that are in equilibrium at `beta`; `draw(beta)` gives exact draws, chain axis
@@ -128,6 +148,7 @@ class DiscreteKernelBase(KernelBase):
     """Validation shared by the kernels of discrete models; they have a field `model`."""
 
     model: Any
+    state_type = ChainState
 
     def init(self, params: PyTree, x: PyTree, clamped: Any = None) -> ChainState:
         """Returns the state of a chain at `x`; `clamped=(mask, values)` fixes values where the mask is True.
@@ -180,13 +201,16 @@ def is_state(init: Any) -> bool:
 def start_chains(kernel: Any, params: PyTree, init: PyTree, clamped: Any) -> PyTree:
     """Returns states with a chain axis from positions or an earlier run's states; raises ValueError on what does not
     fit, before any work is done."""
+    if jax.tree_util.all_leaves([kernel]):
+        raise ValueError(
+            f"{type(kernel).__name__} is no pytree, so compiled code cannot take it; make it a frozen dataclass with "
+            "@jax.tree_util.register_dataclass"
+        )
     if hasattr(init, "positions") and hasattr(init, "state"):
         raise ValueError("init is the Samples of an earlier run; give its .state")
     continued = is_state(init)
-    if continued and jnp.ndim(init.step) != 1:
-        raise ValueError(
-            f"init is the state of chains of shape {jnp.shape(init.step)}; give states with one leading chain axis"
-        )
+    if continued:
+        kernel.check_state(init)
     positions = jax.vmap(kernel.position)(init) if continued else init
     leaves = jax.tree.leaves(positions)
     if not leaves or any(not hasattr(leaf, "shape") or len(leaf.shape) == 0 for leaf in leaves):
@@ -198,20 +222,25 @@ def start_chains(kernel: Any, params: PyTree, init: PyTree, clamped: Any) -> PyT
         raise ValueError(
             f"init has leading axes of length {sorted(sizes)}; give every leaf the same n_chains ≥ 1"
         )
-    kernel.check(params, positions, clamped)
     if clamped is not None:
+        check_clamped(clamped, positions)
         clamped = jax.tree.map(
             lambda leaf, x: jnp.broadcast_to(leaf, x.shape), clamped, (positions, positions)
         )
+    kernel.check(params, positions, clamped)
     if not continued:
         return jax.vmap(functools.partial(kernel.init, params))(positions, clamped)
     return init if clamped is None else jax.vmap(functools.partial(kernel.clamp, params))(init, clamped)
 
 
 def member_keys(key: Key, n: int) -> Key:
-    """Returns a key for each of n members of a kernel; the first has the chain's own: a single one is itself."""
-    others = jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(1, n))
-    return jnp.concatenate([key[None], others])
+    """Returns a key for each of n members of a kernel; a single member has the chain's own, and is the bare kernel.
+
+    Several have keys of their own: one that kept the chain's would, if it had members itself, give them the same keys.
+    """
+    if n == 1:
+        return key[None]
+    return jax.vmap(jax.random.fold_in, (None, 0))(jax.random.fold_in(key, _MEMBERS), jnp.arange(n))
 
 
 def check_clamped(clamped: Any, x: PyTree) -> None:

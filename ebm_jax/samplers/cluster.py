@@ -44,7 +44,7 @@ class _ClusterKernel(DiscreteKernelBase):
     layout: Any
     tables: Any
 
-    may_diverge = False
+    nonfinite_means = "ran with a field, or with β · J under 0, where cluster moves have another law"
 
     def step(self, key: Key, params: PyTree, beta: Any, state: ChainState) -> tuple[ChainState, Info]:
         """Takes one step. `Info.n_nonfinite` also counts steps with a field or with β J under 0, where the law would

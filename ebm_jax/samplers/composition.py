@@ -22,6 +22,7 @@ import numpy as np
 
 from ebm_jax import checks, rng
 from ebm_jax.samplers.base import ChainState, KernelBase, energy_of, member_keys
+from ebm_jax.samplers.continuous import AdjustedKernelBase
 from ebm_jax.types import Info, Key, PyTree
 
 _PICK = 0x7069636B  # folded into a chain's key for the choice of a mixture; its kernels fold in their number
@@ -31,6 +32,7 @@ class _Composed(KernelBase):
     """What compositions share: members, and a state that is a position."""
 
     kernels: tuple[Any, ...]
+    state_type = ChainState
 
     @property
     def may_diverge(self) -> bool:
@@ -76,9 +78,11 @@ def cycle(kernels: Sequence[Any]) -> Cycle:
     kernels: of the same energy and kind of configuration; repeat one to take several of its steps. A local kernel with
     a rare global one is the classic use: `cycle([gibbs(model)] * 10 + [swendsen_wang(model)])`. The invariant law is
     theirs; a cycle of reversible kernels is not reversible itself.
-    Raises ValueError on an empty sequence, and on kernels whose chains are more than a position (parallel tempering).
+    Raises ValueError on an empty sequence, on kernels of different models, and on kernels whose chains are more than a
+    position (parallel tempering). That energies given as functions are the same is not looked at: a kernel of another
+    energy makes the law neither's.
     """
-    return Cycle(_members("kernels", kernels))
+    return Cycle(_of_one_model(_members("kernels", kernels)))
 
 
 @functools.partial(jax.tree_util.register_dataclass, data_fields=("kernels", "probabilities"), meta_fields=())
@@ -100,7 +104,10 @@ class Mixture(_Composed):
             functools.partial(_turn, kernel, keys[number], params, beta, state)
             for number, kernel in enumerate(self.kernels)
         ]
-        position, info = jax.lax.switch(pick, turns, state.position, state.clamped)
+        # All are taken and one is kept: a `switch` on each chain's own number would map parameters and tables, too.
+        taken = [turn(state.position, state.clamped) for turn in turns]
+        keep = lambda *leaves: jnp.stack([jnp.asarray(leaf) for leaf in leaves])[pick]  # noqa: E731
+        position, info = jax.tree.map(keep, *taken)
         return _stepped(state, position), _one_step(info)
 
     def check(self, params: PyTree, x: PyTree, clamped: Any) -> None:
@@ -117,7 +124,7 @@ def mixture(kernels: Sequence[Any], probabilities: Any) -> Mixture:
     much as a `cycle`. probabilities: `(len(kernels),)`, sum 1; a leaf, so new ones do not compile anew.
     Raises ValueError on probabilities that are none, and where `cycle` does.
     """
-    members = _members("kernels", kernels)
+    members = _of_one_model(_members("kernels", kernels))
     numbers = jnp.asarray(probabilities, jnp.float32)
     _check_probabilities(numbers, len(members))
     return Mixture(members, numbers)
@@ -162,9 +169,13 @@ class WithinGibbs(_Composed):
             kernel, given = self._conditional(number, params, one)
             held = None if clamped is None else (_get(clamped[0], part), _get(clamped[1], part))
             alone = _get(x, part)
-            if held is not None and jax.tree.leaves(held)[0].ndim == jax.tree.leaves(alone)[0].ndim:
-                held = jax.tree.map(lambda leaf: leaf[:1], held)
-            kernel.check(given, jax.tree.map(lambda leaf: leaf[:1], alone), held)
+            if isinstance(
+                kernel, AdjustedKernelBase
+            ):  # looks at energies, which are those of the first chain here
+                alone = jax.tree.map(lambda leaf: leaf[:1], alone)
+                if held is not None and jax.tree.leaves(held)[0].ndim == jax.tree.leaves(alone)[0].ndim:
+                    held = jax.tree.map(lambda leaf: leaf[:1], held)
+            kernel.check(given, alone, held)
         KernelBase.check(self, params, x, clamped)
         self._check_energies(params, x)
 
@@ -210,7 +221,14 @@ def within_gibbs(kernels: Mapping[Any, Any]) -> WithinGibbs:
         "kernels", [value[0] if isinstance(value, tuple) else value for value in kernels.values()]
     )
     for (part, parameters), kernel in zip(own.items(), members, strict=True):
-        if parameters is None and "energy" not in getattr(kernel, "__dataclass_fields__", {}):
+        if parameters is None and isinstance(kernel, _Composed):
+            raise ValueError(
+                f"the kernel of part {part!r} is a {type(kernel).__name__}; name the part of several kernels instead: "
+                "cycle([within_gibbs({part: one}), within_gibbs({part: other})])"
+            )
+        if parameters is None and (
+            kernel.needs_model or "energy" not in getattr(kernel, "__dataclass_fields__", {})
+        ):
             raise ValueError(
                 f"the kernel of part {part!r} is a {type(kernel).__name__} of a model of its own; give "
                 "(kernel, parameters) with parameters(params, x) from the other parts"
@@ -255,7 +273,8 @@ def _one_step(report: Info) -> Info:
 
 def _members(name: str, kernels: Any) -> tuple[Any, ...]:
     if not isinstance(kernels, Sequence) or not kernels:
-        raise ValueError(f"{name} is {kernels!r}; give at least one kernel")
+        given = "empty" if isinstance(kernels, Sequence) else f"a {type(kernels).__name__}"
+        raise ValueError(f"{name} is {given}; give a list of at least one kernel")
     for kernel in kernels:
         if not hasattr(kernel, "packed_steps"):
             raise ValueError(f"{name} holds {kernel!r}; give kernels, e.g. gibbs(model)")
@@ -265,6 +284,16 @@ def _members(name: str, kernels: Any) -> tuple[Any, ...]:
                 "compose what it is made of instead"
             )
     return tuple(kernels)
+
+
+def _of_one_model(kernels: tuple[Any, ...]) -> tuple[Any, ...]:
+    models = [kernel.model for kernel in kernels if getattr(kernel, "model", None) is not None]
+    for model in models[1:]:
+        if model != models[0]:
+            raise ValueError(
+                f"kernels follow different models, {models[0]!r} and {model!r}; no law is invariant under both"
+            )
+    return kernels
 
 
 def _check_probabilities(probabilities: Any, n: int) -> None:

@@ -72,6 +72,9 @@ class AdjustedKernelBase(ContinuousKernelBase):
     """
 
     may_diverge = False
+    state_type = CachedState
+    largest_step_size = float("inf")
+    """Where `warm_up` stops, should the acceptance stay above what it aims at."""
     target_acceptance = 0.8
     """The rate of acceptance that `warm_up` aims at when the caller names none."""
     _dtypes = checks.FLOATS

@@ -47,6 +47,7 @@ class _InformedKernel(AdjustedKernelBase):
     """
 
     energy: Any
+    needs_model = True
 
     @property
     def model(self) -> Any:
@@ -141,7 +142,8 @@ class GibbsWithGradients(_InformedKernel):
         x = state.position
         flat, sizes = _joined(self._move_logits(beta, state.clamped, x, state.gradient))
         words, word, _ = random_words(key, state.step, flat.size)
-        gumbel = -jnp.log(-jnp.log(rng.uniform(words) + _SMALLEST))
+        u = jnp.minimum(rng.uniform(words) + _SMALLEST, np.float32(1 - 2.0**-24))  # the sum may round to 1
+        gumbel = -jnp.log(-jnp.log(u))
         move = jnp.argmax(flat + gumbel)
         leaves, tree = jax.tree.flatten(x)
         moved, start, back = [], 0, jnp.zeros((), jnp.int32)
@@ -172,6 +174,8 @@ class DMALA(_InformedKernel):
 
     target_acceptance = 0.574
     """The best rate for many independent sites (Sun, Dai and Schuurmans 2022); `warm_up` aims at it."""
+    largest_step_size = 100.0
+    """From here on a move costs nothing; where sites hardly interact, all are accepted."""
 
     def step_with_acceptance(
         self, key: Key, params: PyTree, beta: Any, state: CachedState
@@ -225,7 +229,8 @@ def dmala(model: Any, step_size: Any) -> DMALA:
     """Returns the discrete Metropolis-adjusted Langevin kernel, which proposes for all sites at once.
 
     model: as for `gibbs_with_gradients`. step_size: α > 0: small ones hardly ever move a site, as 1/(2α) is what a move
-    costs; at ∞ a site forgets its level. `warm_up` finds one. Draws have a resolution of 2⁻²⁴ a site.
+    costs; far over 1 a site forgets its level. `warm_up` finds one, at most 100: where sites hardly interact, no step
+    size is refused as often as it aims at. Draws have a resolution of 2⁻²⁴ a site.
     Raises ValueError on a model without a relaxed energy, or a step size that is not greater than 0.
     """
     check_scale("step_size", step_size, positive=True)

@@ -61,6 +61,7 @@ class Langevin(ContinuousKernelBase):
     boundary: str = "clamp"
 
     exact = False
+    state_type = ChainState
     _shaped = ("preconditioner",)
 
     def step(self, key: Key, params: PyTree, beta: Any, state: ChainState) -> tuple[ChainState, Info]:

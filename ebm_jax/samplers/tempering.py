@@ -80,6 +80,7 @@ class ParallelTempering(KernelBase):
     steps_per_swap: int
 
     memoryless = False
+    state_type = TemperingState
 
     @property
     def may_diverge(self) -> bool:
@@ -122,6 +123,20 @@ class ParallelTempering(KernelBase):
         """Returns the configuration at the last rung, the law that is asked for."""
         last = jnp.argmax(state.rung)
         return self.kernel.position(jax.tree.map(lambda leaf: leaf[last], state.replicas))
+
+    @property
+    def nonfinite_means(self) -> str:
+        """As the inner kernel."""
+        return self.kernel.nonfinite_means
+
+    def check_state(self, state: Any) -> None:
+        """Raises ValueError where a state with a chain axis is not one of as many replicas."""
+        super().check_state(state)
+        if state.rung.shape[-1] != self.betas.shape[0]:
+            raise ValueError(
+                f"init has {state.rung.shape[-1]} replicas a chain and the ladder {self.betas.shape[0]} rungs; give "
+                "positions, or the state of a ladder of as many"
+            )
 
     def positions_by_rung(self, state: TemperingState) -> PyTree:
         """Returns the configurations at all rungs of one chain, hottest first, `(R, ...)`."""
@@ -247,8 +262,9 @@ class ParallelTempering(KernelBase):
         n = self.betas.shape[0]
         pair = jnp.arange(n - 1)
         holder = jnp.zeros(n, jnp.int32).at[state.rung].set(jnp.arange(n, dtype=jnp.int32))
-        by_rung = energies[holder].astype(jnp.float32)
-        log_ratio = beta * jnp.diff(self.betas) * jnp.diff(by_rung)
+        by_rung = energies[holder]
+        log_ratio = beta * jnp.diff(self.betas) * jnp.diff(by_rung).astype(jnp.float32)
+        by_rung = by_rung.astype(jnp.float32)
         # NaN, of an energy that is no number, is never accepted.
         probability = jnp.where(jnp.isnan(log_ratio), 0.0, jnp.exp(jnp.minimum(log_ratio, 0.0)))
         first, second = rng.threefry2x32(word[0], word[1], state.step, pair.astype(jnp.uint32) + state.step)
@@ -291,6 +307,10 @@ def parallel_tempering(
     """
     if not hasattr(kernel, "packed_energies"):
         raise ValueError(f"kernel is {kernel!r}; give a kernel, e.g. gibbs(model)")
+    if not kernel.memoryless:
+        raise ValueError(
+            f"{type(kernel).__name__} keeps more than a position and cannot be tempered; temper what it is made of"
+        )
     energy_of(kernel)
     checks.check_choice("swaps", swaps, _SWAPS)
     ladder = jnp.asarray(betas, jnp.float32)
@@ -318,9 +338,19 @@ class SwapReport(NamedTuple):
 
 
 def swap_report(kernel: ParallelTempering, state: TemperingState) -> SwapReport:
-    """Returns what the exchanges of all chains of a run came to; `state` has a leading chain axis or none."""
+    """Returns what the exchanges of all chains of a run came to; `state` has a leading chain axis or none.
+
+    Raises ValueError on what is no state of such a kernel, or of another number of rungs.
+    """
+    if not isinstance(state, TemperingState):
+        raise ValueError(
+            f"state is a {type(state).__name__}; give that of a run of parallel_tempering, samples.state"
+        )
+    if state.rung.shape[-1] != kernel.betas.shape[0]:
+        raise ValueError(f"state has {state.rung.shape[-1]} rungs and the kernel {kernel.betas.shape[0]}")
     seen = jax.tree.map(np.asarray, state.statistics)
-    flat = lambda leaf: leaf.reshape(-1, leaf.shape[-1]).astype(np.float64)  # noqa: E731
+    n_chains = seen.n_steps.size
+    flat = lambda leaf: leaf.reshape(n_chains, leaf.shape[-1]).astype(np.float64)  # noqa: E731
     tried, steps = flat(seen.n_tried), seen.n_steps.reshape(-1, 1).astype(np.float64)
     with np.errstate(invalid="ignore"):
         rejection = (flat(seen.rejection) * tried).sum(axis=0) / tried.sum(axis=0)
@@ -347,18 +377,24 @@ def tune_ladder(
     """Moves the inner rungs of a ladder until all neighbours reject alike; returns the kernel and the chains' states.
 
     key: a typed key; chain i uses `fold_in(key, i)`, as in `sample`, which may go on from the states with the same key.
-    init: positions with a leading chain axis, or states. n_steps: of each chain, in `n_rounds` rounds, each about
-    twice as long as the one before. A round estimates the barrier Λ(β), the running sum of the rejection
-    probabilities, interpolates it monotonically between rungs (Fritsch and Carlson 1980) and puts rungs at equal parts
-    of it (Syed et al. 2022, algorithms 2 and 3). The first and the last rung stay. The steps leave no law invariant,
-    since rungs move: they are a warm-up, and the states come back with their statistics empty.
-    Raises ValueError on what does not fit, and on fewer than 2ⁿ − 1 steps of n rounds.
+    init: positions with a leading chain axis, or states. n_steps: of each chain, in `n_rounds` rounds, each twice as
+    long as the one before (rounded down to a multiple of 2ⁿ − 1). A round estimates the barrier Λ(β), the running sum
+    of the rejection probabilities, interpolates it monotonically between rungs (Fritsch and Carlson 1980) and puts
+    rungs at equal parts of it (Syed et al. 2022, algorithms 2 and 3). The first and the last rung stay. The steps leave
+    no law invariant, since rungs move: they are a warm-up, and the states come back with their statistics empty.
+    Runs on the host between rounds: not to be called under `jit`.
+    Raises ValueError on what does not fit, and on fewer than 2ⁿ − 1 steps of n rounds; FloatingPointError where the
+    energies of a rung are not finite, from which no ladder follows.
     """
     checks.check_key(key)
     if not isinstance(kernel, ParallelTempering):
-        raise ValueError(f"kernel is {kernel!r}; give one of parallel_tempering")
+        raise ValueError(f"kernel is a {type(kernel).__name__}; give one of parallel_tempering")
     checks.check_integer("n_rounds", n_rounds, 1)
-    checks.check_integer("n_steps", n_steps, 2**n_rounds - 1)
+    n_steps = checks.check_integer("n_steps", n_steps, 0)
+    if n_steps < 2**n_rounds - 1:
+        raise ValueError(
+            f"n_steps is {n_steps}; {n_rounds} rounds need {2**n_rounds - 1}: take more, or a smaller n_rounds"
+        )
     params = jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype=jnp.result_type(leaf)), params)
     beta = jnp.asarray(beta, jnp.float32)
     if beta.ndim:
@@ -369,10 +405,15 @@ def tune_ladder(
         states = _without_statistics(states)
         for _ in range(2**round_number):
             states = _advance(kernel, key, params, beta, states, unit)
-        rejection = swap_report(kernel, states).rejection
-        kernel = replace(
-            kernel, betas=jnp.asarray(_equalised(np.asarray(kernel.betas), rejection), jnp.float32)
-        )
+        report = swap_report(kernel, states)
+        bad = np.flatnonzero(~np.isfinite(report.energy)) if report.betas.size > 1 else []
+        if len(bad):
+            raise FloatingPointError(
+                f"the mean energy at β = {report.betas[bad[0]]:g} is {report.energy[bad[0]]}: leave that rung out, or "
+                "take smaller steps"
+            )
+        betas = _equalised(np.asarray(kernel.betas), report.rejection)
+        kernel = replace(kernel, betas=jnp.asarray(betas, jnp.float32))
     return kernel, _without_statistics(states)
 
 
@@ -386,13 +427,15 @@ def _advance(
 
 
 def _equalised(betas: np.ndarray, rejection: np.ndarray) -> np.ndarray:
-    """Returns rungs at equal parts of the barrier; a pair that was never tried, or never failed, counts for little."""
-    if betas.size < 3:
+    """Returns rungs at equal parts of the barrier; a pair that never failed counts for little. The old ones where some
+    pair was never tried, or where new ones fall together."""
+    if betas.size < 3 or np.isnan(rejection).any():
         return betas
     least = 1e-3 / (betas.size - 1)
-    barrier = np.concatenate([[0.0], np.cumsum(np.maximum(np.nan_to_num(rejection), least))])
+    barrier = np.concatenate([[0.0], np.cumsum(np.maximum(rejection, least))])
     rungs = PchipInterpolator(barrier, betas.astype(np.float64))(np.linspace(0, barrier[-1], betas.size))
-    return np.concatenate([betas[:1], rungs[1:-1], betas[-1:]])
+    new = np.concatenate([betas[:1], rungs[1:-1], betas[-1:]]).astype(np.float32)
+    return new if (np.diff(new) > 0).all() else betas
 
 
 def _no_statistics(n: int) -> SwapStatistics:

@@ -48,6 +48,15 @@ def test_a_mixture_chooses_with_its_probabilities_and_compiles_once(count_traces
     assert seen[1] - seen[0] <= 2  # the checks evaluate shapes; the program is there
 
 
+def test_a_mixture_of_kernels_with_index_tables():
+    system = systems.get("ising_graph")
+    kernel = ej.mixture([ej.gibbs(system.model), ej.metropolis(system.model)], [0.5, 0.5])
+    start = system.exact_positions(16)
+    info = ej.sample(jax.random.key(0), kernel, system.params, start, SCHEDULE).info
+    assert set(np.asarray(info.n_proposed).tolist()) <= {8 * i for i in range(7)}  # Gibbs proposes nothing
+    assert len(set(np.asarray(info.n_proposed).tolist())) > 1
+
+
 class Mixed(NamedTuple):
     """Spins that a number's sign leans on."""
 
@@ -136,7 +145,12 @@ MALA = ej.mala(kernels.gaussian, 0.5)
 @pytest.mark.parametrize(
     ("call", "words"),
     [
-        (lambda: ej.cycle([]), "kernels is"),
+        (lambda: ej.cycle([]), "kernels is empty"),
+        (lambda: ej.cycle(MALA), "kernels is a MALA; give a list"),
+        (lambda: ej.parallel_tempering(PT, [0.5, 1.0]), "cannot be tempered"),
+        (lambda: ej.cycle([ej.gibbs(SYSTEM.model), ej.metropolis(ej.Ising(GRID))]), "different models"),
+        (lambda: ej.within_gibbs({"a": ej.cycle([MALA])}), r"cycle\(\[within_gibbs"),
+        (lambda: ej.within_gibbs({"a": ej.dmala(SYSTEM.model, 0.1)}), "a model of its own"),
         (lambda: ej.cycle([ej.gibbs]), "give kernels"),
         (lambda: ej.cycle([PT]), "ParallelTempering keeps more than a position"),
         (lambda: ej.mixture([MALA, MALA], [0.5, 0.6]), "sum 1.1"),

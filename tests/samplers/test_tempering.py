@@ -234,5 +234,14 @@ def test_bad_tuning(as_shipped):
         tune(ej.gibbs(SYSTEM.model), SYSTEM.params, start, 100)
     with pytest.raises(ValueError, match="n_steps is 10"):
         tune(kernel, SYSTEM.params, start, 10)
+    state = start_at(kernel, start)
+    with pytest.raises(ValueError, match="replicas a chain and the ladder 2 rungs"):
+        tune(ej.parallel_tempering(ej.gibbs(SYSTEM.model), [0.5, 1.0]), SYSTEM.params, state, 100)
+    with pytest.raises(ValueError, match="init is a TemperingState, of another kernel"):
+        ej.sample(
+            jax.random.key(0), ej.gibbs(SYSTEM.model), SYSTEM.params, state, ej.SamplingSchedule(1, 1, 1)
+        )
+    with pytest.raises(ValueError, match=r"give that of a run of parallel_tempering, samples\.state"):
+        ej.swap_report(kernel, start)
     with pytest.raises(ValueError, match="one ladder needs one beta"):
         tune(kernel, SYSTEM.params, start, 100, beta=jnp.ones(4))
