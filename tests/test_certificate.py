@@ -86,7 +86,7 @@ class Mutant(KernelBase):
         ratio = -b * (self.energy(params, new) - self.energy(params, x))
         accept = jnp.log(jax.random.uniform(decide)) < ratio
         if self.fault == "accepts too much":
-            accept = jnp.log(jax.random.uniform(decide)) < ratio + 0.2
+            accept = jnp.log(jax.random.uniform(decide)) < ratio + 1.0
         if self.fault == "stands still":
             accept = False
         if self.fault == "never moves one coordinate":

@@ -33,6 +33,7 @@ class Task(NamedTuple):
     n_chains: int
     n_steps: int | dict[str, int]
     per_draw: int | dict[str, int] = 1
+    n_components: int = 0
     dimension: int = 0
     side: int = 0
     n_hidden: int = 0
@@ -69,7 +70,9 @@ ULA = Task(
     *("langevin", "M steps/s", ("ebm_jax",), {"torchebm": "torchebm_langevin"}, "torchebm", {"ratio": 20}),
     n_chains=1000,
     n_steps=500,
+    n_components=2,
 )
+ULA_RING = ULA._replace(name="ula_ring", n_components=8)
 GAUSSIAN = Task(
     "mala_gaussian",
     *("gaussian", "M steps/s", ("ebm_jax",), {"blackjax": "blackjax_kernels"}, "blackjax", {"ratio": 1}),
@@ -112,9 +115,19 @@ CLUSTER = Task(
     side=64,
 )
 
-CPU_TASKS = (ULA, GAUSSIAN, GAUSSIAN._replace(name="hmc_gaussian"), INFORMED, TEMPERING, AIS, CLUSTER)
+CPU_TASKS = (
+    ULA,
+    ULA_RING,
+    GAUSSIAN,
+    GAUSSIAN._replace(name="hmc_gaussian"),
+    INFORMED,
+    TEMPERING,
+    AIS,
+    CLUSTER,
+)
 GPU_TASKS = (
     ULA,
+    ULA_RING,
     *(GAUSSIAN._replace(name=name) for name in ("mala_gaussian", "hmc_gaussian")),
     INFORMED._replace(n_chains=256),
     TEMPERING._replace(n_steps=2000),
@@ -135,10 +148,15 @@ N_LEAPFROG = 10
 
 
 def mixture(task: Task) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the means `(8, 2)` of equal components of unit variance on a ring of radius 4, and where chains start."""
-    angle = 2 * np.pi * np.arange(8) / 8
+    """Returns the means of equal components of unit variance on a ring, and where chains start.
+
+    Two components lie 4 apart; more are on a ring of radius 4.
+    """
+    n = task.n_components
+    angle, radius = 2 * np.pi * np.arange(n) / n, 2.0 if n == 2 else 4.0
+    means = radius * np.stack([np.cos(angle), np.sin(angle)], axis=1)
     start = np.random.default_rng(0).normal(size=(task.n_chains, 2))
-    return np.stack([4 * np.cos(angle), 4 * np.sin(angle)], 1).astype(np.float32), start.astype(np.float32)
+    return means.astype(np.float32), start.astype(np.float32)
 
 
 def gaussian(task: Task) -> tuple[np.ndarray, np.ndarray]:
