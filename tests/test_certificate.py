@@ -222,7 +222,7 @@ def test_prints_a_table(capsys):
     assert max(map(len, printed.splitlines())) < 160
 
 
-def test_what_it_refuses():
+def test_what_it_refuses(as_shipped):
     case, key = kernels.case("gaussian"), jax.random.key(0)
     kernel = ej.mala(case.model, 1.0)
     with pytest.raises(ValueError, match=r"gaussian has no draws of its own; give draws="):
