@@ -316,9 +316,9 @@ def _get(x: PyTree, part: Any) -> PyTree:
     return getattr(x, part) if hasattr(x, "_fields") else x[part]
 
 
-def _put(x: PyTree, part: Any, value: PyTree) -> PyTree:
+def _put(x: Any, part: Any, value: PyTree) -> PyTree:
     if isinstance(x, Mapping):
-        return type(x)({**x, part: value})
+        return type(x)({**x, part: value})  # pyright: ignore[reportCallIssue]
     if hasattr(x, "_fields"):
         return x._replace(**{part: value})
     kind: Any = type(x)
