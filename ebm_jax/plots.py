@@ -137,6 +137,38 @@ def training_curves(metrics: Any, *, title: str = "") -> Figure:
 
 
 @_styled
+def lines(
+    panels: Mapping[str, Mapping[str, Any]],
+    xlabel: str,
+    *,
+    log_x: bool = False,
+    marker: str | None = None,
+) -> Figure:
+    """Returns lines in panels side by side, e.g. `lines({"log-likelihood": {"CD": (k, low, high)}}, "k")`.
+
+    panels: of each title, labels to `(x, y)`, or to `(x, low, high)` for a band with a line along its lower edge. NaN
+    leave gaps. log_x: x by factors, every value of it with a tick.
+    """
+    figure = _Figure(figsize=(4.2 * len(_mapping("panels", panels)) + 0.2, 3.1), layout="constrained")
+    axes = figure.subplots(1, len(panels), squeeze=False)[0]
+    for ax, (title, series) in zip(axes, panels.items(), strict=True):
+        for (label, (x, low, *high)), colour in zip(series.items(), itertools.cycle(COLOURS), strict=False):
+            dashes = "-" if list(series).index(label) < len(COLOURS) else "--"
+            ax.plot(x, low, color=colour, label=label, marker=marker, markersize=4, linestyle=dashes)
+            if high:
+                ax.fill_between(x, low, high[0], color=colour, alpha=0.2, linewidth=0)
+        ax.set(title=title, xlabel=xlabel)
+        if log_x:
+            ticks = sorted({float(value) for x, *_ in series.values() for value in x})
+            ax.set_xscale("log")
+            ax.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+            ax.minorticks_off()
+        if len(series) > 1 or "" not in series:
+            ax.legend()
+    return figure
+
+
+@_styled
 def chain_strip(
     frames: Any,
     steps: Sequence[int] | None = None,

@@ -99,14 +99,44 @@ class RBM:
         check_struct("params", params, self.params_struct(), dtypes=FLOATS)
         return self._free_energy_of_values(params, self._relaxed(one_hot))
 
+    def flip_differences(self, params: RBMParams, v: Visible) -> Float[Array, " n_visible"]:
+        """Returns F(v with unit i flipped) − F(v) for every visible unit i: log p(vᵢ) − log p(1 − vᵢ) given the others.
+
+        A flip moves the inputs of the hidden units by one row of W, so that no matrix product is needed beside v W.
+        """
+        check_struct("params", params, self.params_struct(), dtypes=FLOATS)
+        check_struct("v", v, self.position_struct()[0], dtypes=self.position_dtypes)
+        value = self._values(v, params.weights.dtype)
+        change = -2 * value if self.spins else 1 - 2 * value
+        hidden_input = params.hidden_bias + jnp.dot(value, params.weights, precision="highest")
+        summed = self._summed(hidden_input + change[:, None] * params.weights) - self._summed(hidden_input)
+        return -params.visible_bias * change - jnp.sum(summed, axis=-1)
+
+    def reconstruct(self, params: RBMParams, v: Visible) -> Float[Array, " n_visible"]:
+        """Returns E[v | h] at h = E[h | v]: probabilities of ones, of spins means in [−1, 1] mapped to [0, 1]."""
+        check_struct("params", params, self.params_struct(), dtypes=FLOATS)
+        check_struct("v", v, self.position_struct()[0], dtypes=self.position_dtypes)
+        scale = 2.0 if self.spins else 1.0
+        on = jax.nn.sigmoid
+        hidden_input = params.hidden_bias + jnp.dot(
+            self._values(v, params.weights.dtype), params.weights, precision="highest"
+        )
+        hidden = self._values(on(scale * hidden_input), params.weights.dtype)
+        return on(
+            scale * (params.visible_bias + jnp.dot(params.weights, hidden, precision="highest"))
+        )
+
     def _energy_of_values(self, params: RBMParams, v: Array, h: Array) -> Float[Array, ""]:
         hidden_input = jnp.dot(v, params.weights, precision="highest")
         return -(jnp.sum(params.visible_bias * v) + jnp.sum((params.hidden_bias + hidden_input) * h))
 
     def _free_energy_of_values(self, params: RBMParams, visible: Array) -> Float[Array, ""]:
         hidden_input = params.hidden_bias + jnp.dot(visible, params.weights, precision="highest")
-        summed = jnp.logaddexp(hidden_input, -hidden_input) if self.spins else jax.nn.softplus(hidden_input)
-        return -jnp.sum(params.visible_bias * visible) - jnp.sum(summed)
+        return -jnp.sum(params.visible_bias * visible) - jnp.sum(self._summed(hidden_input))
+
+    def _summed(self, hidden_input: Array) -> Array:
+        """log Σ_h exp(h · input) of every hidden unit."""
+        return jnp.logaddexp(hidden_input, -hidden_input) if self.spins else jax.nn.softplus(hidden_input)
 
     def conditional_logits(self, params: RBMParams, x: tuple[Visible, Hidden]) -> tuple[Array, Array]:
         """Returns (0, input) of every unit, or of a spin (−input, input): a + Wh for the visible units, b + vᵀW for the

@@ -1,0 +1,278 @@
+"""Checkpoints of a run: Orbax writes the arrays, a manifest written after them says that they are whole.
+
+    checkpoints/00000468/            what Orbax wrote
+    checkpoints/00000468.json        its manifest: the SHA-256 of every file, the shape and dtype of every array, facts
+
+A checkpoint without a manifest is one whose save did not end, and counts for nothing. Orbax commits atomically but
+loads flipped bits and changed dtypes without a word, so that every load compares digests and dtypes first. The manifest
+is kept in one canonical form and holds a digest of itself. Nothing in a checkpoint is code: it holds numbers and JSON.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from ebm_jax.types import PyTree
+
+_DIGITS = 8
+
+
+class CheckpointError(RuntimeError):
+    """A checkpoint that cannot be written or is not what was written."""
+
+
+class Restored(NamedTuple):
+    """A checkpoint's step, its arrays in the structure asked for, its facts, and what was wrong with newer ones."""
+
+    step: int
+    tree: PyTree
+    facts: dict[str, Any]
+    problems: tuple[str, ...]
+
+
+class Checkpoints:
+    """The checkpoints of one run, in `folder`: its newest `keep`, and the best.
+
+    Saves run in a thread of their own; `wait` ends with the latest on disk. One process at a time may write.
+    """
+
+    def __init__(self, folder: Path, keep: int = 2) -> None:
+        self.folder = folder
+        self.keep = keep
+        self._saver = ThreadPoolExecutor(1, "checkpoint")
+        self._pending: Future[None] | None = None
+
+    def save(self, step: int, tree: PyTree, facts: Mapping[str, Any]) -> None:
+        """Starts to save `tree`, whose arrays are copied to the host first. `facts`: JSON values; `facts["best"]`, if
+        it has a `"step"`, names the checkpoint that is kept besides the newest.
+
+        Raises CheckpointError where the save before this one failed.
+        """
+        self.wait()
+        arrays = {name: np.asarray(leaf) for name, leaf in _named(jax.device_get(_plain(tree))).items()}
+        self._pending = self._saver.submit(self._write, step, arrays, dict(facts))
+
+    def wait(self) -> None:
+        """Waits for the save that is under way; raises CheckpointError where it failed."""
+        pending, self._pending = self._pending, None
+        if pending is None:
+            return
+        try:
+            pending.result()
+        except Exception as error:  # Orbax and TensorStore raise many kinds, by no common name
+            whole = self.steps()
+            rest = f"the one of step {whole[-1]} is whole" if whole else "there is no earlier one"
+            reason = str(error).strip().splitlines() or [type(error).__name__]
+            raise CheckpointError(
+                f"could not write a checkpoint to {self.folder}: {reason[0]}; {rest}. "
+                "Make room there, or see to its permissions, and resume the run"
+            ) from error
+
+    def close(self) -> None:
+        """Ends the thread, with the save that is under way."""
+        self._saver.shutdown(wait=True)
+
+    def steps(self) -> list[int]:
+        """Returns the steps of checkpoints that have a manifest, in rising order."""
+        if not self.folder.is_dir():
+            return []
+        found = (path for path in self.folder.glob("*.json") if path.stem.isdigit())
+        return sorted(int(path.stem) for path in found if self._place(int(path.stem)).is_dir())
+
+    def load(self, step: int, struct: PyTree) -> Restored:
+        """Returns the checkpoint of `step` in the structure of `struct` (arrays, or their shapes and dtypes).
+
+        Raises CheckpointError where a file is missing, added or changed, or shapes or dtypes are others.
+        """
+        manifest = self.manifest(step)
+        place = self._place(step)
+        found = _digests(place)
+        if found != manifest["files"]:
+            names = sorted(set(found.items()) ^ set(manifest["files"].items()))
+            raise CheckpointError(
+                f"checkpoint {place} is corrupt: {names[0][0]} is not what was saved "
+                f"({len(found)} files found, {len(manifest['files'])} saved)"
+            )
+        wanted = _named(jax.eval_shape(_plain, struct))
+        described = {name: _describe(leaf) for name, leaf in wanted.items()}
+        if described != manifest["arrays"]:
+            different = sorted(
+                name
+                for name in {*described, *manifest["arrays"]}
+                if described.get(name) != manifest["arrays"].get(name)
+            )
+            name = different[0]
+            raise CheckpointError(
+                f"checkpoint {place} holds {manifest['arrays'].get(name, 'nothing')} at {name}, and this run needs "
+                f"{described.get(name, 'nothing')} ({len(different)} arrays differ); "
+                "it was saved by another configuration or version"
+            )
+        stored = {name: np.empty(leaf.shape, leaf.dtype) for name, leaf in wanted.items() if leaf.size}
+        arrays = _orbax().load(place.absolute(), stored)
+        leaves = [arrays[name] if leaf.size else np.empty(leaf.shape, leaf.dtype) for name, leaf in wanted.items()]
+        return Restored(step, _typed(struct, leaves), manifest["facts"], ())
+
+    def load_latest(self, struct: PyTree) -> Restored | None:
+        """Returns the newest checkpoint that is whole, with what is wrong with those passed over; None if there is none.
+
+        Raises CheckpointError where there are checkpoints and none of them is whole.
+        """
+        problems: list[str] = []
+        for step in reversed(self.steps()):
+            try:
+                return self.load(step, struct)._replace(problems=tuple(problems))
+            except CheckpointError as error:
+                problems.append(str(error))
+        if problems:
+            raise CheckpointError("no checkpoint can be loaded:\n  " + "\n  ".join(problems))
+        return None
+
+    def manifest(self, step: int) -> dict[str, Any]:
+        """Returns the manifest of a checkpoint; raises CheckpointError where there is none or it was changed."""
+        path = self._manifest(step)
+        try:
+            raw = path.read_bytes()
+            manifest = json.loads(raw)
+            whole = raw == _encode({name: value for name, value in manifest.items() if name != "sha256"})
+        except FileNotFoundError:
+            raise CheckpointError(
+                f"{self.folder} holds no checkpoint of step {step}; there are {self.steps() or 'none'}"
+            ) from None
+        except (ValueError, AttributeError, TypeError):
+            whole = False
+        if not whole or manifest["step"] != step:
+            raise CheckpointError(f"checkpoint manifest {path} is corrupt: it is not what was saved")
+        return manifest
+
+    def clean(self) -> list[str]:
+        """Removes what saves that were killed have left behind, and returns its names."""
+        if not self.folder.is_dir():
+            return []
+        whole = {self._place(step).name for step in self.steps()}
+        whole |= {f"{name}.json" for name in whole}
+        left = sorted(path for path in self.folder.iterdir() if path.name not in whole)
+        for path in left:
+            _remove(path)
+        return [path.name for path in left]
+
+    def remove_after(self, step: int) -> None:
+        """Removes checkpoints of later steps, which a run that went back to `step` will write anew."""
+        for later in self.steps():
+            if later > step:
+                self._discard(later)
+
+    def _write(self, step: int, arrays: dict[str, np.ndarray], facts: dict[str, Any]) -> None:
+        place = self._place(step)
+        if self._manifest(step).exists():
+            return  # the same run has saved this step before, with the same bits
+        self.folder.mkdir(parents=True, exist_ok=True)
+        _remove(place)
+        stored = {name: array for name, array in arrays.items() if array.size}  # Orbax takes no empty ones
+        _orbax().save(place.absolute(), stored)
+        manifest = {
+            "step": step,
+            "arrays": {name: _describe(array) for name, array in arrays.items()},
+            "facts": facts,
+            "files": _digests(place),
+        }
+        write_atomically(self._manifest(step), _encode(manifest))
+        best = (facts.get("best") or {}).get("step")
+        for old in self.steps()[: -self.keep]:
+            if old != best:
+                self._discard(old)
+
+    def _discard(self, step: int) -> None:
+        # The manifest goes first: what is left of a removal that was killed then counts for nothing.
+        self._manifest(step).unlink(missing_ok=True)
+        _remove(self._place(step))
+
+    def _place(self, step: int) -> Path:
+        return self.folder / f"{step:0{_DIGITS}d}"
+
+    def _manifest(self, step: int) -> Path:
+        return self.folder / f"{step:0{_DIGITS}d}.json"
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Writes a file that is there whole or not at all, and on disk when this returns."""
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def _orbax() -> Any:
+    """Orbax is loaded by those who save or load: it takes a third of the time that JAX takes."""
+    import orbax.checkpoint.experimental.v1 as ocp
+
+    return ocp
+
+
+def _encode(manifest: Mapping[str, Any]) -> bytes:
+    """The canonical form, with a digest of the rest."""
+    write: Callable[[Any], str] = lambda value: json.dumps(value, sort_keys=True, indent=1)  # noqa: E731
+    digest = hashlib.sha256(write(manifest).encode()).hexdigest()
+    return (write({**manifest, "sha256": digest}) + "\n").encode()
+
+
+def _describe(array: Any) -> str:
+    return f"{np.dtype(array.dtype).name}[{','.join(map(str, array.shape))}]"
+
+
+def _digests(place: Path) -> dict[str, str]:
+    if not place.is_dir():
+        raise CheckpointError(f"checkpoint {place} is missing")
+    files = sorted(path for path in place.rglob("*") if path.is_file())
+    return {
+        path.relative_to(place).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in files
+    }
+
+
+def _is_key(leaf: Any) -> bool:
+    return jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+
+
+def _plain(tree: PyTree) -> PyTree:
+    """Typed keys as their words."""
+    return jax.tree.map(lambda leaf: jax.random.key_data(leaf) if _is_key(leaf) else leaf, tree)
+
+
+def _typed(struct: PyTree, leaves: list[np.ndarray]) -> PyTree:
+    """The inverse: `leaves` in the structure of `struct`, words of keys wrapped again."""
+    wanted, tree = jax.tree.flatten(struct)
+    typed = [
+        jax.random.wrap_key_data(leaf, impl=jax.random.key_impl(want)) if _is_key(want) else leaf
+        for want, leaf in zip(wanted, leaves, strict=True)
+    ]
+    return jax.tree.unflatten(tree, typed)
+
+
+def _named(tree: PyTree) -> dict[str, Any]:
+    """Leaves by their paths, in the order of the tree."""
+    return {
+        jax.tree_util.keystr(path, simple=True, separator="/"): leaf
+        for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
+    }
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
