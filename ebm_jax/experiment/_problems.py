@@ -1,0 +1,148 @@
+"""What a model of pydantic wants and what is wrong with a value, in words; and the table of a whole schema."""
+
+from __future__ import annotations
+
+import difflib
+import typing
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from annotated_types import Ge, Gt, Le, Lt
+from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
+
+
+def describe(error: ValidationError, schema: type[BaseModel], overridden: set[str]) -> list[str]:
+    """A line for each problem: its path, what was given, what is wanted, and what may have been meant."""
+    lines = []
+    for problem in error.errors():
+        loc = (*problem["loc"], *problem.get("ctx", {}).get("below", ()))
+        path = ".".join(str(part) for part in loc)
+        source = " by an override" if path in overridden else ""
+        given = f"{path}: {shown(problem['input'])} was given{source}"
+        field = _field(schema, loc)
+        if problem["type"] == "extra_forbidden":
+            lines.append(f"{given}; {no_such_key(schema, loc)}")
+        elif problem["type"] == "invalid_key":
+            lines.append(f"{path}: keys are text: put this one in quotes, or correct it")
+        elif problem["type"] == "missing":
+            lines.append(f"{path}: nothing was given; {wanted(field)} is wanted")
+        elif problem["type"] == "conflict":
+            lines.append(f"{path}: {problem['msg']}")
+        else:
+            near = closest(problem["input"], choices(field))
+            lines.append(f"{given}; {wanted(field)} is wanted{near}")
+    return lines
+
+
+def no_such_key(schema: type[BaseModel], loc: Sequence[Any]) -> str:
+    """Says that the last part of `loc` is no key where it stands, and which may have been meant."""
+    section = _section(schema, loc[:-1]) or schema
+    hint = closest(loc[-1], section.model_fields)
+    if not hint:
+        elsewhere = [path for path, _ in leaves(schema) if path.rpartition(".")[2] == loc[-1]]
+        hint = f": did you mean {' or '.join(elsewhere)}?" if elsewhere else ""
+    keys = ", ".join(section.model_fields)
+    return "there is no such key" + (hint or f"; the keys here are {keys}")
+
+
+def obstacle(schema: type[BaseModel], loc: Sequence[str]) -> str | None:
+    """Why no single value can be set at `loc`, or None."""
+    for depth in range(1, len(loc) + 1):
+        field = _field(schema, loc[:depth])
+        if field is None:
+            return no_such_key(schema, loc[:depth])
+        inner = _section(schema, loc[:depth])
+        if inner is None and depth < len(loc):
+            return f"{'.'.join(loc[:depth])} is a single value and has no keys"
+        if inner is not None and depth == len(loc):
+            return f"{'.'.join(loc)} is a section: name one of its keys, {', '.join(inner.model_fields)}"
+    return None
+
+
+def closest(given: Any, names: typing.Iterable[str]) -> str:
+    """`: did you mean NAME?`, or nothing when no name is near."""
+    near = difflib.get_close_matches(str(given).lower(), list(names), n=1)
+    return f": did you mean {near[0]}?" if near else ""
+
+
+def shown(value: Any) -> str:
+    """A value as a reader of YAML knows it, cut when it is long."""
+    text = {"None": "null", "True": "true", "False": "false"}.get(repr(value), repr(value))
+    return text if len(text) <= 60 else text[:57] + "…"
+
+
+def wanted(field: FieldInfo | None) -> str:
+    """What values a field takes, in words: type, bounds, choices."""
+    if field is None:
+        return "another value"
+    kinds = _kinds(field.annotation)
+    names = choices(field)
+    if names:
+        text = f"one of {', '.join(names)}" if len(names) > 1 else names[0]
+    elif any(isinstance(kind, type) and issubclass(kind, BaseModel) for kind in kinds):
+        text = "a section (keys with values)"
+    elif bool in kinds:
+        text = "true or false"
+    elif float in kinds or int in kinds:
+        text = ("a finite number" if float in kinds else "a whole number") + _bounds(field)
+    else:
+        text = "text"
+    return f"{text}, or null" if type(None) in kinds else text
+
+
+def choices(field: FieldInfo | None) -> list[str]:
+    """The values of a field that takes one of a few."""
+    kinds = () if field is None else _kinds(field.annotation)
+    return [
+        name for kind in kinds if typing.get_origin(kind) is typing.Literal for name in typing.get_args(kind)
+    ]
+
+
+def leaves(schema: type[BaseModel], above: str = "") -> Iterator[tuple[str, FieldInfo]]:
+    """Every single value of a schema: its dotted path and its field, in order."""
+    for name, field in schema.model_fields.items():
+        inner = _section(schema, (name,))
+        if inner is None:
+            yield above + name, field
+        else:
+            yield from leaves(inner, f"{above}{name}.")
+
+
+def schema_table(schema: type[BaseModel]) -> str:
+    """The schema as a Markdown table: path, default, values, meaning."""
+    lines = ["| key | default | values | meaning |", "| --- | --- | --- | --- |"]
+    for path, field in leaves(schema):
+        default = "the file's name" if field.is_required() else f"`{shown(field.default).strip(chr(39))}`"
+        lines.append(f"| `{path}` | {default} | {wanted(field)} | {field.description} |")
+    return "\n".join(lines) + "\n"
+
+
+def _kinds(annotation: Any) -> tuple[Any, ...]:
+    """The members of a union, or the one type."""
+    return typing.get_args(annotation) if type(None) in typing.get_args(annotation) else (annotation,)
+
+
+def _bounds(field: FieldInfo) -> str:
+    words = []
+    for kind, word in ((Ge, "of at least"), (Gt, "above"), (Le, "at most"), (Lt, "below")):
+        words += [
+            f"{word} {getattr(m, kind.__name__.lower())}" for m in field.metadata if isinstance(m, kind)
+        ]
+    return f" {' and '.join(words)}" if words else ""
+
+
+def _section(schema: type[BaseModel], loc: Sequence[Any]) -> type[BaseModel] | None:
+    """The model that stands at `loc`; None where a single value does, or nothing."""
+    for part in loc:
+        field = schema.model_fields.get(part)
+        kind = None if field is None else field.annotation
+        if not (isinstance(kind, type) and issubclass(kind, BaseModel)):
+            return None
+        schema = kind
+    return schema
+
+
+def _field(schema: type[BaseModel], loc: Sequence[Any]) -> FieldInfo | None:
+    section = _section(schema, loc[:-1])
+    return None if section is None else section.model_fields.get(loc[-1])
