@@ -112,7 +112,7 @@ class RunFolder:
 
     def append_metrics(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """Adds rows to metrics.jsonl; NaN becomes null."""
-        lines = [json.dumps(_finite(row), ensure_ascii=False) + "\n" for row in rows]
+        lines = [json.dumps(finite(row), ensure_ascii=False) + "\n" for row in rows]
         with (self.path / "metrics.jsonl").open("a", encoding="utf-8") as file:
             file.write("".join(lines))
 
@@ -162,7 +162,7 @@ def read_result(path: Path) -> dict[str, Any] | None:
 
 def write_json(path: Path, value: Any) -> None:
     """Writes a value as JSON, whole or not at all; NaN becomes null."""
-    write_atomically(path, (json.dumps(_finite(value), indent=2, ensure_ascii=False) + "\n").encode())
+    write_atomically(path, (json.dumps(finite(value), indent=2, ensure_ascii=False) + "\n").encode())
 
 
 def environment(config: Config, command: Sequence[str]) -> dict[str, Any]:
@@ -201,14 +201,14 @@ def _git_commit() -> str | None:
     return run[1].stdout.strip() + ("-dirty" if run[2].stdout.strip() else "")
 
 
-def _finite(value: Any) -> Any:
-    """JSON has no NaN and no infinity: they are null, or the strings that Python's `float` reads."""
+def finite(value: Any) -> Any:
+    """Returns a value that JSON can hold: NaN become null, infinities the strings that Python's `float` reads."""
     if isinstance(value, float):
         return value if value - value == 0 else None if value != value else str(value)
     if isinstance(value, Mapping):
-        return {key: _finite(item) for key, item in value.items()}
+        return {key: finite(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_finite(item) for item in value]
+        return [finite(item) for item in value]
     return value
 
 

@@ -20,15 +20,15 @@ from ebm_jax import data as datasets
 from ebm_jax import diagnostics, exact, metrics, partition
 from ebm_jax.blocks import SamplingSchedule
 from ebm_jax.energies.rbm import RBM, RBMParams
-from ebm_jax.experiment.config import Evaluation, RBMConfig
+from ebm_jax.experiment.config import EvaluationConfig, RBMConfig
 from ebm_jax.experiment.recipes import Recipe
 from ebm_jax.run import init_chains, sample
 from ebm_jax.samplers.gibbs import gibbs
 from ebm_jax.training import averaging, centring, negatives
-from ebm_jax.training.loop import Limits, Plan, advance
+from ebm_jax.training.loop import Plan, advance
 from ebm_jax.training.prepare import binarize_batch
 from ebm_jax.training.state import TrainState
-from ebm_jax.training.step import make_train_step
+from ebm_jax.training.step import Limits, make_train_step
 
 FRAMES = (0, 1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096)
 GROUPS = ("likelihood", "pseudo_likelihood", "reconstruction", "free_energy", "mixing")
@@ -92,7 +92,7 @@ def build(config: RBMConfig) -> Recipe:
     def params_of(state: TrainState) -> RBMParams:
         return state.params if config.training.ema_decay is None else averaging.averaged(state.opt_state)
 
-    def judge(params: RBMParams, settings: Evaluation, groups: Sequence[str] = GROUPS) -> dict[str, float]:
+    def judge(params: RBMParams, settings: EvaluationConfig, groups: Sequence[str] = GROUPS) -> dict[str, float]:
         return evaluate(model, params, bits, jax.random.fold_in(key, _JUDGE), settings, groups)
 
     def draw(params: RBMParams, n: int, n_steps: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -215,7 +215,7 @@ def evaluate(
     params: RBMParams,
     bits: Bits,
     key: jax.Array,
-    settings: Evaluation,
+    settings: EvaluationConfig,
     groups: Sequence[str] = GROUPS,
 ) -> dict[str, float]:
     """Returns figures of merit, in nats where they are log-probabilities, of the `groups` asked for.
@@ -246,7 +246,7 @@ def evaluate(
 
 
 def likelihood(
-    model: RBM, params: RBMParams, bits: Bits, key: jax.Array, settings: Evaluation, draws: np.ndarray
+    model: RBM, params: RBMParams, bits: Bits, key: jax.Array, settings: EvaluationConfig, draws: np.ndarray
 ) -> dict[str, float]:
     """Returns the bounds that `evaluate` describes; the reverse estimate starts at `draws`."""
     if settings.exact and min(model.n_visible, model.n_hidden) <= _EXACT_UNITS:
@@ -332,7 +332,7 @@ def run_chains(
 
 
 def write_samples(
-    settings: Evaluation, model: RBM, params: RBMParams, bits: Bits, key: jax.Array, folder: Path
+    settings: EvaluationConfig, model: RBM, params: RBMParams, bits: Bits, key: jax.Array, folder: Path
 ) -> None:
     """Writes the arrays that figures are made of: samples/final.npz.
 

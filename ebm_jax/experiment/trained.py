@@ -12,7 +12,7 @@ import numpy as np
 from ebm_jax import plots
 from ebm_jax.experiment.checkpoint import CheckpointError, Checkpoints
 from ebm_jax.experiment.config import Config, dump_config, load_config, parse_config
-from ebm_jax.experiment.folder import check_run
+from ebm_jax.experiment.folder import check_run, finite
 from ebm_jax.experiment.recipes import Recipe, build
 from ebm_jax.types import PyTree
 
@@ -54,14 +54,8 @@ def open_run(path: Path, checkpoint: str = "last") -> Trained:
     return Trained(config, recipe, recipe.params(state), step)
 
 
-def draw(
-    run: Trained, n: int, n_steps: int | None, seed: int, output: Path, frames: Path | None, *, overwrite: bool = False
-) -> None:
-    """Writes `n` draws of chains from noise to `output`, a picture or an array file, and their way to a GIF.
-
-    Raises ValueError on another ending, FileExistsError where a file is there and `overwrite` is False, before any
-    work.
-    """
+def check_outputs(output: Path, frames: Path | None, overwrite: bool) -> None:
+    """Raises ValueError on an ending that is none of ours, FileExistsError where a file would be replaced unasked."""
     if output.suffix not in PICTURES:
         raise ValueError(f"--output is {output}; give a name that ends in {' or '.join(PICTURES)}")
     if frames is not None and frames.suffix != ".gif":
@@ -69,6 +63,31 @@ def draw(
     for path in (output, frames):
         if path is not None and path.exists() and not overwrite:
             raise FileExistsError(f"{path} is there already; give another name, or --overwrite")
+
+
+def check_classes(run: Trained, classes: str | None) -> None:
+    """Raises ValueError where labels are asked for of a model that knows none."""
+    if classes is not None:
+        raise ValueError(
+            f"--classes is {classes!r}, and a model of the recipe {run.config.recipe} knows no labels; leave it out"
+        )
+
+
+def check_groups(run: Trained, groups: str | None) -> tuple[str, ...]:
+    """Returns groups of figures from a list with commas; raises ValueError on one that the recipe has not."""
+    if groups is None:
+        return run.recipe.groups
+    wanted = tuple(part.strip() for part in groups.split(",") if part.strip())
+    for name in wanted or ("",):
+        if name not in run.recipe.groups:
+            raise ValueError(f"--metrics has {name!r}; give some of {','.join(run.recipe.groups)}")
+    return wanted
+
+
+def draw(
+    run: Trained, n: int, n_steps: int | None, seed: int, output: Path, frames: Path | None
+) -> None:
+    """Writes `n` draws of chains from noise to `output`, a picture or an array file, and their way to a GIF."""
     pictures, steps = run.recipe.draw(run.params, n, n_steps or run.config.evaluation.chain_steps, seed)
     for path in (output, frames):
         if path is not None:
@@ -94,5 +113,5 @@ def judge(run: Trained, path: Path, groups: Sequence[str], settings: Mapping[str
     found = run.recipe.evaluate(run.params, config.evaluation, groups)
     row = {"step": run.step, "evaluation": config.evaluation.model_dump(), "metrics": found}
     with (path / "evaluations.jsonl").open("a", encoding="utf-8") as file:
-        file.write(json.dumps(row) + "\n")
+        file.write(json.dumps(finite(row)) + "\n")
     return found

@@ -68,8 +68,8 @@ def test_flips_are_differences_of_free_energies(spins):
     model, params = RBM(6, 4, spins), rbm_params(6, 4, 3)
     v = np.asarray([0, 1, 1, 0, 1, 0], np.uint8)
     flipped = np.where(np.eye(6, dtype=bool), 1 - v, v).astype(np.uint8)
-    want = [model.free_energy(params, row) - model.free_energy(params, v) for row in flipped]
-    np.testing.assert_allclose(model.flip_differences(params, v), want, atol=1e-5)
+    want = [model.free_energy(params, jnp.asarray(row)) - model.free_energy(params, jnp.asarray(v)) for row in flipped]
+    np.testing.assert_allclose(model.flip_differences(params, jnp.asarray(v)), want, atol=1e-5)
 
 
 def test_reconstruction_error():
