@@ -1,4 +1,4 @@
-"""Epochs over a data set that lies on the device, each of them one compiled scan."""
+"""Training over a data set that lies on the device: steps in one compiled scan, and epochs of them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import optax
 from ebm_jax import checks
 from ebm_jax.training.losses import energy_of
 from ebm_jax.training.state import TrainState
-from ebm_jax.training.step import SHUFFLES, Metrics, check_data, make_train_step, update
+from ebm_jax.training.step import BATCHES, SHUFFLES, Limits, Metrics, check_data, make_train_step, update
 from ebm_jax.types import Key, PyTree
 
 
@@ -25,12 +25,21 @@ class FitResult(NamedTuple):
     metrics: Metrics
 
 
-class _Plan(NamedTuple):
-    """Structure of an epoch."""
+class Plan(NamedTuple):
+    """Structure of a run of steps, for `advance`; hashable, so that equal plans share one compilation.
+
+    model: what is trained. n_batches: batches of an epoch. batch_size: rows of a batch. n_steps: how many steps one
+    call takes, up to `n_batches`. prepare: None, or a pure function `(key, rows) -> batch` that every gathered batch
+    goes through, with a key of its own at every step, e.g. `training.binarize_batch`; compared by identity. skip:
+    leaves out updates that are not finite or exceed limits, see `advance`.
+    """
 
     model: Any
     n_batches: int
     batch_size: int
+    n_steps: int
+    prepare: Callable[[Key, PyTree], PyTree] | None = None
+    skip: bool = False
 
 
 def fit(
@@ -74,13 +83,13 @@ def fit(
             "params and state are both given; a state holds its own parameters: leave params out"
         )
     current = init(key, params) if state is None else _resume(state, key, init, energy_of(model), tx)
-    plan = _Plan(model, n // batch_size, batch_size)
+    plan = Plan(model, n // batch_size, batch_size, n // batch_size)
     data = jax.device_put(data)
     kept = []
     with _bar(n_epochs, progress) as bar:
         for _ in range(n_epochs):
             # The state is not donated: it may be the caller's, and one copy an epoch costs nothing that shows.
-            current, metrics = _epoch(plan, negatives, positives, key, current, data)
+            current, metrics = advance(plan, negatives, positives, key, current, data)
             kept.append(metrics)
             if progress:
                 gap, norm = jax.device_get((metrics.energy_gap, metrics.gradient_norm))
@@ -94,18 +103,49 @@ def fit(
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _epoch(
-    plan: _Plan, negatives: Any, positives: Any, key: Key, state: TrainState, data: PyTree
+def advance(
+    plan: Plan,
+    negatives: Any,
+    positives: Any,
+    key: Key,
+    state: TrainState,
+    data: PyTree,
+    limits: Limits | None = None,
 ) -> tuple[TrainState, Metrics]:
-    """One pass over the data; metrics `(n_batches,)`."""
+    """Takes `plan.n_steps` updates from `state.step` on, in one compiled scan; metrics `(n_steps,)`.
+
+    Step s visits batch s mod n_batches of epoch ⌊s / n_batches⌋, whose order is drawn from the key and the epoch's
+    number. All steps of a call lie in one epoch, which the caller sees to: they start at its own first steps
+    otherwise. data: as for `fit`, on the device, checked by nobody; with `plan.prepare`, whatever that takes.
+    negatives, positives: as for `make_train_step`. key: the run's, the same at every call.
+
+    limits: bounds of the gradient norm and the energy gap, traced. With `plan.skip` an update that exceeds one, or
+    whose energies, gradient or new parameters are not finite, leaves parameters and optimiser as they were and counts
+    in `Metrics.n_skipped`; steps and negatives go on, but chains that left the finite numbers stand where they were.
+
+    Pieces of one length, of two steps or more, have the bits of any other such cut, resumed ones included: lengths are
+    a matter of configuration, never of timing. (The compiler takes the loop away from a single step, and may round it
+    another way.) Raises ValueError on more steps than batches, and on limits without `plan.skip`.
+    """
+    if not 1 <= plan.n_steps <= plan.n_batches:
+        raise ValueError(
+            f"n_steps is {plan.n_steps} and an epoch has {plan.n_batches} batches; take 1 to {plan.n_batches} a call"
+        )
+    if limits is not None and not plan.skip:
+        raise ValueError("limits are given and plan.skip is False; set skip=True, or leave limits out")
+    if plan.skip and limits is None:
+        limits = Limits()
     n = jax.tree.leaves(data)[0].shape[0]
     number = state.step // plan.n_batches
     order = jax.random.permutation(jax.random.fold_in(jax.random.fold_in(key, SHUFFLES), number), n)
     rows = order[: plan.n_batches * plan.batch_size].reshape(plan.n_batches, plan.batch_size)
+    rows = jax.lax.dynamic_slice_in_dim(rows, state.step % plan.n_batches, plan.n_steps)
 
     def body(state: TrainState, rows: jax.Array) -> tuple[TrainState, Metrics]:
         batch = jax.tree.map(lambda leaf: leaf.at[rows].get(mode="promise_in_bounds"), data)
-        return update(plan.model, negatives, positives, key, state, batch)
+        if plan.prepare is not None:
+            batch = plan.prepare(jax.random.fold_in(jax.random.fold_in(key, BATCHES), state.step), batch)
+        return update(plan.model, negatives, positives, key, state, batch, limits)
 
     return jax.lax.scan(body, state, rows)
 
@@ -145,7 +185,7 @@ def _resume(
 def _stack(kept: list[Metrics], n_batches: int) -> Metrics:
     if kept:
         return jax.tree.map(lambda *rows: np.stack(rows), *jax.device_get(kept))
-    dtypes = [np.int32 if name == "n_nonfinite" else np.float32 for name in Metrics._fields]
+    dtypes = [np.int32 if name.startswith("n_") else np.float32 for name in Metrics._fields]
     return Metrics(*(np.zeros((0, n_batches), dtype) for dtype in dtypes))
 
 

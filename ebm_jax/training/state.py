@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -35,16 +36,25 @@ class TrainState(train_state.TrainState):
     negatives: PyTree = struct.field(pytree_node=True)
     key: Any = struct.field(pytree_node=True)
 
-    def apply_gradients(self, *, grads: PyTree, **kwargs: Any) -> TrainState:
+    def apply_gradients(
+        self, *, grads: PyTree, extra: Mapping[str, Any] | None = None, **kwargs: Any
+    ) -> TrainState:
         """Returns the state after one update of `tx`; `kwargs` replace other fields.
 
+        extra: further arguments of the update, for transformations that take them
+        (`optax.GradientTransformationExtraArgs`); others never see them. A train step gives `data`, the batch as the
+        loss takes it, and `negatives`, the positions of the negatives.
         Any pytree of parameters will do, an array alone included.
         """
+        tx = optax.with_extra_args_support(self.tx)
+        update = functools.partial(tx.update, **(extra or {}))
         if isinstance(
             self.params, Mapping
         ):  # Flax treats some entries of its dictionaries in a way of its own
-            return super().apply_gradients(grads=grads, **kwargs)
-        updates, opt_state = self.tx.update(grads, self.opt_state, self.params)
+            bound = self.replace(tx=optax.GradientTransformation(tx.init, update))
+            new = train_state.TrainState.apply_gradients(bound, grads=grads, **kwargs)
+            return new.replace(tx=self.tx)
+        updates, opt_state = update(grads, self.opt_state, self.params)
         params = optax.apply_updates(self.params, updates)
         return self.replace(step=self.step + 1, params=params, opt_state=opt_state, **kwargs)
 

@@ -4,6 +4,8 @@
 
 Random numbers: a step's key gives one stream to the negatives, which count their own steps, and one to the positives,
 numbered by the train state's counter. So the same key at every step is right, and so is a fresh one.
+
+An update may be guarded (`Limits`): one that is not finite, or larger than it may be, is left out, and the run goes on.
 """
 
 from __future__ import annotations
@@ -16,14 +18,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from ebm_jax import checks
 from ebm_jax.training.losses import Complete, contrastive_loss, energy_of
 from ebm_jax.training.state import TrainState
 from ebm_jax.types import Info, Key, PyTree
 
-_PARAMS, _CHAINS, _NEGATIVES, _POSITIVES, SHUFFLES = range(5)  # streams of a run's key
+_PARAMS, _CHAINS, _NEGATIVES, _POSITIVES, SHUFFLES, BATCHES = range(6)  # streams of a run's key
 
 
 class Metrics(NamedTuple):
@@ -34,7 +36,8 @@ class Metrics(NamedTuple):
     energy_data, energy_model: mean F over the batch and over the negatives. gradient_norm: Euclidean, over all
     parameters, before `tx`. acceptance: of all proposals of the step; NaN for kernels that propose nothing.
     n_nonfinite: int32, NaN or infinite values among the energies, the gradient and the new parameters, and steps of
-    chains that ended with one.
+    chains that ended with one. n_dead: int32, chains that had proposals in this step and accepted none of them; 0 for
+    kernels that propose nothing (Gibbs). n_skipped: int32, 1 where limits left the update out, else 0.
     """
 
     loss: Float[Array, "*batch"] | np.ndarray
@@ -44,6 +47,15 @@ class Metrics(NamedTuple):
     gradient_norm: Float[Array, "*batch"] | np.ndarray
     acceptance: Float[Array, "*batch"] | np.ndarray
     n_nonfinite: Int[Array, "*batch"] | np.ndarray
+    n_dead: Int[Array, "*batch"] | np.ndarray
+    n_skipped: Int[Array, "*batch"] | np.ndarray
+
+
+class Limits(NamedTuple):
+    """Bounds past which an update is left out, numbers or traced scalars: of `gradient_norm` and of |`energy_gap|`."""
+
+    gradient_norm: Float[Array, ""] | float = np.inf
+    energy_gap: Float[Array, ""] | float = np.inf
 
 
 def make_train_step(
@@ -100,9 +112,20 @@ def make_train_step(
 
 
 def update(
-    model: Any, negatives: Any, positives: Any, key: Key, state: TrainState, batch: PyTree
+    model: Any,
+    negatives: Any,
+    positives: Any,
+    key: Key,
+    state: TrainState,
+    batch: PyTree,
+    limits: Limits | None = None,
 ) -> tuple[TrainState, Metrics]:
-    """One step as a pure function, unjitted and unchecked; what `step` compiles and `fit` scans."""
+    """One step as a pure function, unjitted and unchecked; what `step` compiles and `advance` scans.
+
+    limits: with them, an update is left out (`params` and `opt_state` stay what they were) whose energies, gradient,
+    gradient norm or new parameters are not finite, or that exceeds a limit. `step` and the negatives go on, but
+    negatives that left the finite numbers in this step stand where they were. Without them nothing is compiled for it.
+    """
     constants = jax.lax.stop_gradient(state.params)
     target = _target(model, positives)
     if positives is not None:
@@ -112,7 +135,9 @@ def update(
     drawn, chains = negatives.draw(draws, target, constants, state.negatives, batch)
     gradient = jax.value_and_grad(contrastive_loss, has_aux=True)
     (loss, energies), grads = gradient(state.params, target, batch, drawn)
-    new = state.apply_gradients(grads=grads, negatives=chains, key=key)
+    extra = {"data": batch, "negatives": drawn.positions}
+    new = state.apply_gradients(grads=grads, extra=extra, negatives=chains, key=key)
+    n_nonfinite = _count_nonfinite((energies, grads, new.params))
     metrics = Metrics(
         loss=loss,
         energy_gap=energies.model - energies.data,
@@ -120,10 +145,16 @@ def update(
         energy_model=energies.model,
         gradient_norm=_norm(grads),
         acceptance=_acceptance(drawn.info),
-        n_nonfinite=_count_nonfinite((energies, grads, new.params))
-        + jnp.sum(drawn.info.n_nonfinite, dtype=jnp.int32),
+        n_nonfinite=n_nonfinite + jnp.sum(drawn.info.n_nonfinite, dtype=jnp.int32),
+        n_dead=_count_dead(drawn.info),
+        n_skipped=jnp.zeros((), jnp.int32),
     )
-    return new, metrics
+    if limits is None:
+        return new, metrics
+    sound = (n_nonfinite == 0) & _within(limits, metrics)
+    new = _where(sound, new, new.replace(params=state.params, opt_state=state.opt_state))
+    new = new.replace(negatives=_finite_chains(state.negatives, chains))
+    return new, metrics._replace(n_skipped=(~sound).astype(jnp.int32))
 
 
 _update_jitted = jax.jit(update, static_argnums=0)
@@ -198,6 +229,40 @@ def _acceptance(info: Info) -> Float[Array, ""]:
     proposed = jnp.sum(info.n_proposed).astype(jnp.float32)
     accepted = jnp.sum(info.n_accepted).astype(jnp.float32)
     return jnp.where(proposed > 0, accepted / proposed, jnp.nan)
+
+
+def _count_dead(info: Info) -> Int[Array, ""]:
+    return jnp.sum((info.n_proposed > 0) & (info.n_accepted == 0), dtype=jnp.int32)
+
+
+def _within(limits: Limits, metrics: Metrics) -> Bool[Array, ""]:
+    """Whether a step exceeds no limit. A norm past the largest float is no norm: squares of it end in the optimiser."""
+    norm, gap = jnp.asarray(metrics.gradient_norm), jnp.abs(metrics.energy_gap)
+    return jnp.isfinite(norm) & (norm <= limits.gradient_norm) & (gap <= limits.energy_gap)
+
+
+def _finite_chains(old: PyTree, new: PyTree) -> PyTree:
+    """Returns `new`, or `old` where a number that was finite in it no longer is.
+
+    Counters of steps go on all the same: they number the draws, and the same draws would end in the same place.
+    """
+    reals = [
+        (a, b)
+        for a, b in zip(jax.tree.leaves(old), jax.tree.leaves(new), strict=True)
+        if jnp.issubdtype(b.dtype, jnp.inexact)
+    ]
+    if not reals:
+        return new
+    lost = functools.reduce(jnp.logical_or, [jnp.any(jnp.isfinite(a) & ~jnp.isfinite(b)) for a, b in reals])
+
+    def choose(path: tuple[Any, ...], a: Array, b: Array) -> Array:
+        return b if path and getattr(path[-1], "name", None) == "step" else _where(lost, a, b)
+
+    return jax.tree_util.tree_map_with_path(choose, old, new)
+
+
+def _where(condition: Bool[Array, ""], yes: PyTree, no: PyTree) -> PyTree:
+    return jax.tree.map(functools.partial(jnp.where, condition), yes, no)
 
 
 def _count_nonfinite(tree: PyTree) -> Int[Array, ""]:

@@ -94,7 +94,7 @@ def test_pcd_with_langevin_learns_a_gaussian():
 def test_an_epoch_is_one_call_of_one_program_that_hands_nothing_to_the_host(monkeypatch):
     model = Counted(5, 3)
     data = bits((205, 5))
-    epoch, calls = loop._epoch, []
+    epoch, calls = loop.advance, []
 
     def guarded(*args):
         calls.append(len(Counted.traces))
@@ -103,7 +103,7 @@ def test_an_epoch_is_one_call_of_one_program_that_hands_nothing_to_the_host(monk
         with jax.transfer_guard("disallow"):
             return epoch(*args)
 
-    monkeypatch.setattr(loop, "_epoch", guarded)
+    monkeypatch.setattr(loop, "advance", guarded)
     Counted.traces.clear()
     seen = []
     result = ej.fit(
