@@ -124,12 +124,15 @@ def _kinds(annotation: Any) -> tuple[Any, ...]:
 
 
 def _bounds(field: FieldInfo) -> str:
-    words = []
-    for kind, word in ((Ge, "of at least"), (Gt, "above"), (Le, "at most"), (Lt, "below")):
-        words += [
-            f"{word} {getattr(m, kind.__name__.lower())}" for m in field.metadata if isinstance(m, kind)
-        ]
-    return f" {' and '.join(words)}" if words else ""
+    limits = {
+        type(m): getattr(m, type(m).__name__.lower())
+        for m in field.metadata
+        if isinstance(m, Ge | Gt | Le | Lt)
+    }
+    if {Ge, Le} <= limits.keys():
+        return f" from {limits[Ge]} to {limits[Le]}"
+    words = {Ge: "of at least", Gt: "above", Le: "at most", Lt: "below"}
+    return "".join(f"{' and' if i else ''} {words[kind]} {limits[kind]}" for i, kind in enumerate(limits))
 
 
 def _section(schema: type[BaseModel], loc: Sequence[Any]) -> type[BaseModel] | None:
