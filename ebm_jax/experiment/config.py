@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 from pydantic_core import PydanticCustomError
 
 from ebm_jax.experiment._problems import closest, describe, obstacle, shown
@@ -36,12 +36,13 @@ class ConfigError(ValueError):
         return "\n".join([f"{self.source}:", *(f"  {problem}" for problem in self.problems)])
 
 
+# `info` of the validators is a ValidationInfo, a protocol that cannot be checked when it is passed.
 class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
     @field_validator("*", mode="before")
     @classmethod
-    def _read_exponents(cls, value: Any, info: ValidationInfo) -> Any:
+    def _read_exponents(cls, value: Any, info: Any) -> Any:
         # YAML 1.1, which PyYAML reads, wants 1.0e-3 and takes 1e-3 for text.
         floats = cls.model_fields[str(info.field_name)].annotation in (float, float | None)
         return float(value) if floats and isinstance(value, str) and _EXPONENT.fullmatch(value) else value
@@ -69,7 +70,7 @@ class DataConfig(_Section):
 
     @field_validator("binarization")
     @classmethod
-    def _resolve_binarization(cls, value: str | None, info: ValidationInfo) -> str | None:
+    def _resolve_binarization(cls, value: str | None, info: Any) -> str | None:
         binary = info.data.get("name") == "binarized_mnist"
         if binary and value in ("stochastic", "static"):
             raise _conflict(
@@ -104,7 +105,7 @@ class NegativesConfig(_Section):
 
     @field_validator("n_chains")
     @classmethod
-    def _check_n_chains(cls, value: int | None, info: ValidationInfo) -> int | None:
+    def _check_n_chains(cls, value: int | None, info: Any) -> int | None:
         if value is not None and info.data.get("method") == "cd":
             raise _conflict(
                 f"{value} was given, but cd has a chain for every row of the batch: give null, or method: pcd"
@@ -149,7 +150,7 @@ class TrainingConfig(_Section):
 
     @field_validator("warmup_epochs")
     @classmethod
-    def _check_warmup(cls, value: float, info: ValidationInfo) -> float:
+    def _check_warmup(cls, value: float, info: Any) -> float:
         n_epochs = info.data.get("n_epochs", value)
         if value > n_epochs:
             raise _conflict(f"{value} was given, but n_epochs is {n_epochs}: give at most that")
@@ -157,7 +158,7 @@ class TrainingConfig(_Section):
 
     @field_validator("momentum")
     @classmethod
-    def _check_momentum(cls, value: float, info: ValidationInfo) -> float:
+    def _check_momentum(cls, value: float, info: Any) -> float:
         if value and info.data.get("optimizer") == "adam":
             raise _conflict(f"{value} was given, but adam has moments of its own: give 0, or optimizer: sgd")
         return value
@@ -243,7 +244,7 @@ class RBMConfig(_Section):
 
     @field_validator("training")
     @classmethod
-    def _check_batch_size(cls, value: TrainingConfig, info: ValidationInfo) -> TrainingConfig:
+    def _check_batch_size(cls, value: TrainingConfig, info: Any) -> TrainingConfig:
         n_train = getattr(info.data.get("data"), "n_train", None)
         if n_train is not None and value.batch_size > n_train:
             raise _conflict(
@@ -290,7 +291,7 @@ def config_hash(config: Config) -> str:
 
 
 def _build(
-    mapping: Mapping[str, Any],
+    mapping: Mapping[Any, Any],
     overrides: Sequence[str],
     name: str | None,
     source: str,

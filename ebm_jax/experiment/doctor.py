@@ -8,7 +8,7 @@ import sys
 from importlib import metadata
 from typing import NamedTuple
 
-import ebm_jax
+from ebm_jax import __version__
 
 LIBRARIES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 
@@ -38,7 +38,7 @@ EXTRAS = {
 def report() -> str:
     """The whole report, section by section."""
     sections = {
-        "Versions": [("Python", platform.python_version()), ("ebm_jax", ebm_jax.__version__)]
+        "Versions": [("Python", platform.python_version()), ("ebm_jax", __version__)]
         + [(name, version(name) or "not installed") for name in LIBRARIES],
         "Devices": _devices(),
         "Data": _data(),
