@@ -57,16 +57,16 @@ class DataConfig(_Section):
     """The images, and how they become bits."""
 
     name: Literal["digits", "mnist", "fashion_mnist", "binarized_mnist"] = Field(
-        "mnist", description="data set, by its name in `ebm_jax.data.load`"
+        default="mnist", description="data set, by its name in `ebm_jax.data.load`"
     )
     binarization: Literal["stochastic", "static", "threshold"] | None = Field(
-        None,
+        default=None,
         validate_default=True,
         description="how grey levels become bits: drawn anew at every step, drawn once, or compared with 1/2; "
         "null: stochastic, and for binarized_mnist, which is binary, threshold",
     )
-    n_train: int | None = Field(None, ge=1, description="first rows to train on; null: all")
-    n_test: int | None = Field(None, ge=1, description="first rows of the test set; null: all")
+    n_train: int | None = Field(default=None, ge=1, description="first rows to train on; null: all")
+    n_test: int | None = Field(default=None, ge=1, description="first rows of the test set; null: all")
 
     @field_validator("binarization")
     @classmethod
@@ -82,10 +82,10 @@ class DataConfig(_Section):
 class RBMModelConfig(_Section):
     """The restricted Boltzmann machine."""
 
-    n_hidden: int = Field(500, ge=1, description="hidden units")
-    init_scale: float = Field(0.01, ge=0, description="standard deviation of the first weights")
+    n_hidden: int = Field(default=500, ge=1, description="hidden units")
+    init_scale: float = Field(default=0.01, ge=0, description="standard deviation of the first weights")
     visible_bias: Literal["data", "zero"] = Field(
-        "data", description="first visible biases: the log-odds of the mean pixels, or zero"
+        default="data", description="first visible biases: the log-odds of the mean pixels, or zero"
     )
 
 
@@ -93,11 +93,11 @@ class NegativesConfig(_Section):
     """Where the model's side of the gradient comes from."""
 
     method: Literal["cd", "pcd"] = Field(
-        "pcd", description="contrastive divergence: chains start at the batch (cd) or persist (pcd)"
+        default="pcd", description="contrastive divergence: chains start at the batch (cd) or persist (pcd)"
     )
-    k: int = Field(1, ge=1, description="Gibbs steps at each update")
+    k: int = Field(default=1, ge=1, description="Gibbs steps at each update")
     n_chains: int | None = Field(
-        None,
+        default=None,
         ge=1,
         validate_default=True,
         description="persistent chains, for pcd alone; null: the batch size",
@@ -116,34 +116,37 @@ class NegativesConfig(_Section):
 class TrainingConfig(_Section):
     """The optimiser and how long it runs."""
 
-    n_epochs: int = Field(10, ge=1, description="passes over the training rows")
-    batch_size: int = Field(128, ge=1, description="rows of a batch")
+    n_epochs: int = Field(default=10, ge=1, description="passes over the training rows")
+    batch_size: int = Field(default=128, ge=1, description="rows of a batch")
     gradient: Literal["plain", "centred"] = Field(
-        "plain", description="of the units as they are, or less their means"
+        default="plain", description="of the units as they are, or less their means"
     )
     centring_rate: float = Field(
-        0.01, gt=0, le=1, description="how fast the running means of a centred gradient follow the batches"
+        default=0.01,
+        gt=0,
+        le=1,
+        description="how fast the running means of a centred gradient follow the batches",
     )
-    optimizer: Literal["sgd", "adam"] = Field("sgd", description="optimiser")
-    learning_rate: float = Field(0.1, gt=0, description="highest learning rate")
+    optimizer: Literal["sgd", "adam"] = Field(default="sgd", description="optimiser")
+    learning_rate: float = Field(default=0.1, gt=0, description="highest learning rate")
     schedule: Literal["constant", "linear", "cosine"] = Field(
-        "linear", description="course of the learning rate; linear and cosine fall to zero"
+        default="linear", description="course of the learning rate; linear and cosine fall to zero"
     )
     warmup_epochs: float = Field(
-        0.0,
+        default=0.0,
         ge=0,
         description="epochs in which the learning rate rises from zero; at most `training.n_epochs`",
     )
-    momentum: float = Field(0.0, ge=0, lt=1, description="momentum of sgd; 0 with adam")
-    weight_decay: float = Field(0.0, ge=0, description="decay of the weights, not of biases")
+    momentum: float = Field(default=0.0, ge=0, lt=1, description="momentum of sgd; 0 with adam")
+    weight_decay: float = Field(default=0.0, ge=0, description="decay of the weights, not of biases")
     ema_decay: float | None = Field(
-        None,
+        default=None,
         gt=0,
         lt=1,
         description="decay of an exponential moving average of the parameters, which evaluation then uses; null: none",
     )
     steps_per_call: int = Field(
-        100,
+        default=100,
         ge=1,
         description="updates between two looks of the host: how soon a signal or a sick run is noticed",
     )
@@ -168,45 +171,53 @@ class HealthConfig(_Section):
     """What counts as a sick run, beside numbers that are not finite, and what is done then."""
 
     policy: Literal["stop", "skip", "rollback"] = Field(
-        "stop",
+        default="stop",
         description="what a sick update leads to: the run stops, the update is left out, or the run goes back to a "
         "healthy state with a lower learning rate",
     )
-    max_gradient_norm: float | None = Field(None, gt=0, description="largest norm of a gradient; null: any")
-    max_energy_gap: float | None = Field(
-        None, gt=0, description="largest absolute difference of mean energies, data less negatives; null: any"
+    max_gradient_norm: float | None = Field(
+        default=None, gt=0, description="largest norm of a gradient; null: any"
     )
-    max_rollbacks: int = Field(3, ge=0, description="rollbacks after which the run stops")
+    max_energy_gap: float | None = Field(
+        default=None,
+        gt=0,
+        description="largest absolute difference of mean energies, data less negatives; null: any",
+    )
+    max_rollbacks: int = Field(default=3, ge=0, description="rollbacks after which the run stops")
     rollback_factor: float = Field(
-        0.5, gt=0, lt=1, description="what a rollback multiplies the learning rate with"
+        default=0.5, gt=0, lt=1, description="what a rollback multiplies the learning rate with"
     )
 
 
 class CheckpointsConfig(_Section):
     """When the whole state of a run is stored."""
 
-    every_epochs: float = Field(1.0, gt=0, description="epochs between checkpoints, which may be a fraction")
-    keep: int = Field(2, ge=1, description="newest checkpoints kept, beside the best")
+    every_epochs: float = Field(
+        default=1.0, gt=0, description="epochs between checkpoints, which may be a fraction"
+    )
+    keep: int = Field(default=2, ge=1, description="newest checkpoints kept, beside the best")
 
 
 class EvaluationConfig(_Section):
     """What is measured, when, and with how much work."""
 
     every_epochs: float = Field(
-        0.0, ge=0, description="epochs between evaluations; 0: after the last step alone"
+        default=0.0, ge=0, description="epochs between evaluations; 0: after the last step alone"
     )
     n_test: int = Field(
-        1000,
+        default=1000,
         ge=1,
         description="rows of the test set for pseudo-likelihood and reconstruction; log-likelihoods take all",
     )
     ais_betas: int = Field(
-        1000, ge=0, description="temperatures of annealed importance sampling, at least 2; 0: none is run"
+        default=1000,
+        ge=0,
+        description="temperatures of annealed importance sampling, at least 2; 0: none is run",
     )
-    ais_chains: int = Field(100, ge=1, description="chains of annealed importance sampling")
-    exact: bool = Field(True, description="log Z by enumeration where a layer has 20 units or fewer")
-    chain_steps: int = Field(1000, ge=1, description="Gibbs steps whose autocorrelation is measured")
-    n_chains: int = Field(100, ge=1, description="chains sampled for that and for pictures")
+    ais_chains: int = Field(default=100, ge=1, description="chains of annealed importance sampling")
+    exact: bool = Field(default=True, description="log Z by enumeration where a layer has 20 units or fewer")
+    chain_steps: int = Field(default=1000, ge=1, description="Gibbs steps whose autocorrelation is measured")
+    n_chains: int = Field(default=100, ge=1, description="chains sampled for that and for pictures")
 
     @field_validator("ais_betas")
     @classmethod
@@ -221,16 +232,20 @@ class EvaluationConfig(_Section):
 class RBMConfig(_Section):
     """An RBM of binary units that is trained on images."""
 
-    recipe: Literal["rbm"] = Field("rbm", description="kind of experiment")
+    recipe: Literal["rbm"] = Field(default="rbm", description="kind of experiment")
     name: str = Field(description="name of the run and of its folder")
-    seed: int = Field(0, ge=0, le=2**32 - 1, description="seed of all randomness")
-    data: DataConfig = Field(DataConfig(), description="the images")
-    model: RBMModelConfig = Field(RBMModelConfig(), description="the RBM")
-    negatives: NegativesConfig = Field(NegativesConfig(), description="the model's side of the gradient")
-    training: TrainingConfig = Field(TrainingConfig(), validate_default=True, description="the optimiser")
-    health: HealthConfig = Field(HealthConfig(), description="sick runs")
-    checkpoints: CheckpointsConfig = Field(CheckpointsConfig(), description="stored states")
-    evaluation: EvaluationConfig = Field(EvaluationConfig(), description="measurements")
+    seed: int = Field(default=0, ge=0, le=2**32 - 1, description="seed of all randomness")
+    data: DataConfig = Field(default=DataConfig(), description="the images")
+    model: RBMModelConfig = Field(default=RBMModelConfig(), description="the RBM")
+    negatives: NegativesConfig = Field(
+        default=NegativesConfig(), description="the model's side of the gradient"
+    )
+    training: TrainingConfig = Field(
+        default=TrainingConfig(), validate_default=True, description="the optimiser"
+    )
+    health: HealthConfig = Field(default=HealthConfig(), description="sick runs")
+    checkpoints: CheckpointsConfig = Field(default=CheckpointsConfig(), description="stored states")
+    evaluation: EvaluationConfig = Field(default=EvaluationConfig(), description="measurements")
 
     @field_validator("name")
     @classmethod
