@@ -9,7 +9,7 @@ import pytest
 import ebm_jax as ej
 
 DOCS = Path(__file__).parents[1] / "docs"
-GUIDES = ("block_gibbs.md", "examples.md", "log_z.md", "choosing_a_sampler.md", "trust.md")
+GUIDES = ("block_gibbs.md", "examples.md", "log_z.md", "choosing_a_sampler.md", "trust.md", "configs.md")
 
 
 def run(name, folder, monkeypatch):

@@ -181,7 +181,10 @@ def test_sample_loads_no_library_that_it_does_not_need():
     assert not unwanted & loaded
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["demo", "--help"], ["--version"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [["--help"], ["demo", "--help"], ["sweep", "--help"], ["data", "prepare", "--help"], ["--version"]],
+)
 def test_help_never_loads_jax(arguments):
     code = f"import sys; sys.argv[1:] = {arguments}\nfrom ebm_jax.experiment.cli import main\n"
     loaded = loaded_after(code + "try:\n    main()\nexcept SystemExit as stop:\n    assert not stop.code")

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import datetime
 import difflib
 import typing
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from annotated_types import Ge, Gt, Le, Lt
@@ -30,7 +31,8 @@ def describe(error: ValidationError, schema: type[BaseModel], overridden: set[st
         elif problem["type"] == "conflict":
             lines.append(f"{path}: {problem['msg']}")
         else:
-            near = closest(problem["input"], choices(field))
+            quotes = problem["type"] == "string_type"
+            near = ": put it in quotes" if quotes else closest(problem["input"], choices(field))
             lines.append(f"{given}; {wanted(field)} is wanted{near}")
     return lines
 
@@ -60,7 +62,7 @@ def obstacle(schema: type[BaseModel], loc: Sequence[str]) -> str | None:
     return None
 
 
-def closest(given: Any, names: typing.Iterable[str]) -> str:
+def closest(given: Any, names: Iterable[str]) -> str:
     """`: did you mean NAME?`, or nothing when no name is near."""
     near = difflib.get_close_matches(str(given).lower(), list(names), n=1)
     return f": did you mean {near[0]}?" if near else ""
@@ -68,6 +70,8 @@ def closest(given: Any, names: typing.Iterable[str]) -> str:
 
 def shown(value: Any) -> str:
     """A value as a reader of YAML knows it, cut when it is long."""
+    if isinstance(value, datetime.date):
+        return value.isoformat()
     text = {"None": "null", "True": "true", "False": "false"}.get(repr(value), repr(value))
     return text if len(text) <= 60 else text[:57] + "…"
 
@@ -124,12 +128,15 @@ def _kinds(annotation: Any) -> tuple[Any, ...]:
 
 
 def _bounds(field: FieldInfo) -> str:
-    words = []
-    for kind, word in ((Ge, "of at least"), (Gt, "above"), (Le, "at most"), (Lt, "below")):
-        words += [
-            f"{word} {getattr(m, kind.__name__.lower())}" for m in field.metadata if isinstance(m, kind)
-        ]
-    return f" {' and '.join(words)}" if words else ""
+    limits = {
+        type(m): getattr(m, type(m).__name__.lower())
+        for m in field.metadata
+        if isinstance(m, Ge | Gt | Le | Lt)
+    }
+    if {Ge, Le} <= limits.keys():
+        return f" from {limits[Ge]} to {limits[Le]}"
+    words = {Ge: "of at least", Gt: "above", Le: "at most", Lt: "below"}
+    return "".join(f"{' and' if i else ''} {words[kind]} {limits[kind]}" for i, kind in enumerate(limits))
 
 
 def _section(schema: type[BaseModel], loc: Sequence[Any]) -> type[BaseModel] | None:

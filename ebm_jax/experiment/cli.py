@@ -3,6 +3,8 @@
 Nothing here imports JAX: each command imports its work when it runs, so that `--help` answers at once.
 """
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
 
@@ -14,6 +16,30 @@ from ebm_jax import __version__
 app = typer.Typer(
     add_completion=False, no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False
 )
+data = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
+app.add_typer(data, name="data", help="List the data sets, or prepare one.")
+
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option("--override", "-o", metavar="KEY=VALUE", help="Set a value of the file; may be repeated."),
+]
+
+
+@contextlib.contextmanager
+def _errors(
+    usage: tuple[type[Exception], ...] = (), failed: tuple[type[Exception], ...] = (OSError,)
+) -> Iterator[None]:
+    """Tells an error in one message: exit 2 for ConfigError and `usage`, 1 for `failed`. A bug keeps its traceback."""
+    from ebm_jax.experiment.config import ConfigError
+
+    try:
+        yield
+    except (ConfigError, *usage) as error:
+        typer.echo(f"ebm-jax: {error}", err=True)
+        raise typer.Exit(2) from error
+    except failed as error:  # such as a full disk, or a folder that may not be written
+        typer.echo(f"ebm-jax: {error}", err=True)
+        raise typer.Exit(1) from error
 
 
 def _print_version(wanted: bool) -> bool:
@@ -48,11 +74,95 @@ def demo(
     """
     from ebm_jax.experiment.demo import run_demo
 
-    try:
+    with _errors():
         run_demo(out, seed)
-    except OSError as error:  # a full disk, a folder that may not be written; a bug keeps its traceback
-        typer.echo(f"ebm-jax: {error}", err=True)
-        raise typer.Exit(1) from error
+
+
+@app.command()
+def config(
+    path: Annotated[Path, typer.Argument(metavar="CONFIG", help="YAML file.")], override: Overrides = None
+) -> None:
+    """Check a configuration and print it with every field filled in.
+
+    \b
+    Examples:
+      ebm-jax config configs/rbm_mnist_pcd1.yaml
+      ebm-jax config configs/rbm_mnist_pcd1.yaml -o training.n_epochs=20 -o seed=1
+    """
+    with _errors():
+        from ebm_jax.experiment.config import dump_config, load_config
+
+        typer.echo(dump_config(load_config(path, override or ())), nl=False)
+
+
+@app.command()
+def sweep(
+    configs: Annotated[list[Path], typer.Argument(metavar="CONFIG", help="YAML files.")],
+    out: Annotated[Path, typer.Option(file_okay=False, help="Folder of the runs.")] = Path("runs"),
+    jobs: Annotated[int, typer.Option(min=1, help="Runs at a time.")] = 1,
+    override: Overrides = None,
+) -> None:
+    """Train several configurations, each in a process of its own, and compare them.
+
+    All files are checked first. A run that is complete is skipped, one that was interrupted is resumed, and one that
+    fails does not stop the others. What a run prints goes to DIR/NAME.log. Ctrl-C is passed on to the runs. A GPU is
+    shared by several only with XLA_PYTHON_CLIENT_PREALLOCATE=false in the environment.
+
+    \b
+    Examples:
+      ebm-jax sweep configs/rbm_digits_*.yaml --jobs 2
+      ebm-jax sweep configs/rbm_mnist_cd*.yaml --out /tmp/cd -o training.n_epochs=3
+    """
+    with _errors():
+        from ebm_jax.experiment.sweep import plan, run_sweep, table
+
+        outcomes = run_sweep(plan(configs, out, override or ()), jobs)
+    typer.echo("\n" + table(outcomes))
+    if any(outcome.failed for outcome in outcomes):
+        raise typer.Exit(1)
+
+
+@data.command("list")
+def list_data() -> None:
+    """Show the data sets, their sizes, and where they were found or how to get them.
+
+    \b
+    Example:
+      ebm-jax data list
+    """
+    from ebm_jax.experiment.data_sets import table
+
+    typer.echo(table())
+
+
+@data.command("prepare")
+def prepare_data(name: Annotated[str, typer.Argument(help="Data set, by the name in the list.")]) -> None:
+    """Load a data set, so that the cache holds it; downloads it if it is nowhere.
+
+    \b
+    Examples:
+      ebm-jax data prepare mnist
+      EBM_JAX_DATA_DIR=/data ebm-jax data prepare binarized_mnist
+    """
+    from ebm_jax.experiment.data_sets import check_name, prepare
+
+    with _errors(usage=(ValueError,)):
+        check_name(name)
+    with _errors(failed=(OSError, ValueError)):
+        typer.echo(prepare(name))
+
+
+@app.command()
+def doctor() -> None:
+    """Report versions, devices, data sets and optional extras, and what is missing.
+
+    \b
+    Example:
+      ebm-jax doctor
+    """
+    from ebm_jax.experiment.doctor import report
+
+    typer.echo(report())
 
 
 def main() -> None:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 from pydantic_core import PydanticCustomError
 
 from ebm_jax.experiment._problems import closest, describe, obstacle, shown
@@ -36,12 +36,13 @@ class ConfigError(ValueError):
         return "\n".join([f"{self.source}:", *(f"  {problem}" for problem in self.problems)])
 
 
+# `info` of the validators is a ValidationInfo, a protocol that cannot be checked when it is passed.
 class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
     @field_validator("*", mode="before")
     @classmethod
-    def _read_exponents(cls, value: Any, info: ValidationInfo) -> Any:
+    def _read_exponents(cls, value: Any, info: Any) -> Any:
         # YAML 1.1, which PyYAML reads, wants 1.0e-3 and takes 1e-3 for text.
         floats = cls.model_fields[str(info.field_name)].annotation in (float, float | None)
         return float(value) if floats and isinstance(value, str) and _EXPONENT.fullmatch(value) else value
@@ -56,20 +57,20 @@ class DataConfig(_Section):
     """The images, and how they become bits."""
 
     name: Literal["digits", "mnist", "fashion_mnist", "binarized_mnist"] = Field(
-        "mnist", description="data set, by its name in `ebm_jax.data.load`"
+        default="mnist", description="data set, by its name in `ebm_jax.data.load`"
     )
     binarization: Literal["stochastic", "static", "threshold"] | None = Field(
-        None,
+        default=None,
         validate_default=True,
         description="how grey levels become bits: drawn anew at every step, drawn once, or compared with 1/2; "
         "null: stochastic, and for binarized_mnist, which is binary, threshold",
     )
-    n_train: int | None = Field(None, ge=1, description="first rows to train on; null: all")
-    n_test: int | None = Field(None, ge=1, description="first rows of the test set; null: all")
+    n_train: int | None = Field(default=None, ge=1, description="first rows to train on; null: all")
+    n_test: int | None = Field(default=None, ge=1, description="first rows of the test set; null: all")
 
     @field_validator("binarization")
     @classmethod
-    def _resolve_binarization(cls, value: str | None, info: ValidationInfo) -> str | None:
+    def _resolve_binarization(cls, value: str | None, info: Any) -> str | None:
         binary = info.data.get("name") == "binarized_mnist"
         if binary and value in ("stochastic", "static"):
             raise _conflict(
@@ -81,10 +82,10 @@ class DataConfig(_Section):
 class RBMModelConfig(_Section):
     """The restricted Boltzmann machine."""
 
-    n_hidden: int = Field(500, ge=1, description="hidden units")
-    init_scale: float = Field(0.01, ge=0, description="standard deviation of the first weights")
+    n_hidden: int = Field(default=500, ge=1, description="hidden units")
+    init_scale: float = Field(default=0.01, ge=0, description="standard deviation of the first weights")
     visible_bias: Literal["data", "zero"] = Field(
-        "data", description="first visible biases: the log-odds of the mean pixels, or zero"
+        default="data", description="first visible biases: the log-odds of the mean pixels, or zero"
     )
 
 
@@ -92,11 +93,11 @@ class NegativesConfig(_Section):
     """Where the model's side of the gradient comes from."""
 
     method: Literal["cd", "pcd"] = Field(
-        "pcd", description="contrastive divergence: chains start at the batch (cd) or persist (pcd)"
+        default="pcd", description="contrastive divergence: chains start at the batch (cd) or persist (pcd)"
     )
-    k: int = Field(1, ge=1, description="Gibbs steps at each update")
+    k: int = Field(default=1, ge=1, description="Gibbs steps at each update")
     n_chains: int | None = Field(
-        None,
+        default=None,
         ge=1,
         validate_default=True,
         description="persistent chains, for pcd alone; null: the batch size",
@@ -104,7 +105,7 @@ class NegativesConfig(_Section):
 
     @field_validator("n_chains")
     @classmethod
-    def _check_n_chains(cls, value: int | None, info: ValidationInfo) -> int | None:
+    def _check_n_chains(cls, value: int | None, info: Any) -> int | None:
         if value is not None and info.data.get("method") == "cd":
             raise _conflict(
                 f"{value} was given, but cd has a chain for every row of the batch: give null, or method: pcd"
@@ -115,41 +116,44 @@ class NegativesConfig(_Section):
 class TrainingConfig(_Section):
     """The optimiser and how long it runs."""
 
-    n_epochs: int = Field(10, ge=1, description="passes over the training rows")
-    batch_size: int = Field(128, ge=1, description="rows of a batch")
+    n_epochs: int = Field(default=10, ge=1, description="passes over the training rows")
+    batch_size: int = Field(default=128, ge=1, description="rows of a batch")
     gradient: Literal["plain", "centred"] = Field(
-        "plain", description="of the units as they are, or less their means"
+        default="plain", description="of the units as they are, or less their means"
     )
     centring_rate: float = Field(
-        0.01, gt=0, le=1, description="how fast the running means of a centred gradient follow the batches"
+        default=0.01,
+        gt=0,
+        le=1,
+        description="how fast the running means of a centred gradient follow the batches",
     )
-    optimizer: Literal["sgd", "adam"] = Field("sgd", description="optimiser")
-    learning_rate: float = Field(0.1, gt=0, description="highest learning rate")
+    optimizer: Literal["sgd", "adam"] = Field(default="sgd", description="optimiser")
+    learning_rate: float = Field(default=0.1, gt=0, description="highest learning rate")
     schedule: Literal["constant", "linear", "cosine"] = Field(
-        "linear", description="course of the learning rate; linear and cosine fall to zero"
+        default="linear", description="course of the learning rate; linear and cosine fall to zero"
     )
     warmup_epochs: float = Field(
-        0.0,
+        default=0.0,
         ge=0,
         description="epochs in which the learning rate rises from zero; at most `training.n_epochs`",
     )
-    momentum: float = Field(0.0, ge=0, lt=1, description="momentum of sgd; 0 with adam")
-    weight_decay: float = Field(0.0, ge=0, description="decay of the weights, not of biases")
+    momentum: float = Field(default=0.0, ge=0, lt=1, description="momentum of sgd; 0 with adam")
+    weight_decay: float = Field(default=0.0, ge=0, description="decay of the weights, not of biases")
     ema_decay: float | None = Field(
-        None,
+        default=None,
         gt=0,
         lt=1,
         description="decay of an exponential moving average of the parameters, which evaluation then uses; null: none",
     )
     steps_per_call: int = Field(
-        100,
+        default=100,
         ge=1,
         description="updates between two looks of the host: how soon a signal or a sick run is noticed",
     )
 
     @field_validator("warmup_epochs")
     @classmethod
-    def _check_warmup(cls, value: float, info: ValidationInfo) -> float:
+    def _check_warmup(cls, value: float, info: Any) -> float:
         n_epochs = info.data.get("n_epochs", value)
         if value > n_epochs:
             raise _conflict(f"{value} was given, but n_epochs is {n_epochs}: give at most that")
@@ -157,7 +161,7 @@ class TrainingConfig(_Section):
 
     @field_validator("momentum")
     @classmethod
-    def _check_momentum(cls, value: float, info: ValidationInfo) -> float:
+    def _check_momentum(cls, value: float, info: Any) -> float:
         if value and info.data.get("optimizer") == "adam":
             raise _conflict(f"{value} was given, but adam has moments of its own: give 0, or optimizer: sgd")
         return value
@@ -167,45 +171,53 @@ class HealthConfig(_Section):
     """What counts as a sick run, beside numbers that are not finite, and what is done then."""
 
     policy: Literal["stop", "skip", "rollback"] = Field(
-        "stop",
+        default="stop",
         description="what a sick update leads to: the run stops, the update is left out, or the run goes back to a "
         "healthy state with a lower learning rate",
     )
-    max_gradient_norm: float | None = Field(None, gt=0, description="largest norm of a gradient; null: any")
-    max_energy_gap: float | None = Field(
-        None, gt=0, description="largest absolute difference of mean energies, data less negatives; null: any"
+    max_gradient_norm: float | None = Field(
+        default=None, gt=0, description="largest norm of a gradient; null: any"
     )
-    max_rollbacks: int = Field(3, ge=0, description="rollbacks after which the run stops")
+    max_energy_gap: float | None = Field(
+        default=None,
+        gt=0,
+        description="largest absolute difference of mean energies, data less negatives; null: any",
+    )
+    max_rollbacks: int = Field(default=3, ge=0, description="rollbacks after which the run stops")
     rollback_factor: float = Field(
-        0.5, gt=0, lt=1, description="what a rollback multiplies the learning rate with"
+        default=0.5, gt=0, lt=1, description="what a rollback multiplies the learning rate with"
     )
 
 
 class CheckpointsConfig(_Section):
     """When the whole state of a run is stored."""
 
-    every_epochs: float = Field(1.0, gt=0, description="epochs between checkpoints, which may be a fraction")
-    keep: int = Field(2, ge=1, description="newest checkpoints kept, beside the best")
+    every_epochs: float = Field(
+        default=1.0, gt=0, description="epochs between checkpoints, which may be a fraction"
+    )
+    keep: int = Field(default=2, ge=1, description="newest checkpoints kept, beside the best")
 
 
 class EvaluationConfig(_Section):
     """What is measured, when, and with how much work."""
 
     every_epochs: float = Field(
-        0.0, ge=0, description="epochs between evaluations; 0: after the last step alone"
+        default=0.0, ge=0, description="epochs between evaluations; 0: after the last step alone"
     )
     n_test: int = Field(
-        1000,
+        default=1000,
         ge=1,
         description="rows of the test set for pseudo-likelihood and reconstruction; log-likelihoods take all",
     )
     ais_betas: int = Field(
-        1000, ge=0, description="temperatures of annealed importance sampling, at least 2; 0: none is run"
+        default=1000,
+        ge=0,
+        description="temperatures of annealed importance sampling, at least 2; 0: none is run",
     )
-    ais_chains: int = Field(100, ge=1, description="chains of annealed importance sampling")
-    exact: bool = Field(True, description="log Z by enumeration where a layer has 20 units or fewer")
-    chain_steps: int = Field(1000, ge=1, description="Gibbs steps whose autocorrelation is measured")
-    n_chains: int = Field(100, ge=1, description="chains sampled for that and for pictures")
+    ais_chains: int = Field(default=100, ge=1, description="chains of annealed importance sampling")
+    exact: bool = Field(default=True, description="log Z by enumeration where a layer has 20 units or fewer")
+    chain_steps: int = Field(default=1000, ge=1, description="Gibbs steps whose autocorrelation is measured")
+    n_chains: int = Field(default=100, ge=1, description="chains sampled for that and for pictures")
 
     @field_validator("ais_betas")
     @classmethod
@@ -220,16 +232,20 @@ class EvaluationConfig(_Section):
 class RBMConfig(_Section):
     """An RBM of binary units that is trained on images."""
 
-    recipe: Literal["rbm"] = Field("rbm", description="kind of experiment")
+    recipe: Literal["rbm"] = Field(default="rbm", description="kind of experiment")
     name: str = Field(description="name of the run and of its folder")
-    seed: int = Field(0, ge=0, le=2**32 - 1, description="seed of all randomness")
-    data: DataConfig = Field(DataConfig(), description="the images")
-    model: RBMModelConfig = Field(RBMModelConfig(), description="the RBM")
-    negatives: NegativesConfig = Field(NegativesConfig(), description="the model's side of the gradient")
-    training: TrainingConfig = Field(TrainingConfig(), validate_default=True, description="the optimiser")
-    health: HealthConfig = Field(HealthConfig(), description="sick runs")
-    checkpoints: CheckpointsConfig = Field(CheckpointsConfig(), description="stored states")
-    evaluation: EvaluationConfig = Field(EvaluationConfig(), description="measurements")
+    seed: int = Field(default=0, ge=0, le=2**32 - 1, description="seed of all randomness")
+    data: DataConfig = Field(default=DataConfig(), description="the images")
+    model: RBMModelConfig = Field(default=RBMModelConfig(), description="the RBM")
+    negatives: NegativesConfig = Field(
+        default=NegativesConfig(), description="the model's side of the gradient"
+    )
+    training: TrainingConfig = Field(
+        default=TrainingConfig(), validate_default=True, description="the optimiser"
+    )
+    health: HealthConfig = Field(default=HealthConfig(), description="sick runs")
+    checkpoints: CheckpointsConfig = Field(default=CheckpointsConfig(), description="stored states")
+    evaluation: EvaluationConfig = Field(default=EvaluationConfig(), description="measurements")
 
     @field_validator("name")
     @classmethod
@@ -243,7 +259,7 @@ class RBMConfig(_Section):
 
     @field_validator("training")
     @classmethod
-    def _check_batch_size(cls, value: TrainingConfig, info: ValidationInfo) -> TrainingConfig:
+    def _check_batch_size(cls, value: TrainingConfig, info: Any) -> TrainingConfig:
         n_train = getattr(info.data.get("data"), "n_train", None)
         if n_train is not None and value.batch_size > n_train:
             raise _conflict(
@@ -290,7 +306,7 @@ def config_hash(config: Config) -> str:
 
 
 def _build(
-    mapping: Mapping[str, Any],
+    mapping: Mapping[Any, Any],
     overrides: Sequence[str],
     name: str | None,
     source: str,
