@@ -122,9 +122,7 @@ class RBM:
             self._values(v, params.weights.dtype), params.weights, precision="highest"
         )
         hidden = self._values(on(scale * hidden_input), params.weights.dtype)
-        return on(
-            scale * (params.visible_bias + jnp.dot(params.weights, hidden, precision="highest"))
-        )
+        return on(scale * (params.visible_bias + jnp.dot(params.weights, hidden, precision="highest")))
 
     def _energy_of_values(self, params: RBMParams, v: Array, h: Array) -> Float[Array, ""]:
         hidden_input = jnp.dot(v, params.weights, precision="highest")

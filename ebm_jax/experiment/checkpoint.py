@@ -119,11 +119,13 @@ class Checkpoints:
             )
         stored = {name: np.empty(leaf.shape, leaf.dtype) for name, leaf in wanted.items() if leaf.size}
         arrays = _orbax().load(place.absolute(), stored)
-        leaves = [arrays[name] if leaf.size else np.empty(leaf.shape, leaf.dtype) for name, leaf in wanted.items()]
+        leaves = [
+            arrays[name] if leaf.size else np.empty(leaf.shape, leaf.dtype) for name, leaf in wanted.items()
+        ]
         return Restored(step, _typed(struct, leaves), manifest["facts"], ())
 
     def load_latest(self, struct: PyTree) -> Restored | None:
-        """Returns the newest checkpoint that is whole, with what is wrong with those passed over; None if there is none.
+        """Returns the newest whole checkpoint, with what is wrong with those passed over; None if there is none.
 
         Raises CheckpointError where there are checkpoints and none of them is whole.
         """

@@ -1,14 +1,14 @@
 """The folder of a run: what it was asked to do, where, and what came of it.
 
-    config.yaml        the resolved configuration
-    environment.json   its hash, the command, versions, devices, git commit
-    metrics.jsonl      a JSON object a line, in the order of steps; no times, so that equal runs have equal files
-    log.txt            what happened, with times
-    checkpoints/       see `checkpoint`
-    samples/ plots/    draws and figures
-    model.npz          the trained model, for `ebm_jax.load`
-    result.json        the last metrics; a run that has it is finished
-    report.md          all of it, for reading
+config.yaml        the resolved configuration
+environment.json   its hash, the command, versions, devices, git commit
+metrics.jsonl      a JSON object a line, in the order of steps; no times, so that equal runs have equal files
+log.txt            what happened, with times
+checkpoints/       see `checkpoint`
+samples/ plots/    draws and figures
+model.npz          the trained model, for `ebm_jax.load`
+result.json        the last metrics; a run that has it is finished
+report.md          all of it, for reading
 """
 
 from __future__ import annotations
@@ -69,7 +69,9 @@ class RunFolder:
             for file in draft.iterdir():
                 file.unlink()
             draft.rmdir()
-            raise RunFolderError(f"{path} was made by another process meanwhile; give another --out") from error
+            raise RunFolderError(
+                f"{path} was made by another process meanwhile; give another --out"
+            ) from error
         return cls.open(path)
 
     @classmethod
@@ -78,7 +80,9 @@ class RunFolder:
         check_run(path)
         lock = (path / ".lock").open("a+")
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # the system lets go of it however the process ends
+            fcntl.flock(
+                lock, fcntl.LOCK_EX | fcntl.LOCK_NB
+            )  # the system lets go of it however the process ends
         except OSError:
             lock.seek(0)
             owner = lock.read().strip() or "unknown"
@@ -106,7 +110,7 @@ class RunFolder:
         for name, version in began.items():
             if version != _version(name):
                 LOGGER.warning(
-                    "the run began with %s %s and goes on with %s: its bits may differ from those of an undisturbed run",
+                    "the run began with %s %s and goes on with %s: bits may differ from those of an undisturbed run",
                     name, version, _version(name),
                 )  # fmt: skip
 
@@ -193,8 +197,14 @@ def _git_commit() -> str | None:
     home = Path(__file__).resolve().parent
     try:
         run = [
-            subprocess.run(["git", "-C", str(home), *rest], capture_output=True, text=True, timeout=10, check=True)
-            for rest in (["ls-files", "--error-unmatch", "folder.py"], ["rev-parse", "HEAD"], ["status", "--porcelain", "--untracked-files=no"])
+            subprocess.run(
+                ["git", "-C", str(home), *rest], capture_output=True, text=True, timeout=10, check=True
+            )
+            for rest in (
+                ["ls-files", "--error-unmatch", "folder.py"],
+                ["rev-parse", "HEAD"],
+                ["status", "--porcelain", "--untracked-files=no"],
+            )
         ]
     except (OSError, subprocess.SubprocessError):
         return None

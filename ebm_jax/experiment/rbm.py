@@ -20,7 +20,7 @@ from ebm_jax import data as datasets
 from ebm_jax import diagnostics, exact, metrics, partition
 from ebm_jax.blocks import SamplingSchedule
 from ebm_jax.energies.rbm import RBM, RBMParams
-from ebm_jax.experiment.config import EvaluationConfig, RBMConfig
+from ebm_jax.experiment.config import ConfigError, EvaluationConfig, RBMConfig
 from ebm_jax.experiment.recipes import Recipe
 from ebm_jax.run import init_chains, sample
 from ebm_jax.samplers.gibbs import gibbs
@@ -50,7 +50,7 @@ class Bits(NamedTuple):
 
 
 def build(config: RBMConfig) -> Recipe:
-    """Returns the run's parts; raises what `ebm_jax.data.load` raises."""
+    """Returns the run's parts; raises ConfigError on batches larger than the data, and as `ebm_jax.data.load`."""
     key = jax.random.key(config.seed)
     bits = load_bits(config, key)
     model = RBM(bits.train.shape[1], config.model.n_hidden)
@@ -58,8 +58,11 @@ def build(config: RBMConfig) -> Recipe:
     n = len(bits.train)
     batch_size = config.training.batch_size
     if batch_size > n:
-        raise ValueError(
-            f"training.batch_size is {batch_size} and there are {n} rows to train on; give at most {n}"
+        raise ConfigError(
+            config.name,
+            [
+                f"training.batch_size: {batch_size} was given, and there are {n} rows to train on: give at most {n}"
+            ],
         )
     n_batches = n // batch_size
     rate = schedule(config, n_batches)
@@ -74,7 +77,10 @@ def build(config: RBMConfig) -> Recipe:
     run_key = jax.random.fold_in(key, _RUN)
     health = config.health
     limits = Limits(
-        *(np.float32(np.inf if limit is None else limit) for limit in (health.max_gradient_norm, health.max_energy_gap))
+        *(
+            np.float32(np.inf if limit is None else limit)
+            for limit in (health.max_gradient_norm, health.max_energy_gap)
+        )
     )
     skip = health.policy == "skip"
     prepare = binarize_batch if bits.grey else None
@@ -92,7 +98,9 @@ def build(config: RBMConfig) -> Recipe:
     def params_of(state: TrainState) -> RBMParams:
         return state.params if config.training.ema_decay is None else averaging.averaged(state.opt_state)
 
-    def judge(params: RBMParams, settings: EvaluationConfig, groups: Sequence[str] = GROUPS) -> dict[str, float]:
+    def judge(
+        params: RBMParams, settings: EvaluationConfig, groups: Sequence[str] = GROUPS
+    ) -> dict[str, float]:
         return evaluate(model, params, bits, jax.random.fold_in(key, _JUDGE), settings, groups)
 
     def draw(params: RBMParams, n: int, n_steps: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -186,7 +194,9 @@ def with_rate_factor(state: TrainState, factor: float) -> TrainState:
     """Returns a train state whose learning rates are multiplied by `factor`."""
     is_factor = lambda node: isinstance(node, RateFactor)  # noqa: E731
     new = jax.tree.map(
-        lambda node: RateFactor(jnp.float32(factor)) if is_factor(node) else node, state.opt_state, is_leaf=is_factor
+        lambda node: RateFactor(jnp.float32(factor)) if is_factor(node) else node,
+        state.opt_state,
+        is_leaf=is_factor,
     )
     return state.replace(opt_state=new)
 
@@ -317,7 +327,12 @@ def run_chains(
     start = jax.vmap(model.complete)(jnp.asarray(rows[chosen]))
     n_warmup = n_steps // 10
     watched = sample(
-        draw, gibbs(model), params, start, SamplingSchedule(n_warmup, n_steps - n_warmup), observe=FreeEnergy(model)
+        draw,
+        gibbs(model),
+        params,
+        start,
+        SamplingSchedule(n_warmup, n_steps - n_warmup),
+        observe=FreeEnergy(model),
     )
     energies = watched.observed
     time = float(diagnostics.integrated_autocorrelation_time(energies))
@@ -336,8 +351,8 @@ def write_samples(
 ) -> None:
     """Writes the arrays that figures are made of: samples/final.npz.
 
-    frames: uint8 `(n_frames, n_chains, height, width)`, 255 E[v | h] along chains from noise; steps: when. data: rows of
-    the test set, as pictures. weights: of the first hidden units, float32 `(height, width, n)`. autocorrelation: of
+    frames: uint8 `(n_frames, n_chains, height, width)`, 255 E[v | h] along chains from noise; steps: when. data: rows
+    of the test set, as pictures. weights: of the first hidden units, float32 `(height, width, n)`. autocorrelation: of
     the free energy along chains from training rows, by lag.
     """
     n_chains, n_steps = settings.n_chains, settings.chain_steps
@@ -375,5 +390,7 @@ def draw_frames(
 
 @jax.jit
 def _visible_means(params: RBMParams, hidden: jax.Array) -> jax.Array:
-    field = params.visible_bias + jnp.dot(hidden.astype(params.weights.dtype), params.weights.T, precision="highest")
+    field = params.visible_bias + jnp.dot(
+        hidden.astype(params.weights.dtype), params.weights.T, precision="highest"
+    )
     return jax.nn.sigmoid(field)

@@ -5,6 +5,7 @@ Everything here can be made again from a folder's metrics.jsonl, samples/final.n
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -15,7 +16,7 @@ import numpy as np
 
 from ebm_jax import plots
 from ebm_jax.experiment.config import Config, load_config
-from ebm_jax.experiment.folder import check_run, read_metrics, read_result
+from ebm_jax.experiment.folder import RunFolderError, check_run, read_metrics, read_result
 
 DPI = 110
 _LAGS = 200
@@ -42,7 +43,9 @@ def write_run(path: Path, result: Mapping[str, Any]) -> None:
     figures = {
         "plots/training.png": training_figure({"": rows}),
         "plots/filters.png": plots.rbm_filters(
-            draws["weights"].reshape(-1, draws["weights"].shape[-1]), draws["weights"].shape[:2], title="Weights"
+            draws["weights"].reshape(-1, draws["weights"].shape[-1]),
+            draws["weights"].shape[:2],
+            title="Weights",
         ),
         "plots/autocorrelation.png": autocorrelation_figure({"": draws["autocorrelation"]}),
         "samples/samples.png": plots.compare({"data": draws["data"], "samples": draws["frames"][-1]}),
@@ -61,17 +64,19 @@ def write_run(path: Path, result: Mapping[str, Any]) -> None:
 def compare_runs(paths: Sequence[Path], out: Path) -> None:
     """Writes figures that compare finished runs, and report.md with a table and the finding in words, to `out`.
 
-    Raises ValueError where a run did not finish, names twice the same folder name, or `out` holds files of others.
+    Raises RunFolderError where one did not finish, or two have one name.
     """
     runs = {}
     for path in paths:
         check_run(path)
         result = read_result(path)
         if result is None:
-            raise ValueError(f"{path} did not finish; go on with it by `ebm-jax resume {path}`, or leave it out")
+            raise RunFolderError(
+                f"{path} did not finish; go on with it by `ebm-jax resume {path}`, or leave it out"
+            )
         config = load_config(path / "config.yaml")
         if config.name in runs:
-            raise ValueError(f"two runs are named {config.name}; give runs of different names")
+            raise RunFolderError(f"two runs are named {config.name}; give runs of different names")
         runs[config.name] = Run(path, config, result["metrics"], read_metrics(path))
     out.mkdir(parents=True, exist_ok=True)
     draws = {name: np.load(run.path / "samples" / "final.npz") for name, run in runs.items()}
@@ -81,7 +86,9 @@ def compare_runs(paths: Sequence[Path], out: Path) -> None:
         "autocorrelation.png": autocorrelation_figure(
             {name: of["autocorrelation"] for name, of in draws.items()}
         ),
-        "filters.png": plots.compare({name: _filters(of["weights"]) for name, of in draws.items()}, cmap="RdBu_r"),
+        "filters.png": plots.compare(
+            {name: _filters(of["weights"]) for name, of in draws.items()}, cmap="RdBu_r"
+        ),
     }
     over_time = likelihood_figure({name: run.rows for name, run in runs.items()})
     if over_time is not None:
@@ -100,7 +107,9 @@ def compare_runs(paths: Sequence[Path], out: Path) -> None:
 class Run:
     """A finished run as comparisons need it."""
 
-    def __init__(self, path: Path, config: Config, metrics: Mapping[str, Any], rows: Sequence[dict[str, Any]]):
+    def __init__(
+        self, path: Path, config: Config, metrics: Mapping[str, Any], rows: Sequence[dict[str, Any]]
+    ):
         self.path = path
         self.config = config
         self.metrics = metrics
@@ -115,7 +124,10 @@ def training_figure(runs: Mapping[str, Sequence[Mapping[str, Any]]]) -> Any:
         "learning rate": "learning_rate",
     }
     return plots.lines(
-        {title: {name: _series(rows, "train", key) for name, rows in runs.items()} for title, key in kinds.items()},
+        {
+            title: {name: _series(rows, "train", key) for name, rows in runs.items()}
+            for title, key in kinds.items()
+        },
         "epoch",
     )
 
@@ -133,7 +145,10 @@ def likelihood_figure(runs: Mapping[str, Sequence[Mapping[str, Any]]]) -> Any:
         )
     }
     bounds = {
-        name: (*_series(rows, "evaluation", "log_likelihood_lower"), _series(rows, "evaluation", "log_likelihood_upper")[1])
+        name: (
+            *_series(rows, "evaluation", "log_likelihood_lower"),
+            _series(rows, "evaluation", "log_likelihood_upper")[1],
+        )
         for name, rows in runs.items()
         if any("log_likelihood_lower" in row for row in rows)
     }
@@ -159,7 +174,9 @@ def steps_figure(runs: Mapping[str, Run]) -> Any:
         for method in ("cd", "pcd")
     }
     methods = {name: found for name, found in methods.items() if found}
-    if max(len(found) for found in methods.values()) < 2 or len(_varied(runs) - {"negatives.method", "negatives.k"}):
+    if max(len(found) for found in methods.values()) < 2 or len(
+        _varied(runs) - {"negatives.method", "negatives.k"}
+    ):
         return None
     panels = {}
     for title, keys in (
@@ -168,7 +185,10 @@ def steps_figure(runs: Mapping[str, Run]) -> Any:
         ("ESS a sweep of its chains", ("ess_per_step",)),
     ):
         series = {
-            name: ([run.config.negatives.k for run in found], *([_number(run.metrics.get(key)) for run in found] for key in keys))
+            name: (
+                [run.config.negatives.k for run in found],
+                *([_number(run.metrics.get(key)) for run in found] for key in keys),
+            )
             for name, found in methods.items()
         }
         panels[title] = series
@@ -200,7 +220,10 @@ def findings(runs: Mapping[str, Run]) -> list[str]:
     )
     ranked = sorted(judged, key=lambda name: low[name], reverse=True)
     first, last = ranked[0], ranked[-1]
-    out = [f"Best by the lower bound is **{first}**: its test log-likelihood lies between {low[first]:.1f} and {high[first]:.1f} nats."]
+    out = [
+        f"Best by the lower bound is **{first}**: its test log-likelihood lies between {low[first]:.1f} and "
+        f"{high[first]:.1f} nats."
+    ]
     if len(ranked) > 1:
         rivals = [name for name in ranked[1:] if high[name] > low[first]]
         out[0] += (
@@ -216,9 +239,10 @@ def findings(runs: Mapping[str, Run]) -> list[str]:
         )
         if len(found) > 1:
             steps = ", ".join(f"{low[name]:.1f} at k = {judged[name].config.negatives.k}" for name in found)
-            rises = all(low[a] <= low[b] for a, b in zip(found, found[1:]))
+            rises = all(low[a] <= low[b] for a, b in itertools.pairwise(found))
             out.append(
-                f"{method.upper()}: the lower bound is {steps}; it {'rises' if rises else 'does not always rise'} with k."
+                f"{method.upper()}: the lower bound is {steps}; "
+                f"it {'rises' if rises else 'does not always rise'} with k."
             )
     pairs = [
         (cd, pcd)
@@ -232,8 +256,8 @@ def findings(runs: Mapping[str, Run]) -> list[str]:
         gain = low[pcd] - low[cd]
         sure = low[pcd] > high[cd] or low[cd] > high[pcd]
         out.append(
-            f"With k = {judged[cd].config.negatives.k}, {pcd} is {abs(gain):.1f} nats {'above' if gain > 0 else 'below'} {cd} "
-            f"by the lower bounds{'' if sure else ', which is within the width of the bounds'}."
+            f"With k = {judged[cd].config.negatives.k}, {pcd} is {abs(gain):.1f} nats "
+            f"{'above' if gain > 0 else 'below'} {cd} by the lower bounds{'' if sure else ', which is within the width of the bounds'}."
         )
     return [line for sentence in out for line in (sentence, "")][:-1]
 
@@ -244,42 +268,51 @@ def command_of(path: Path) -> str:
 
 
 def _page(
-    path: Path, config: Config, rows: Sequence[Mapping[str, Any]], result: Mapping[str, Any], figures: Sequence[str]
+    path: Path,
+    config: Config,
+    rows: Sequence[Mapping[str, Any]],
+    result: Mapping[str, Any],
+    figures: Sequence[str],
 ) -> str:
     environment = json.loads((path / "environment.json").read_text(encoding="utf-8"))
     metrics = result["metrics"]
     lines = [f"# {config.name}", "", f"{result['step']} updates, {config.training.n_epochs} epochs.", ""]
     lines += ["| figure | value |", "|---|---|"]
     lines += [
-        f"| {_COLUMNS[key][0]} | {_text(metrics[key], _COLUMNS[key][1])} |" for key in _COLUMNS if key in metrics
+        f"| {_COLUMNS[key][0]} | {_text(metrics[key], _COLUMNS[key][1])} |"
+        for key in _COLUMNS
+        if key in metrics
     ]
     lines.append("")
     low, high = (_number(metrics.get(f"log_likelihood_{side}")) for side in ("lower", "upper"))
     if high - low > 1:
         lines += [
-            f"The two estimates of log Z are {high - low:.1f} nats apart: the truth lies between, if the chains that the "
-            "upper one starts from are draws from the model. More `evaluation.ais_betas` bring them together.",
+            f"The two estimates of log Z are {high - low:.1f} nats apart: the truth lies between, if the chains that "
+            "the upper one starts from are draws from the model. More `evaluation.ais_betas` bring them together.",
             "",
         ]
     if result["best"] is not None and result["best"]["step"] != result["step"]:
         best = result["best"]
         lines += [
-            f"The best evaluation was at step {best['step']}: {best['metric']} {best['value']:.1f}. Its checkpoint is kept; "
-            "what is reported here is the last step.",
+            f"The best evaluation was at step {best['step']}: {best['metric']} {best['value']:.1f}. Its checkpoint is "
+            "kept; what is reported here is the last step.",
             "",
         ]
     for row in rows:
         if row["kind"] == "rollback":
             lines += [
-                f"At step {row['sick_step']} {row['reason']}: the run went back to step {row['step']} with learning rates "
-                f"times {row['rate_factor']:g}.",
+                f"At step {row['sick_step']} {row['reason']}: the run went back to step {row['step']} with "
+                f"learning rates times {row['rate_factor']:g}.",
                 "",
             ]
     skipped = sum(row.get("n_skipped", 0) for row in rows)
     if skipped:
-        lines += [f"{skipped} updates were skipped, since they were not finite or past a limit of `health`.", ""]
+        lines += [
+            f"{skipped} updates were skipped, since they were not finite or past a limit of `health`.",
+            "",
+        ]
     captions = {
-        "samples/samples.png": "Test data, and the ends of Gibbs chains that began at noise (means of the visible units).",
+        "samples/samples.png": "Test data, and the ends of Gibbs chains that began at noise (means of visible units).",
         "samples/chains.png": "Eight of these chains on their way; numbers are sweeps.",
         "plots/likelihood.png": "Evaluations. The band lies between the two bounds.",
         "plots/training.png": "Training, means over the updates between two looks.",

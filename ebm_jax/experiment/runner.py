@@ -26,8 +26,8 @@ from ebm_jax.experiment import report
 from ebm_jax.experiment.checkpoint import CheckpointError, Checkpoints, Restored
 from ebm_jax.experiment.config import Config, config_hash
 from ebm_jax.experiment.folder import LOGGER, RunFolder, RunFolderError, console, read_metrics, write_json
-from ebm_jax.experiment.recipes import Recipe, build
 from ebm_jax.experiment.rbm import with_rate_factor
+from ebm_jax.experiment.recipes import Recipe, build
 from ebm_jax.training.step import Metrics
 
 
@@ -194,8 +194,8 @@ class _Run:
             )
         if len(self.rollbacks) >= health.max_rollbacks:
             raise RunFailed(
-                f"step {step}: {reason}, after {len(self.rollbacks)} rollbacks (health.max_rollbacks). Train anew with a "
-                "lower training.learning_rate"
+                f"step {step}: {reason}, after {len(self.rollbacks)} rollbacks (health.max_rollbacks). Train anew "
+                "with a lower training.learning_rate"
             )
         rollbacks = self.rollbacks
         self.checkpoints.wait()

@@ -19,6 +19,10 @@ from ebm_jax.types import PyTree
 PICTURES = (".png", ".npz")
 
 
+class RequestError(ValueError):
+    """Something that was asked of a run and that it does not have."""
+
+
 class Trained(NamedTuple):
     """A run's configuration, its parts, and the parameters of one of its checkpoints."""
 
@@ -44,49 +48,51 @@ def open_run(path: Path, checkpoint: str = "last") -> Trained:
     if checkpoint == "best":
         best = checkpoints.manifest(step)["facts"]["best"]
         if best is None:
-            raise CheckpointError(f"{path} has evaluated nothing yet that makes a checkpoint the best; take the last")
+            raise CheckpointError(
+                f"{path} has evaluated nothing yet that makes a checkpoint the best; take the last"
+            )
         step = best["step"]
     elif checkpoint != "last":
         if not checkpoint.isdigit() or int(checkpoint) not in steps:
-            raise CheckpointError(f"{path} has no checkpoint {checkpoint!r}; give last, best, or one of {steps}")
+            raise CheckpointError(
+                f"{path} has no checkpoint {checkpoint!r}; give last, best, or one of {steps}"
+            )
         step = int(checkpoint)
     state = checkpoints.load(step, recipe.init()).tree
     return Trained(config, recipe, recipe.params(state), step)
 
 
 def check_outputs(output: Path, frames: Path | None, overwrite: bool) -> None:
-    """Raises ValueError on an ending that is none of ours, FileExistsError where a file would be replaced unasked."""
+    """Raises RequestError on an ending that is none of ours, and where a file would be replaced unasked."""
     if output.suffix not in PICTURES:
-        raise ValueError(f"--output is {output}; give a name that ends in {' or '.join(PICTURES)}")
+        raise RequestError(f"--output is {output}; give a name that ends in {' or '.join(PICTURES)}")
     if frames is not None and frames.suffix != ".gif":
-        raise ValueError(f"--frames is {frames}; give a name that ends in .gif")
+        raise RequestError(f"--frames is {frames}; give a name that ends in .gif")
     for path in (output, frames):
         if path is not None and path.exists() and not overwrite:
-            raise FileExistsError(f"{path} is there already; give another name, or --overwrite")
+            raise RequestError(f"{path} is there already; give another name, or --overwrite")
 
 
 def check_classes(run: Trained, classes: str | None) -> None:
-    """Raises ValueError where labels are asked for of a model that knows none."""
+    """Raises RequestError where labels are asked for of a model that knows none."""
     if classes is not None:
-        raise ValueError(
+        raise RequestError(
             f"--classes is {classes!r}, and a model of the recipe {run.config.recipe} knows no labels; leave it out"
         )
 
 
 def check_groups(run: Trained, groups: str | None) -> tuple[str, ...]:
-    """Returns groups of figures from a list with commas; raises ValueError on one that the recipe has not."""
+    """Returns groups of figures from a list with commas; raises RequestError on one that the recipe has not."""
     if groups is None:
         return run.recipe.groups
     wanted = tuple(part.strip() for part in groups.split(",") if part.strip())
     for name in wanted or ("",):
         if name not in run.recipe.groups:
-            raise ValueError(f"--metrics has {name!r}; give some of {','.join(run.recipe.groups)}")
+            raise RequestError(f"--metrics has {name!r}; give some of {','.join(run.recipe.groups)}")
     return wanted
 
 
-def draw(
-    run: Trained, n: int, n_steps: int | None, seed: int, output: Path, frames: Path | None
-) -> None:
+def draw(run: Trained, n: int, n_steps: int | None, seed: int, output: Path, frames: Path | None) -> None:
     """Writes `n` draws of chains from noise to `output`, a picture or an array file, and their way to a GIF."""
     pictures, steps = run.recipe.draw(run.params, n, n_steps or run.config.evaluation.chain_steps, seed)
     for path in (output, frames):

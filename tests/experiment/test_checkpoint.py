@@ -17,7 +17,10 @@ from ebm_jax.experiment.checkpoint import CheckpointError, Checkpoints
 def tree(seed=0):
     rng = np.random.default_rng(seed)
     return {
-        "params": (jnp.asarray(rng.normal(size=(5, 3)), jnp.float32), jnp.asarray(rng.normal(size=4), jnp.bfloat16)),
+        "params": (
+            jnp.asarray(rng.normal(size=(5, 3)), jnp.float32),
+            jnp.asarray(rng.normal(size=4), jnp.bfloat16),
+        ),
         "chains": jnp.asarray(rng.integers(0, 2, (7, 2)), jnp.uint8),
         "key": jax.random.key(seed),
         "step": jnp.int32(seed),
@@ -40,7 +43,8 @@ def same(a, b):
     plain = lambda leaf: jax.random.key_data(leaf) if leaf.dtype == jax.random.key(0).dtype else leaf  # noqa: E731
     pairs = zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
     return all(
-        x.dtype == y.dtype and np.asarray(plain(x)).tobytes() == np.asarray(plain(y)).tobytes() for x, y in pairs
+        x.dtype == y.dtype and np.asarray(plain(x)).tobytes() == np.asarray(plain(y)).tobytes()
+        for x, y in pairs
     )
 
 

@@ -37,17 +37,23 @@ def pseudo_of(configurations, log_p, data, n_levels):
 def test_pseudo_likelihood_of_an_rbm_is_that_of_its_enumerated_law(spins):
     model, params = RBM(5, 3, spins), rbm_params(5, 3)
     every = np.asarray(list(itertools.product((0, 1), repeat=5)), np.uint8)
-    a, b, w = (np.asarray(part, np.float64) for part in (params.visible_bias, params.hidden_bias, params.weights))
+    a, b, w = (
+        np.asarray(part, np.float64) for part in (params.visible_bias, params.hidden_bias, params.weights)
+    )
     values = 2.0 * every - 1 if spins else every.astype(float)
     levels = (-1.0, 1.0) if spins else (0.0, 1.0)
     hidden = np.asarray(list(itertools.product(levels, repeat=3)))
     log_p = np.logaddexp.reduce(values @ a[:, None] + hidden @ b + values @ w @ hidden.T, axis=1)
     data = np.random.default_rng(1).integers(0, 2, (70, 5)).astype(np.uint8)  # more rows than go at once
-    assert pseudo_log_likelihood(model, params, data) == pytest.approx(pseudo_of(every, log_p, data, 2), abs=1e-5)
+    assert pseudo_log_likelihood(model, params, data) == pytest.approx(
+        pseudo_of(every, log_p, data, 2), abs=1e-5
+    )
 
 
 @pytest.mark.parametrize(
-    "model", [Potts(Grid(2, 3), n_levels=3), Ising(Graph(5, [(0, 1), (1, 2), (2, 3), (0, 4)]))], ids=["potts", "ising"]
+    "model",
+    [Potts(Grid(2, 3), n_levels=3), Ising(Graph(5, [(0, 1), (1, 2), (2, 3), (0, 4)]))],
+    ids=["potts", "ising"],
 )
 def test_pseudo_likelihood_of_sites_is_that_of_the_enumerated_law(model):
     rng = np.random.default_rng(2)
@@ -68,7 +74,10 @@ def test_flips_are_differences_of_free_energies(spins):
     model, params = RBM(6, 4, spins), rbm_params(6, 4, 3)
     v = np.asarray([0, 1, 1, 0, 1, 0], np.uint8)
     flipped = np.where(np.eye(6, dtype=bool), 1 - v, v).astype(np.uint8)
-    want = [model.free_energy(params, jnp.asarray(row)) - model.free_energy(params, jnp.asarray(v)) for row in flipped]
+    want = [
+        model.free_energy(params, jnp.asarray(row)) - model.free_energy(params, jnp.asarray(v))
+        for row in flipped
+    ]
     np.testing.assert_allclose(model.flip_differences(params, jnp.asarray(v)), want, atol=1e-5)
 
 
@@ -76,7 +85,9 @@ def test_reconstruction_error():
     model, params = RBM(5, 3), rbm_params(5, 3, 4)
     data = np.random.default_rng(5).integers(0, 2, (4, 5)).astype(np.uint8)
     sigmoid = lambda x: 1 / (1 + np.exp(-x))  # noqa: E731
-    a, b, w = (np.asarray(part, np.float64) for part in (params.visible_bias, params.hidden_bias, params.weights))
+    a, b, w = (
+        np.asarray(part, np.float64) for part in (params.visible_bias, params.hidden_bias, params.weights)
+    )
     want = np.mean((data - sigmoid(a + sigmoid(b + data @ w) @ w.T)) ** 2)
     assert reconstruction_error(model, params, data) == pytest.approx(want, abs=1e-6)
     spins = RBM(5, 3, spins=True)
