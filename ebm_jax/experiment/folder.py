@@ -26,10 +26,11 @@ from importlib import metadata
 from pathlib import Path
 from typing import IO, Any
 
+from ebm_jax import __version__
 from ebm_jax.experiment.checkpoint import write_atomically
 from ebm_jax.experiment.config import Config, config_hash, dump_config, load_config
 
-PACKAGES = ("ebm-jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
+PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 LOGGER = logging.getLogger("ebm_jax.experiment")
 
 
@@ -107,7 +108,8 @@ class RunFolder:
     def warn_of_versions(self) -> None:
         """Logs where packages are other ones than when the run began: its bits may then differ."""
         began = json.loads((self.path / "environment.json").read_text(encoding="utf-8"))["packages"]
-        for name, version in began.items():
+        for name in PACKAGES:
+            version = began.get(name)
             if version != _version(name):
                 LOGGER.warning(
                     "the run began with %s %s and goes on with %s: bits may differ from those of an undisturbed run",
@@ -178,7 +180,7 @@ def environment(config: Config, command: Sequence[str]) -> dict[str, Any]:
         "command": shlex.join(command),
         "python": platform.python_version(),
         "platform": platform.platform(),
-        "packages": {name: _version(name) for name in PACKAGES},
+        "packages": {"ebm-jax": __version__} | {name: _version(name) for name in PACKAGES},
         "devices": [str(device) for device in jax.devices()],
         "device_kind": jax.devices()[0].device_kind,
         "git_commit": _git_commit(),

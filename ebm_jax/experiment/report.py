@@ -49,7 +49,7 @@ def write_run(path: Path, result: Mapping[str, Any]) -> None:
         ),
         "plots/autocorrelation.png": autocorrelation_figure({"": draws["autocorrelation"]}),
         "samples/samples.png": plots.compare({"data": draws["data"], "samples": draws["frames"][-1]}),
-        "samples/chains.png": plots.chain_strip(draws["frames"][:, :8], list(draws["steps"])),
+        "samples/chains.png": plots.chain_strip(draws["frames"][:, :8], draws["steps"].tolist()),
     }
     likelihood = likelihood_figure({"": rows})
     if likelihood is not None:
@@ -257,7 +257,8 @@ def findings(runs: Mapping[str, Run]) -> list[str]:
         sure = low[pcd] > high[cd] or low[cd] > high[pcd]
         out.append(
             f"With k = {judged[cd].config.negatives.k}, {pcd} is {abs(gain):.1f} nats "
-            f"{'above' if gain > 0 else 'below'} {cd} by the lower bounds{'' if sure else ', which is within the width of the bounds'}."
+            f"{'above' if gain > 0 else 'below'} {cd} by the lower bounds"
+            f"{'' if sure else ', which is within the width of the bounds'}."
         )
     return [line for sentence in out for line in (sentence, "")][:-1]
 

@@ -22,7 +22,6 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from ebm_jax import io
-from ebm_jax.experiment import report
 from ebm_jax.experiment.checkpoint import CheckpointError, Checkpoints, Restored
 from ebm_jax.experiment.config import Config, config_hash
 from ebm_jax.experiment.folder import LOGGER, RunFolder, RunFolderError, console, read_metrics, write_json
@@ -100,6 +99,10 @@ class _Run:
             finally:
                 self.checkpoints.close()
         metrics = self._evaluation()
+        from ebm_jax.experiment import (
+            report,  # brings matplotlib, which a run that is resumed need not wait for
+        )
+
         params = self.recipe.params(self.state)
         self.recipe.write(params, self.folder.path / "samples")
         io.save(self.folder.path / "model.npz", self.recipe.model, params, overwrite=True)
