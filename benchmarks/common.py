@@ -16,8 +16,20 @@ from typing import Any, NamedTuple
 from benchmarks.methods import Absent, median
 
 ROOT = Path(__file__).resolve().parent.parent
-PACKAGES = ("jax", "jaxlib", "thrml", "hamon", "torch", "numba", "numpy", "blackjax", "torchebm")
-SUITES = ("gibbs", "samplers")
+PACKAGES = (
+    "jax",
+    "jaxlib",
+    "thrml",
+    "hamon",
+    "torch",
+    "numba",
+    "numpy",
+    "blackjax",
+    "torchebm",
+    "rbms",
+    "scikit-learn",
+)
+SUITES = ("gibbs", "samplers", "training")
 SMALLER_IS_BETTER = {"bytes_beyond_state", "error_nats"}
 BUDGET = {"cpu": math.inf, "gpu": 540.0}
 ROUND_SECONDS = {"cpu": 0.0, "gpu": 0.5}

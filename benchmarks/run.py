@@ -1,7 +1,7 @@
 """Runs a benchmark suite: every task with the package and its peers in turn, in one process.
 
-    python benchmarks/run.py --suite gibbs|samplers|all [--tasks potts4_28_tied …] [--rounds 7] [--device cpu|gpu]
-        [--scale 0.02]
+    python benchmarks/run.py --suite gibbs|samplers|training|all [--tasks potts4_28_tied …] [--rounds 7]
+        [--device cpu|gpu] [--scale 0.02]
 
 Methods take turns, round by round, so that a busy machine slows all of them alike; a figure is the median round, a
 ratio the median of the rounds' ratios, except where a task says otherwise. Compile time is kept apart. Results go to

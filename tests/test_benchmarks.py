@@ -164,3 +164,32 @@ def test_asking_for_a_gpu_in_vain_says_what_to_do(tmp_path):
     assert run.returncode == 1
     assert "JAX finds no GPU" in run.stderr and "--scale 0.02" in run.stderr
     assert not (tmp_path / "results").exists()
+
+
+def test_training_runs_without_peers(runner, monkeypatch, capsys, tmp_path):
+    """All tasks of both devices, small; k and units are cut, promises are not."""
+    from benchmarks.suites import training as suite
+
+    tasks = [task.scaled(0.01) for task in suite.TASKS["cpu"]]
+    assert [t.promises for t in tasks] == [t.promises for t in suite.TASKS["cpu"]]
+    chosen = [t._replace(batch_size=5, peers=dict.fromkeys(t.peers, "of_nobody")) for t in tasks[:2]]
+    monkeypatch.setattr(suite, "TASKS", {"cpu": chosen})
+    monkeypatch.setattr(runner, "settle", lambda args: "cpu")
+    runner.main(["--suite", "training", "--rounds", "2", "--out", str(tmp_path)])
+    out, err = capsys.readouterr()
+    rows = [json.loads(line) for line in (tmp_path / "training_cpu.jsonl").read_text().splitlines()]
+    assert [row["task"] for row in rows] == ["rbm_pcd1", "rbm_pcd10"] and rows[0]["suite"] == "training"
+    assert all(row["updates_per_second"]["ebm_jax"] > 0 and row["ratios"] == {} for row in rows)
+    assert "ratio: promised at least 3: not measured" in out and "without rbms" in err
+
+
+def test_scikit_learn_trains_beside(runner):
+    from benchmarks.methods import Absent, sklearn_training
+    from benchmarks.tasks.training import CPU_TASKS
+
+    task = CPU_TASKS[-1].scaled(0.01)
+    sklearn_training.prepare(task).call()
+    with pytest.raises(Absent, match="one sweep"):
+        sklearn_training.prepare(task._replace(k=2))
+    with pytest.raises(Absent, match="on the CPU"):
+        sklearn_training.prepare(task, "gpu")

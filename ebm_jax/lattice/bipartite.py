@@ -26,6 +26,7 @@ TILE = 64
 UNROLLED_TILES = 8  # beyond this a loop over tiles costs less to compile
 
 Layer = Literal["visible", "hidden"]
+_Columns = Callable[[Any], Float[Array, "k tile"]]
 
 
 class Tables(NamedTuple):
@@ -53,6 +54,16 @@ class Prepared(NamedTuple):
     to_visible: Float[Array, "*c width n_hidden"]
     visible_bias: Float[Array, "width c"]
     hidden_bias: Float[Array, "n_hidden c"]
+
+
+class Seen(NamedTuple):
+    """What a layer was drawn from: values of the other one, as weights multiply them, and what came out, less the bias.
+
+    values: `(width, n_chains)`; inputs: `(n_hidden, n_chains)`, Wᵀ times values.
+    """
+
+    values: Float[Array, "width c"]
+    inputs: Float[Array, "n_hidden c"]
 
 
 def obstacle(model: Any, spec: BlockSpec) -> str | None:
@@ -126,8 +137,10 @@ class BipartiteLayout:
         weights = weights.reshape(len(weights), -1, weights.shape[-1])  # (c, width, n_hidden)
         weights = weights[0] if len(weights) == 1 else weights
         visible_bias = params.visible_bias.reshape(-1, params.visible_bias.shape[-1])
-        # Transposed here, once for all sweeps: a product runs along rows.
-        return Prepared(jnp.swapaxes(weights, -1, -2), weights, visible_bias, params.hidden_bias)
+        # Transposed here, once for all sweeps: a product runs along rows. Of a single sweep the compiler would
+        # multiply by the transposed matrix as it lies, which takes nearly twice as long; hence the barrier.
+        to_hidden = jax.lax.optimization_barrier(jnp.swapaxes(weights, -1, -2))
+        return Prepared(to_hidden, weights, visible_bias, params.hidden_bias)
 
     def weigh(self, prepared: Prepared, beta: Array, odds: bool) -> tuple[Prepared, Array]:
         """Returns what `update` reads at one β. Scaling fields costs less than scaling weights."""
@@ -147,6 +160,34 @@ class BipartiteLayout:
     ) -> Layers:
         """Redraws a layer from its conditional given the other, except where `masks` holds it."""
         del odds
+        return self._redrawn(group, tables, weights, words, step, layers, masks)[0]
+
+    def update_and_tell(
+        self,
+        group: int,
+        tables: Tables,
+        weights: tuple[Prepared, Array],
+        words: UInt32[Array, "chains 2"],
+        step: UInt32[Array, " chains"],
+        layers: Layers,
+        masks: Layers | None,
+    ) -> tuple[Layers, Seen]:
+        """Returns what `update` does, and what it multiplied to which products."""
+        layers, operand, products = self._redrawn(group, tables, weights, words, step, layers, masks)
+        columns = lambda part: jnp.concatenate([part(t) for t in range(-(-len(step) // TILE))], -1)  # noqa: E731
+        return layers, Seen(columns(operand)[:, : len(step)], columns(products)[:, : len(step)])
+
+    def _redrawn(
+        self,
+        group: int,
+        tables: Tables,
+        weights: tuple[Prepared, Array],
+        words: UInt32[Array, "chains 2"],
+        step: UInt32[Array, " chains"],
+        layers: Layers,
+        masks: Layers | None,
+    ) -> tuple[Layers, _Columns, _Columns]:
+        """Returns the layers with one redrawn, and operands and products by the number of a tile."""
         prepared, beta = weights
         name: Layer = self.layers[group]
         if name == "hidden":
@@ -155,7 +196,8 @@ class BipartiteLayout:
         else:
             layer, other, first_site = self.visible, self.hidden, 0
             matrix, bias, source = prepared.to_visible, prepared.visible_bias, layers.hidden
-        products = _products(matrix, lambda t: other.operand(source[t, :-1], matrix.dtype), len(step))
+        operand = lambda t: other.operand(source[t, :-1], matrix.dtype)  # noqa: E731
+        products = _products(matrix, operand, len(step))
         key_words, steps = _tiles(words.T), _tiles(step[None])
         biases, betas = _shared_or_tiles(bias), _shared_or_tiles(beta[None])
         held = masks and getattr(masks, name)
@@ -174,7 +216,7 @@ class BipartiteLayout:
         else:
             for t in range(len(packed)):
                 packed = redraw(t, packed)
-        return layers._replace(**{name: packed})
+        return layers._replace(**{name: packed}), operand, products
 
     @property
     def _both(self) -> tuple[Units, Units]:

@@ -26,12 +26,14 @@ class Negatives(NamedTuple):
     """Configurations that stand for the model's distribution.
 
     positions: pytree with a leading axis of length n, in the form that `energy_of_data` takes. weights: `(n,)`, adding
-    up to 1, or None for equal ones. info: counts of the sampler, a row a chain.
+    up to 1, or None for equal ones. info: counts of the sampler, a row a chain. seen: of an RBM, the
+    visible units as columns and Wᵀ times them, `(n_visible, n)` and `(n_hidden, n)`, where the sampler had them anyway.
     """
 
     positions: PyTree
     weights: Float[Array, " n"] | None
     info: Info
+    seen: tuple[Array, Array] | None = None
 
 
 class Energies(NamedTuple):
@@ -82,6 +84,23 @@ def visible_part(model: Any, positions: PyTree) -> PyTree:
 def whole(model: Any, data: PyTree) -> PyTree:
     """Returns whole configurations, leading axis first, from data that may be their visible part."""
     return jax.vmap(model.complete)(data) if hasattr(model, "complete") else data
+
+
+def has_contrast(model: Any) -> bool:
+    """Whether the model says `free_energy_contrast` of the free energy it has: a subclass may have another one."""
+    owner = next((c for c in type(model).__mro__ if "free_energy" in vars(c)), None)
+    return owner is not None and "free_energy_contrast" in vars(owner)
+
+
+def contrast(
+    params: PyTree, model: Any, data: PyTree, negatives: Negatives
+) -> tuple[tuple[Float[Array, ""], Energies], PyTree]:
+    """Returns `contrastive_loss` and its gradient, the model's own where it has one."""
+    if not has_contrast(model):
+        return jax.value_and_grad(contrastive_loss, has_aux=True)(params, model, data, negatives)
+    positions, weights, seen = negatives.positions, negatives.weights, negatives.seen
+    of_data, of_model, gradient = model.free_energy_contrast(params, data, positions, weights, seen)
+    return (of_data - of_model, Energies(of_data, of_model)), gradient
 
 
 def contrastive_loss(

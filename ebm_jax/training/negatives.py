@@ -22,7 +22,7 @@ import jax.numpy as jnp
 from ebm_jax import checks
 from ebm_jax import exact as enumeration
 from ebm_jax.run import init_chains
-from ebm_jax.training.losses import Negatives, energy_of_data, visible_part, whole
+from ebm_jax.training.losses import Negatives, energy_of_data, has_contrast, visible_part, whole
 from ebm_jax.types import Info, Kernel, Key, PyTree
 
 MAX_STATES = 2**20
@@ -94,8 +94,14 @@ class PersistentChains:
     ) -> tuple[Negatives, PyTree]:
         """Returns the chains `k` steps on; `batch` plays no part."""
         del batch
-        chains, info = run_chains(key, self.kernel, params, state, self.k)
-        return Negatives(visible_part(model, self.kernel.packed_positions(chains)), None, info), chains
+        seen = None
+        if has_contrast(model) and getattr(self.kernel, "tells_inputs", False):
+            keys = chain_keys(key, self.kernel, state)
+            chains, info, seen = self.kernel.packed_steps_and_inputs(keys, params, state, self.k)
+        else:
+            chains, info = run_chains(key, self.kernel, params, state, self.k)
+        positions = visible_part(model, self.kernel.packed_positions(chains))
+        return Negatives(positions, None, info, seen), chains
 
     def chains(self, state: PyTree) -> PyTree:
         """Returns the kernel's states with a leading chain axis, as `sample(init=…)` takes them."""
@@ -110,7 +116,9 @@ def pcd(kernel: Kernel, k: int = 1, n_chains: int | None = None, *, init: PyTree
     """Persistent contrastive divergence: chains go on from step to step (Younes 1989; Tieleman 2008).
 
     Negatives are the positions of `n_chains` chains (default 128) after `k` further steps of `kernel` at the current
-    parameters. They follow the model as long as the parameters move slowly beside the chains' mixing.
+    parameters. They follow the model as long as the parameters move slowly beside the chains' mixing. An RBM is trained
+    fastest by sweeps that end with the hidden layer, `gibbs(model, BlockSpec(model.default_spec().free[::-1]))`: the
+    gradient needs the very inputs that the layer was drawn from, and a step saves one of six matrix products.
     init: starting positions with a leading chain axis, which is then `n_chains`; default: uniform random levels.
     Raises ValueError when `k` or `n_chains` is under 1, or `n_chains` is not the length of `init`.
     """
@@ -181,9 +189,14 @@ _start = jax.jit(
 
 def run_chains(key: Key, kernel: Any, params: PyTree, packed: PyTree, n: int) -> tuple[PyTree, Info]:
     """Takes `n` steps of packed chains at β = 1; chain i has the key `fold_in(key, i)`."""
-    n_chains = jax.eval_shape(kernel.unpack, packed).step.shape[0]
-    keys = jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(n_chains))
+    keys = chain_keys(key, kernel, packed)
     return kernel.packed_steps(keys, params, jnp.ones((), jnp.float32), kernel.refresh(params, packed), n)
+
+
+def chain_keys(key: Key, kernel: Any, packed: PyTree) -> Key:
+    """Returns the keys of packed chains, `fold_in(key, i)`."""
+    n_chains = jax.eval_shape(kernel.unpack, packed).step.shape[0]
+    return jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(n_chains))
 
 
 def _check_kernel(kernel: Any) -> Any:

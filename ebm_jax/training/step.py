@@ -21,7 +21,7 @@ import optax
 from jaxtyping import Array, Bool, Float, Int
 
 from ebm_jax import checks
-from ebm_jax.training.losses import Complete, contrastive_loss, energy_of
+from ebm_jax.training.losses import Complete, contrast, energy_of
 from ebm_jax.training.state import TrainState
 from ebm_jax.types import Info, Key, PyTree
 
@@ -133,17 +133,17 @@ def update(
         batch = jax.lax.stop_gradient(positives.draw(fill, model, constants, batch))
     draws = jax.random.fold_in(key, _NEGATIVES)
     drawn, chains = negatives.draw(draws, target, constants, state.negatives, batch)
-    gradient = jax.value_and_grad(contrastive_loss, has_aux=True)
-    (loss, energies), grads = gradient(state.params, target, batch, drawn)
+    (loss, energies), grads = contrast(state.params, target, batch, drawn)
     extra = {"data": batch, "negatives": drawn.positions}
     new = state.apply_gradients(grads=grads, extra=extra, negatives=chains, key=key)
-    n_nonfinite = _count_nonfinite((energies, grads, new.params))
+    squares = _sum_of_squares(grads)
+    n_nonfinite = _count_nonfinite((energies, grads, new.params), squares, (energies, new.params))
     metrics = Metrics(
         loss=loss,
         energy_gap=energies.model - energies.data,
         energy_data=energies.data,
         energy_model=energies.model,
-        gradient_norm=_norm(grads),
+        gradient_norm=jnp.sqrt(squares),
         acceptance=_acceptance(drawn.info),
         n_nonfinite=n_nonfinite + jnp.sum(drawn.info.n_nonfinite, dtype=jnp.int32),
         n_dead=_count_dead(drawn.info),
@@ -221,8 +221,8 @@ def _draw_params(model: Any, key: Key) -> PyTree:
     return model.init(key)
 
 
-def _norm(tree: PyTree) -> Float[Array, ""]:
-    return jnp.sqrt(functools.reduce(jnp.add, [jnp.sum(leaf**2) for leaf in jax.tree.leaves(tree)]))
+def _sum_of_squares(tree: PyTree) -> Float[Array, ""]:
+    return functools.reduce(jnp.add, [jnp.sum(leaf**2) for leaf in jax.tree.leaves(tree)])
 
 
 def _acceptance(info: Info) -> Float[Array, ""]:
@@ -265,12 +265,14 @@ def _where(condition: Bool[Array, ""], yes: PyTree, no: PyTree) -> PyTree:
     return jax.tree.map(functools.partial(jnp.where, condition), yes, no)
 
 
-def _count_nonfinite(tree: PyTree) -> Int[Array, ""]:
-    """Counts NaN and infinite values. A sum is infected by any of them, and far cheaper than the count."""
-    leaves = jax.tree.leaves(tree)
-    total = functools.reduce(jnp.add, [jnp.sum(leaf) for leaf in leaves])
+def _count_nonfinite(tree: PyTree, known: Float[Array, ""], rest: PyTree) -> Int[Array, ""]:
+    """Counts NaN and infinite values of `tree`. A sum is infected by any of them, and far cheaper than the count:
+    `known` is one that holds all but `rest`."""
+    total = functools.reduce(jnp.add, [jnp.sum(leaf) for leaf in jax.tree.leaves(rest)], known)
 
     def count() -> Int[Array, ""]:
-        return functools.reduce(jnp.add, [jnp.sum(~jnp.isfinite(leaf), dtype=jnp.int32) for leaf in leaves])
+        return functools.reduce(
+            jnp.add, [jnp.sum(~jnp.isfinite(leaf), dtype=jnp.int32) for leaf in jax.tree.leaves(tree)]
+        )
 
     return jax.lax.cond(jnp.isfinite(total), lambda: jnp.zeros((), jnp.int32), count)

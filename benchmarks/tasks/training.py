@@ -1,0 +1,51 @@
+"""The training suite: RBMs by persistent contrastive divergence, and what is promised against which peer."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+
+class Task(NamedTuple):
+    """A training run and its timed call: one pass over the data, `n_batches` updates, chains going on between calls.
+
+    k: sweeps of an update, of as many chains as a batch has rows. peers: who else does it, by the name of a file of
+    `benchmarks.methods`; the first is whom `ratio` is against. promises: by name.
+    """
+
+    name: str
+    k: int
+    batch_size: int
+    n_batches: int
+    peers: dict[str, str]
+    promises: dict[str, float]
+    n_visible: int = 784
+    n_hidden: int = 500
+
+    def scaled(self, scale: float) -> "Task":
+        """Returns the task with its updates and units cut to about this part."""
+        if scale == 1:
+            return self
+        cut = lambda n, least: max(least, round(n * scale))  # noqa: E731
+        return self._replace(
+            n_batches=cut(self.n_batches, 3),
+            n_visible=cut(self.n_visible, 8),
+            n_hidden=cut(self.n_hidden, 8),
+        )
+
+
+LEARNING_RATE = 0.01
+RBMS, SKLEARN = {"rbms": "rbms_training"}, {"scikit-learn": "sklearn_training"}
+PCD_1 = Task("rbm_pcd1", 1, 128, 100, RBMS, {"ratio": 3})
+PCD_10 = Task("rbm_pcd10", 10, 128, 20, RBMS, {"ratio": 3})
+
+CPU_TASKS = (PCD_1, PCD_10, Task("rbm_pcd1_batch100", 1, 100, 100, SKLEARN, {"ratio": 1.8}))
+GPU_TASKS = (PCD_1._replace(n_batches=500, promises={}), PCD_10._replace(n_batches=500, promises={}))
+
+
+def data_of(task: Task) -> np.ndarray:
+    """Returns bits, uint8 `(rows, n_visible)`: blurred stripes at random places."""
+    rng = np.random.default_rng(0)
+    n = task.batch_size * task.n_batches
+    phase, width = rng.uniform(0, 2 * np.pi, (n, 1)), rng.uniform(2, 6, (n, 1))
+    wave = np.sin(width * np.linspace(0, 2 * np.pi, task.n_visible) + phase)
+    return (rng.random((n, task.n_visible)) < 0.05 + 0.6 * (wave > 0.5)).astype(np.uint8)
