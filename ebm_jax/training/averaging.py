@@ -9,7 +9,7 @@ the last step carry the noise of its batch and its chains.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -39,10 +39,10 @@ def average(decay: float) -> optax.GradientTransformation:
     def init(params: PyTree) -> AverageState:
         return AverageState(jnp.zeros((), jnp.int32), jax.tree.map(jnp.asarray, params))
 
-    def update(updates: PyTree, state: AverageState, params: PyTree = None) -> tuple[PyTree, AverageState]:
+    def update(updates: PyTree, state: Any, params: PyTree = None) -> tuple[PyTree, AverageState]:
         if params is None:
             raise ValueError("average needs the parameters; call tx.update(updates, state, params)")
-        count = optax.safe_increment(state.count)
+        count = jnp.asarray(optax.safe_increment(state.count))
         weight = running_weight(1 - decay, count)
         new = optax.apply_updates(params, updates)
         mean = jax.tree.map(lambda m, p: m + (weight * (p - m)).astype(m.dtype), state.mean, new)

@@ -50,26 +50,26 @@ def centred(model: RBM, rate: float = 0.01) -> optax.GradientTransformationExtra
     if not 0 < rate <= 1:
         raise ValueError(f"rate is {rate!r}; give a number above 0 and at most 1, e.g. 0.01")
 
-    def init(params: RBMParams) -> CentredState:
+    def init(params: Any) -> CentredState:
         return CentredState(
             jnp.zeros((), jnp.int32), jnp.zeros_like(params.visible_bias), jnp.zeros_like(params.hidden_bias)
         )
 
     def update(
-        updates: RBMParams,
-        state: CentredState,
-        params: RBMParams | None = None,
+        updates: Any,
+        state: Any,
+        params: Any = None,
         *,
         data: PyTree = None,
         **extra: Any,
-    ) -> tuple[RBMParams, CentredState]:
+    ) -> tuple[Any, CentredState]:
         del extra
         if params is None or data is None:
             raise ValueError(
                 "centred needs the parameters and the batch; call tx.update(grads, state, params, data=batch), "
                 "as the train step does"
             )
-        count = optax.safe_increment(state.count)
+        count = jnp.asarray(optax.safe_increment(state.count))
         weight = running_weight(rate, count)
         visible, hidden = (
             old + (weight * (mean + grad / 2 - old)).astype(old.dtype)

@@ -52,7 +52,7 @@ class TrainState(train_state.TrainState):
             self.params, Mapping
         ):  # Flax treats some entries of its dictionaries in a way of its own
             bound = self.replace(tx=optax.GradientTransformation(tx.init, update))
-            new = train_state.TrainState.apply_gradients(bound, grads=grads, **kwargs)
+            new: Any = train_state.TrainState.apply_gradients(bound, grads=grads, **kwargs)
             return new.replace(tx=self.tx)
         updates, opt_state = update(grads, self.opt_state, self.params)
         params = optax.apply_updates(self.params, updates)
