@@ -18,7 +18,7 @@ import optax
 
 from ebm_jax import data as datasets
 from ebm_jax import diagnostics, exact, metrics, partition
-from ebm_jax.blocks import SamplingSchedule
+from ebm_jax.blocks import BlockSpec, SamplingSchedule
 from ebm_jax.energies.rbm import RBM, RBMParams
 from ebm_jax.experiment.config import ConfigError, EvaluationConfig, RBMConfig
 from ebm_jax.experiment.recipes import Recipe
@@ -54,7 +54,6 @@ def build(config: RBMConfig) -> Recipe:
     key = jax.random.key(config.seed)
     bits = load_bits(config, key)
     model = RBM(bits.train.shape[1], config.model.n_hidden)
-    kernel = gibbs(model)
     n = len(bits.train)
     batch_size = config.training.batch_size
     if batch_size > n:
@@ -69,9 +68,13 @@ def build(config: RBMConfig) -> Recipe:
     tx = transformation(config, model, rate)
     source: Any
     if config.negatives.method == "cd":
-        source = negatives.cd(kernel, config.negatives.k)
+        source = negatives.cd(gibbs(model), config.negatives.k)
     else:
-        source = negatives.pcd(kernel, config.negatives.k, config.negatives.n_chains or batch_size)
+        # Chains that end with the hidden layer hand on its inputs, one matrix product of six; those of CD begin with it.
+        spec = BlockSpec(model.default_spec().free[::-1])
+        source = negatives.pcd(
+            gibbs(model, spec), config.negatives.k, config.negatives.n_chains or batch_size
+        )
     start, _ = make_train_step(model, tx, source)
     on_device = jax.device_put(bits.train)
     run_key = jax.random.fold_in(key, _RUN)

@@ -359,7 +359,7 @@ assert os.waitpid(start(run), 0)[1] == 0
 def test_killed_twenty_times_at_random_moments(tmp_path):
     """kill -9 from outside, wherever it falls: as JAX starts, within an update, within a save."""
     long = config(
-        training={"n_epochs": 100, "momentum": 0.0},
+        training={"n_epochs": 50, "momentum": 0.0},
         evaluation={"every_epochs": 0, "ais_betas": 0, "chain_steps": 20},
     )
     file = tmp_path / "long.yaml"
