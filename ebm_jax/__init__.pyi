@@ -5,6 +5,7 @@ from ebm_jax import energies as energies
 from ebm_jax import exact as exact
 from ebm_jax import graphs as graphs
 from ebm_jax import interop as interop
+from ebm_jax import metrics as metrics
 from ebm_jax import partition as partition
 from ebm_jax import plots as plots
 from ebm_jax import samplers as samplers

@@ -70,7 +70,7 @@ def build(config: RBMConfig) -> Recipe:
     if config.negatives.method == "cd":
         source = negatives.cd(gibbs(model), config.negatives.k)
     else:
-        # Chains that end with the hidden layer hand on its inputs, one matrix product of six; those of CD begin with it.
+        # Chains that end with the hidden layer hand on its inputs, a matrix product of six; those of CD begin with it.
         spec = BlockSpec(model.default_spec().free[::-1])
         source = negatives.pcd(
             gibbs(model, spec), config.negatives.k, config.negatives.n_chains or batch_size

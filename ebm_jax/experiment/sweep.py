@@ -98,7 +98,8 @@ def plan(configs: Sequence[Path], out: Path, overrides: Sequence[str] = ()) -> l
 def run_sweep(jobs: Sequence[Job], n_parallel: int = 1, command: Command = command_line) -> list[Outcome]:
     """Runs jobs, at most `n_parallel` at a time, and returns how each ended, in their order.
 
-    A run with a result is skipped, and one whose folder holds files but no result is resumed. SIGINT and SIGTERM are
+    A run with a result is skipped, one whose folder holds files but no result is resumed, and one whose folder holds
+    another configuration fails. SIGINT and SIGTERM are
     passed on to the processes; what has not started by then does not start. Raises OSError when the folder of the
     runs cannot be made.
     """
@@ -160,6 +161,10 @@ def table(outcomes: Sequence[Outcome]) -> str:
 
 def _start(job: Job, children: _Children, command: Command) -> Outcome | None:
     """Starts a run; returns its outcome when there is nothing to wait for."""
+    stored = job.folder / "config.yaml"
+    if stored.is_file() and load_config(stored) != load_config(job.config, job.overrides):
+        _say(f"{job.name}: failed, {job.folder} holds a run of another configuration; give another --out")
+        return Outcome(job, "failed (another configuration)", True)
     if read_result(job.folder) is not None:
         _say(f"{job.name}: skipped, it is complete")
         return Outcome(job, "skipped", False)

@@ -1,0 +1,146 @@
+# ---
+# jupyter:
+#   jupytext:
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # How many steps does contrastive divergence need?
+#
+# Seven RBMs of 500 hidden units were trained on MNIST with everything alike but where their negatives come from: k Gibbs
+# steps from the batch (CD-k) or from chains that persist (PCD-k). This notebook loads the records of these runs, which
+# `ebm-jax sweep` made and the repository keeps without their checkpoints, and asks what the measures of fit say.
+
+# %%
+import json
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+
+import ebm_jax as ej
+from ebm_jax.experiment.config import load_config
+from ebm_jax.experiment.folder import read_metrics, read_result
+
+records = Path(ej.__file__).parents[1] / "docs" / "studies" / "cd_vs_pcd" / "runs"
+
+
+def load(prefix):
+    """Configuration, rows of metrics.jsonl, last figures and draws of every run whose name starts so."""
+    return {
+        path.name.removeprefix(prefix): (
+            load_config(path / "config.yaml"),
+            read_metrics(path),
+            read_result(path)["metrics"],
+            np.load(path / "samples" / "final.npz"),
+        )
+        for path in sorted(records.glob(f"{prefix}*"))
+    }
+
+
+mnist = load("rbm_mnist_")
+order = ["cd1", "cd5", "cd20", "cd100", "pcd1", "pcd5", "pcd20"]
+mnist = {name: mnist[name] for name in order}
+print(json.loads((records / "rbm_mnist_pcd5" / "environment.json").read_text())["command"])
+for name, (config, _, _, _) in mnist.items():
+    print(f"{name:>6}: {config.negatives.method}, k = {config.negatives.k}, {config.training.n_epochs} epochs")
+
+# %% [markdown]
+# ## Four measures, three of which do not see it
+#
+# Reconstruction error and pseudo-likelihood are cheap, and tell these models hardly apart. The log-likelihood of the
+# test images needs log Z, here by annealed importance sampling from both sides: the lower number is conservative, the
+# upper one optimistic.
+
+# %%
+print("          reconstruction   pseudo-LL   log-likelihood between")
+for name, (_, _, figures, _) in mnist.items():
+    low, high = figures["log_likelihood_lower"], figures["log_likelihood_upper"]
+    print(
+        f"{name:>8}{figures['reconstruction_error']:>16.4f}{figures['pseudo_log_likelihood']:>12.1f}"
+        f"{min(low, high):>13.1f} and {max(low, high):.1f}"
+    )
+
+# %%
+figure, axes = plt.subplots(1, 3, figsize=(12, 3.4), layout="constrained")
+for method, colour in (("cd", "C0"), ("pcd", "C1")):
+    chosen = [run for run in mnist.values() if run[0].negatives.method == method]
+    k = [run[0].negatives.k for run in chosen]
+    low, high = (
+        [run[2][key] for run in chosen] for key in ("log_likelihood_lower", "log_likelihood_upper")
+    )
+    axes[0].plot(k, low, "o-", color=colour, label=method.upper())
+    axes[0].fill_between(k, low, high, color=colour, alpha=0.2)
+    axes[1].plot(k, [run[2]["pseudo_log_likelihood"] for run in chosen], "o-", color=colour)
+    axes[2].plot(k, [run[2]["reconstruction_error"] for run in chosen], "o-", color=colour)
+titles = ("log-likelihood (nats), both bounds", "pseudo-log-likelihood (nats)", "reconstruction error")
+for ax, title in zip(axes, titles, strict=True):
+    ax.set(title=title, xlabel="k", xscale="log")
+axes[0].legend()
+figure
+
+# %% [markdown]
+# ## While they train
+#
+# CD at small k makes the model right near the data and leaves the rest of the space alone. Its chains never get there,
+# so nothing pushes that probability down: the likelihood falls while the reconstruction still improves. Chains that
+# persist find such places. What they pay is noise: the weights must not move faster than the chains mix, and it is
+# when the learning rate has come down that PCD gains most.
+
+# %%
+figure, axes = plt.subplots(1, 2, figsize=(10, 3.4), layout="constrained")
+for name, (_, rows, _, _) in mnist.items():
+    judged = [row for row in rows if row["kind"] == "evaluation"]
+    style = "o-" if name.startswith("pcd") else "s--"
+    epochs = [row["epoch"] for row in judged]
+    axes[0].plot(epochs, [row["log_likelihood_lower"] for row in judged], style, label=name, markersize=4)
+    axes[1].plot(epochs, [row["reconstruction_error"] for row in judged], style, markersize=4)
+axes[0].set(title="log-likelihood, lower bound", xlabel="epoch")
+axes[1].set(title="reconstruction error", xlabel="epoch")
+axes[0].legend(ncols=2)
+figure
+
+# %% [markdown]
+# ## What chains from noise draw
+#
+# A thousand Gibbs steps from noise, as means of the visible units. A model that never learned to leave the places far
+# from the data keeps its chains there.
+
+# %%
+ej.plots.compare({name: draws["frames"][-1][:25] for name, (_, _, _, draws) in mnist.items()})
+
+# %% [markdown]
+# ## How long chains remember
+#
+# The autocorrelation of the free energy along chains from training images. Over a thousand steps none of these chains
+# is long beside its own memory, so the effective sample sizes in the records are upper bounds, and R-hat says so.
+
+# %%
+figure, ax = plt.subplots(figsize=(6, 3.4), layout="constrained")
+for name, (_, _, _, draws) in mnist.items():
+    ax.plot(draws["autocorrelation"][:200], "-" if name.startswith("pcd") else "--", label=name)
+ax.set(xlabel="sweeps apart", title="autocorrelation of the free energy")
+ax.legend(ncols=2)
+for name, (_, _, figures, _) in mnist.items():
+    print(f"{name:>6}: τ = {figures['autocorrelation_time']:.0f} sweeps, R-hat {figures['r_hat']:.2f}")
+figure
+
+# %% [markdown]
+# ## The same in small, where log Z is exact
+#
+# RBMs of 20 hidden units on 8×8 digits: both bounds are the exact log-likelihood, and nothing is left to estimates.
+
+# %%
+digits = load("rbm_digits_")
+for name, (_, _, figures, _) in digits.items():
+    print(
+        f"{name:>6}: log-likelihood {figures['log_likelihood_lower']:7.2f}, "
+        f"pseudo-log-likelihood {figures['pseudo_log_likelihood']:7.2f}, "
+        f"reconstruction {figures['reconstruction_error']:.4f}"
+    )
