@@ -131,7 +131,14 @@ def test_training_learns(tmp_path, undisturbed):
     runner.train(long, tmp_path / "long", ["test"])
     first = read_metrics(undisturbed)
     first = next(row for row in first if row["kind"] == "evaluation")["log_likelihood_lower"]
-    assert read_result(tmp_path / "long")["metrics"]["log_likelihood_lower"] > first + 1
+    exact = read_result(tmp_path / "long")["metrics"]
+    assert exact["log_likelihood_lower"] == exact["log_likelihood_upper"] > first + 1
+    recipe = built(long)
+    state = Checkpoints(tmp_path / "long" / "checkpoints").load_latest(recipe.init()).tree
+    annealed = long.evaluation.model_copy(update={"exact": False})
+    estimates = recipe.evaluate(recipe.params(state), annealed, ("likelihood",))
+    for side in ("forward", "reverse"):
+        assert estimates[f"log_z_{side}"] == pytest.approx(exact["log_z_forward"], abs=0.3)
 
 
 @pytest.mark.parametrize("at", [1, 6, 10, 13, 24])
