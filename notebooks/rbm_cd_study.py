@@ -49,7 +49,9 @@ order = ["cd1", "cd5", "cd20", "cd100", "pcd1", "pcd5", "pcd20"]
 mnist = {name: mnist[name] for name in order}
 print(json.loads((records / "rbm_mnist_pcd5" / "environment.json").read_text())["command"])
 for name, (config, _, _, _) in mnist.items():
-    print(f"{name:>6}: {config.negatives.method}, k = {config.negatives.k}, {config.training.n_epochs} epochs")
+    print(
+        f"{name:>6}: {config.negatives.method}, k = {config.negatives.k}, {config.training.n_epochs} epochs"
+    )
 
 # %% [markdown]
 # ## Four measures, three of which do not see it
@@ -72,9 +74,7 @@ figure, axes = plt.subplots(1, 3, figsize=(12, 3.4), layout="constrained")
 for method, colour in (("cd", "C0"), ("pcd", "C1")):
     chosen = [run for run in mnist.values() if run[0].negatives.method == method]
     k = [run[0].negatives.k for run in chosen]
-    low, high = (
-        [run[2][key] for run in chosen] for key in ("log_likelihood_lower", "log_likelihood_upper")
-    )
+    low, high = ([run[2][key] for run in chosen] for key in ("log_likelihood_lower", "log_likelihood_upper"))
     axes[0].plot(k, low, "o-", color=colour, label=method.upper())
     axes[0].fill_between(k, low, high, color=colour, alpha=0.2)
     axes[1].plot(k, [run[2]["pseudo_log_likelihood"] for run in chosen], "o-", color=colour)

@@ -46,7 +46,9 @@ def drawn(k, kernel_k):
     state = source.init(jax.random.key(k), model, params)
     found, _ = source.draw(jax.random.key(k), model, params, state, batch)
     grad = jax.grad(lambda p: contrastive_loss(p, model, batch, found)[0])(params).weights
-    exact_data = weights_gradient(counts / N_ROWS) - weights_gradient(P_DATA)  # the batch is not quite the data
+    exact_data = weights_gradient(counts / N_ROWS) - weights_gradient(
+        P_DATA
+    )  # the batch is not quite the data
     return np.asarray(grad, np.float64) + exact_data
 
 
