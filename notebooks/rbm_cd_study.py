@@ -13,9 +13,9 @@
 # %% [markdown]
 # # How many steps does contrastive divergence need?
 #
-# Seven RBMs of 500 hidden units were trained on MNIST with everything alike but where their negatives come from: k Gibbs
-# steps from the batch (CD-k) or from chains that persist (PCD-k). This notebook loads the records of these runs, which
-# `ebm-jax sweep` made and the repository keeps without their checkpoints, and asks what the measures of fit say.
+# Seven RBMs of 500 hidden units were trained on MNIST with everything alike but where their negatives come from: k
+# Gibbs steps from the batch (CD-k) or from chains that persist (PCD-k). This notebook loads the records of these runs,
+# which `ebm-jax sweep` made and the repository keeps without checkpoints, and asks what the measures of fit say.
 
 # %%
 import json

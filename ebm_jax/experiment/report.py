@@ -290,8 +290,8 @@ def _page(
     low, high = (_number(metrics.get(f"log_likelihood_{side}")) for side in ("lower", "upper"))
     if low > high:
         lines += [
-            f"The two estimates cross by {low - high:.1f} nats, which they do on average nowhere: that much is noise of "
-            "AIS. More `evaluation.ais_betas` and `ais_chains` make less of it.",
+            f"The two estimates cross by {low - high:.1f} nats, which on average they do not: that much is "
+            "noise of AIS. More `evaluation.ais_betas` and `ais_chains` make less of it.",
             "",
         ]
     if high - low > 1:

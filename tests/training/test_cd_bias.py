@@ -69,7 +69,7 @@ def test_the_bias_falls_with_k_and_is_not_zero():
 
 @pytest.mark.parametrize("k", [1, 4, 16])
 def test_cd_draws_that_gradient(k):
-    """Each entry has a standard error of at most 1/√N_ROWS; 15 entries and three k, false alarms 1e-6 at 5.5 of them."""
+    """Standard errors are at most 1/√N_ROWS; 15 entries and three k, 5.5 of them: false alarms 2e-6."""
     _, kernel = law()
     want = weights_gradient(P_DATA @ np.linalg.matrix_power(kernel, k))
     assert np.abs(drawn(k, k) - want).max() < 5.5 / np.sqrt(N_ROWS)
