@@ -13,6 +13,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -25,6 +26,7 @@ import numpy as np
 from ebm_jax.types import PyTree
 
 _DIGITS = 8
+_OURS = re.compile(r"\d{8,}(\.json(\.\d+\.tmp)?|\.orbax-checkpoint-tmp.*)?")
 
 
 class CheckpointError(RuntimeError):
@@ -150,6 +152,8 @@ class Checkpoints:
             raise CheckpointError(
                 f"{self.folder} holds no checkpoint of step {step}; there are {self.steps() or 'none'}"
             ) from None
+        except OSError as error:
+            raise CheckpointError(f"checkpoint manifest {path} cannot be read: {error}") from error
         except (ValueError, AttributeError, TypeError):
             whole = False
         if not whole or manifest["step"] != step:
@@ -157,12 +161,13 @@ class Checkpoints:
         return manifest
 
     def clean(self) -> list[str]:
-        """Removes what saves that were killed have left behind, and returns its names."""
+        """Removes what saves that were killed have left behind, and returns its names; other files are left alone."""
         if not self.folder.is_dir():
             return []
         whole = {self._place(step).name for step in self.steps()}
         whole |= {f"{name}.json" for name in whole}
-        left = sorted(path for path in self.folder.iterdir() if path.name not in whole)
+        ours = (path for path in self.folder.iterdir() if _OURS.fullmatch(path.name))
+        left = sorted(path for path in ours if path.name not in whole)
         for path in left:
             _remove(path)
         return [path.name for path in left]
@@ -175,10 +180,8 @@ class Checkpoints:
 
     def _write(self, step: int, arrays: dict[str, np.ndarray], facts: dict[str, Any]) -> None:
         place = self._place(step)
-        if self._manifest(step).exists():
-            return  # the same run has saved this step before, with the same bits
         self.folder.mkdir(parents=True, exist_ok=True)
-        _remove(place)
+        self._discard(step)  # of an earlier try, if any
         stored = {name: array for name, array in arrays.items() if array.size}  # Orbax takes no empty ones
         _orbax().save(place.absolute(), stored)
         manifest = {
@@ -188,10 +191,18 @@ class Checkpoints:
             "files": _digests(place),
         }
         write_atomically(self._manifest(step), _encode(manifest))
-        best = (facts.get("best") or {}).get("step")
-        for old in self.steps()[: -self.keep]:
-            if old != best:
+        steps = self.steps()
+        # Each of the newest keeps its own best, since a run may go back to any of them.
+        bests = {(self._facts(kept).get("best") or {}).get("step") for kept in steps[-self.keep :]}
+        for old in steps[: -self.keep]:
+            if old not in bests:
                 self._discard(old)
+
+    def _facts(self, step: int) -> dict[str, Any]:
+        try:
+            return self.manifest(step)["facts"]
+        except CheckpointError:
+            return {}
 
     def _discard(self, step: int) -> None:
         # The manifest goes first: what is left of a removal that was killed then counts for nothing.
@@ -240,10 +251,14 @@ def _describe(array: Any) -> str:
 def _digests(place: Path) -> dict[str, str]:
     if not place.is_dir():
         raise CheckpointError(f"checkpoint {place} is missing")
-    files = sorted(path for path in place.rglob("*") if path.is_file())
-    return {
-        path.relative_to(place).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in files
-    }
+    try:
+        files = sorted(path for path in place.rglob("*") if path.is_file())
+        return {
+            path.relative_to(place).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+            for path in files
+        }
+    except OSError as error:
+        raise CheckpointError(f"checkpoint {place} cannot be read: {error}") from error
 
 
 def _is_key(leaf: Any) -> bool:

@@ -259,8 +259,8 @@ def sweep(
     """Train several configurations, each in a process of its own, and compare them.
 
     All files are checked first. A run that is complete is skipped, one that was interrupted is resumed, and one that
-    fails does not stop the others. What a run prints goes to DIR/NAME.log. Ctrl-C is passed on to the runs. A GPU is
-    shared by several only with XLA_PYTHON_CLIENT_PREALLOCATE=false in the environment.
+    fails does not stop the others. What a run prints goes to DIR/logs/NAME.log. Ctrl-C is passed on to the runs. A
+    GPU is shared by several only with XLA_PYTHON_CLIENT_PREALLOCATE=false in the environment.
 
     \b
     Examples:

@@ -216,7 +216,7 @@ class EvaluationConfig(_Section):
     )
     ais_chains: int = Field(default=100, ge=1, description="chains of annealed importance sampling")
     exact: bool = Field(default=True, description="log Z by enumeration where a layer has 20 units or fewer")
-    chain_steps: int = Field(default=1000, ge=1, description="Gibbs steps whose autocorrelation is measured")
+    chain_steps: int = Field(default=1000, ge=10, description="Gibbs steps whose autocorrelation is measured")
     n_chains: int = Field(default=100, ge=1, description="chains sampled for that and for pictures")
 
     @field_validator("ais_betas")

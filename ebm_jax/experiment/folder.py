@@ -43,7 +43,7 @@ class RunFolder:
 
     def __init__(self, path: Path, lock: IO[str]) -> None:
         self.path = path
-        self.config: Config = load_config(path / "config.yaml")
+        self.config: Config = stored_config(path)
         self._lock = lock
         self._handler = logging.FileHandler(path / "log.txt", encoding="utf-8")
         self._handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
@@ -60,12 +60,13 @@ class RunFolder:
             raise RunFolderError(f"{path} is there already, and nothing in it is overwritten: {remedy}")
         # Made beside its place and moved there whole: a run that is killed here leaves no half of a folder.
         path.parent.mkdir(parents=True, exist_ok=True)
-        draft = path.with_name(f".{path.name}.{os.getpid()}.new")
+        place = path.resolve()
+        draft = place.with_name(f".{place.name}.{os.getpid()}.new")
         draft.mkdir()
         (draft / "config.yaml").write_text(dump_config(config), encoding="utf-8")
         write_json(draft / "environment.json", environment(config, command))
         try:
-            draft.rename(path)
+            draft.rename(place)
         except OSError as error:
             for file in draft.iterdir():
                 file.unlink()
@@ -106,14 +107,15 @@ class RunFolder:
         return (self.path / "result.json").is_file()
 
     def warn_of_versions(self) -> None:
-        """Logs where packages are other ones than when the run began: its bits may then differ."""
-        began = json.loads((self.path / "environment.json").read_text(encoding="utf-8"))["packages"]
-        for name in PACKAGES:
-            version = began.get(name)
-            if version != _version(name):
+        """Logs where versions, commit or device are other ones than when the run began: its bits may then differ."""
+        began, now = read_environment(self.path), environment(self.config, [])
+        pairs = [(name, began["packages"].get(name), version) for name, version in now["packages"].items()]
+        pairs += [(name, began[name], now[name]) for name in ("git_commit", "device_kind")]
+        for name, before, after in pairs:
+            if before != after:
                 LOGGER.warning(
                     "the run began with %s %s and goes on with %s: bits may differ from those of an undisturbed run",
-                    name, version, _version(name),
+                    name, before, after,
                 )  # fmt: skip
 
     def append_metrics(self, rows: Sequence[Mapping[str, Any]]) -> None:
@@ -151,6 +153,32 @@ def check_run(path: Path) -> None:
         raise RunFolderError(f"{path} {what}: it is no run; name a folder that `ebm-jax train` made")
 
 
+def stored_config(path: Path) -> Config:
+    """Returns the configuration of a run; raises RunFolderError where more than its section `evaluation` was changed
+    since the run began, ConfigError where it cannot be read."""
+    check_run(path)
+    config = load_config(path / "config.yaml")
+    if run_hash(config) != read_environment(path)["run_hash"]:
+        raise RunFolderError(
+            f"{path / 'config.yaml'} was changed since the run began, and not in its section evaluation alone; put it "
+            "back as it was, or train the new configuration elsewhere"
+        )
+    return config
+
+
+def run_hash(config: Config) -> str:
+    """Returns the hash of what decides a run's bits: all of its configuration but how it is evaluated."""
+    return config_hash(config.model_copy(update={"evaluation": type(config.evaluation)()}))
+
+
+def read_environment(path: Path) -> dict[str, Any]:
+    """Returns environment.json of a run."""
+    try:
+        return json.loads((path / "environment.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise RunFolderError(f"{path / 'environment.json'} cannot be read: {error}") from error
+
+
 def read_metrics(path: Path) -> list[dict[str, Any]]:
     """Returns the rows of a run's metrics.jsonl; a last line that was cut off is left out."""
     file = path / "metrics.jsonl"
@@ -177,6 +205,7 @@ def environment(config: Config, command: Sequence[str]) -> dict[str, Any]:
 
     return {
         "config_hash": config_hash(config),
+        "run_hash": run_hash(config),
         "command": shlex.join(command),
         "python": platform.python_version(),
         "platform": platform.platform(),
@@ -224,11 +253,12 @@ def finite(value: Any) -> Any:
     return value
 
 
-def console(verbose: bool = True) -> logging.Handler:
+def console() -> logging.Handler:
     """Sends the log to the console as well, in a form that does not break progress bars."""
     handler = _Console()
     handler.setFormatter(logging.Formatter("%(message)s"))
-    LOGGER.setLevel(logging.INFO if verbose else logging.WARNING)
+    handler.setLevel(logging.INFO)
+    LOGGER.setLevel(logging.DEBUG)  # what is debugging to the console is for the file
     LOGGER.propagate = False
     LOGGER.addHandler(handler)
     return handler

@@ -118,7 +118,7 @@ def build(config: RBMConfig) -> Recipe:
         n_batches=n_batches,
         init=init,
         advance=step,
-        learning_rate=lambda at: float(rate(at)),
+        learning_rate=lambda state: applied_rate(state, rate),
         params=params_of,
         evaluate=judge,
         groups=GROUPS,
@@ -204,6 +204,15 @@ def with_rate_factor(state: TrainState, factor: float) -> TrainState:
     return state.replace(opt_state=new)
 
 
+def applied_rate(state: TrainState, rate: optax.Schedule) -> float:
+    """Returns the learning rate of the latest update; updates that were skipped do not move the schedule."""
+    kinds = (optax.ScaleByScheduleState, RateFactor)
+    nodes = jax.tree.leaves(state.opt_state, is_leaf=lambda node: isinstance(node, kinds))
+    count = next(node.count for node in nodes if isinstance(node, optax.ScaleByScheduleState))
+    factor = next(node.factor for node in nodes if isinstance(node, RateFactor))
+    return float(rate(jnp.maximum(count - 1, 0))) * float(factor)
+
+
 def transformation(config: RBMConfig, model: RBM, rate: optax.Schedule) -> optax.GradientTransformation:
     """Returns the Optax chain of the configuration."""
     training = config.training
@@ -243,7 +252,8 @@ def evaluate(
     few, train = bits.test_bits[: settings.n_test], bits.train_bits[:_TRAIN_ROWS]
     found: dict[str, float] = {}
     if "likelihood" in groups or "mixing" in groups:
-        ends, mixing, _ = run_chains(model, params, train, one, settings.n_chains, settings.chain_steps)
+        n_chains = max(settings.n_chains, settings.ais_chains if "likelihood" in groups else 0)
+        ends, mixing, _ = run_chains(model, params, train, one, n_chains, settings.chain_steps)
         if "likelihood" in groups:
             found |= likelihood(model, params, bits, two, settings, ends)
         if "mixing" in groups:
@@ -271,7 +281,17 @@ def likelihood(
         forward = partition.ais(one, model, params, n_chains=settings.ais_chains, **common)
         reverse = partition.reverse_ais(two, model, params, draws[: settings.ais_chains], **common)
         below, above = forward.log_z, reverse.log_z
-        spread = {"ais_spread": forward.spread, "ais_ess": forward.ess}
+        spread = {
+            "log_z_forward_low": forward.interval[0],
+            "log_z_reverse_high": reverse.interval[1],
+            **{
+                f"ais_{name}_spread": result.spread
+                for name, result in (("forward", forward), ("reverse", reverse))
+            },
+            **{
+                f"ais_{name}_ess": result.ess for name, result in (("forward", forward), ("reverse", reverse))
+            },
+        }
     else:
         return {}
     of_test, of_train = (

@@ -16,9 +16,9 @@ class Recipe(NamedTuple):
     """A run's parts, as functions of its train state. Everything random in them follows from the configuration's seed.
 
     n_batches: updates an epoch. init: `() -> state` at step 0. advance: `(state, n) -> (state, metrics)`, `n` updates
-    within one epoch. learning_rate: `step -> float`, of the schedule. params: `state -> params` that are judged and
-    kept. evaluate: `(params, settings, groups) -> {name: number}`, with the configuration's section `evaluation` and a
-    choice of `groups`. best: the name by which checkpoints are compared, larger is better; it may be missing. draw:
+    within one epoch. learning_rate: `state -> float`, of the latest update. params: `state -> params` that are judged
+    and kept. evaluate: `(params, settings, groups) -> {name: number}`, with the configuration's section `evaluation` and
+    a choice of `groups`. best: the name by which checkpoints are compared, larger is better; it may be missing. draw:
     `(params, n, n_steps, seed) -> (frames, steps)`, pictures of chains that begin at noise, uint8
     `(n_frames, n, height, width)`, and when. write: `(params, folder) -> None`, the arrays that figures are made of.
     """
@@ -27,7 +27,7 @@ class Recipe(NamedTuple):
     n_batches: int
     init: Callable[[], Any]
     advance: Callable[[Any, int], tuple[Any, Any]]
-    learning_rate: Callable[[int], float]
+    learning_rate: Callable[[Any], float]
     params: Callable[[Any], PyTree]
     evaluate: Callable[..., dict[str, float]]
     groups: tuple[str, ...]

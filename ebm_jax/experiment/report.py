@@ -19,7 +19,9 @@ from ebm_jax.experiment.config import Config, load_config
 from ebm_jax.experiment.folder import RunFolderError, check_run, read_metrics, read_result
 
 DPI = 110
+_ABLATED = {"negatives.method", "negatives.k"}  # what a figure and sentences about k may differ in
 _LAGS = 200
+_TITLE = "# Comparison of runs"
 # Figures of merit as a report shows them: heading, digits, what a table says of it.
 _COLUMNS = {
     "log_likelihood_lower": ("log-likelihood, from below", 1),
@@ -78,6 +80,9 @@ def compare_runs(paths: Sequence[Path], out: Path) -> None:
         if config.name in runs:
             raise RunFolderError(f"two runs are named {config.name}; give runs of different names")
         runs[config.name] = Run(path, config, result["metrics"], read_metrics(path))
+    page = out / "report.md"
+    if (out / "config.yaml").exists() or (page.exists() and not page.read_text("utf-8").startswith(_TITLE)):
+        raise RunFolderError(f"{out} holds a run, or a report that is no comparison; give another --out")
     out.mkdir(parents=True, exist_ok=True)
     draws = {name: np.load(run.path / "samples" / "final.npz") for name, run in runs.items()}
     figures = {
@@ -98,10 +103,10 @@ def compare_runs(paths: Sequence[Path], out: Path) -> None:
         figures["likelihood_by_k.png"] = by_k
     for name, figure in figures.items():
         figure.savefig(out / name, dpi=DPI, metadata={"Software": None})
-    page = ["# Comparison of runs", "", *table(runs), "", *findings(runs), ""]
-    page += [f"![{name.removesuffix('.png').replace('_', ' ')}]({name})\n" for name in figures]
-    page += ["## Commands", "", *(f"- `{command_of(run.path)}`" for run in runs.values()), ""]
-    (out / "report.md").write_text("\n".join(page), encoding="utf-8")
+    text = [_TITLE, "", *table(runs), "", *findings(runs), ""]
+    text += [f"![{name.removesuffix('.png').replace('_', ' ')}]({name})\n" for name in figures]
+    text += ["## Commands", "", *(f"- `{command_of(run.path)}`" for run in runs.values()), ""]
+    page.write_text("\n".join(text), encoding="utf-8")
 
 
 class Run:
@@ -174,9 +179,7 @@ def steps_figure(runs: Mapping[str, Run]) -> Any:
         for method in ("cd", "pcd")
     }
     methods = {name: found for name, found in methods.items() if found}
-    if max(len(found) for found in methods.values()) < 2 or len(
-        _varied(runs) - {"negatives.method", "negatives.k"}
-    ):
+    if max(len(found) for found in methods.values()) < 2 or len(_varied(runs) - _ABLATED):
         return None
     panels = {}
     for title, keys in (
@@ -214,17 +217,18 @@ def findings(runs: Mapping[str, Run]) -> list[str]:
     judged = {name: run for name, run in runs.items() if run.metrics.get("log_likelihood_lower") is not None}
     if not judged:
         return ["No run has an estimate of its log-likelihood (evaluation.ais_betas is 0)."]
-    # Either estimate is noisy, and they may cross: a run is then as sure as they are apart.
-    sides = {
-        name: sorted(float(run.metrics[f"log_likelihood_{side}"]) for side in ("lower", "upper"))
-        for name, run in judged.items()
-    }
+    data = sorted(key for key in _varied(runs) if key.startswith("data.") or key == "seed")
+    if data:
+        return [
+            f"The runs differ in {', '.join(data)}, and so in what they are judged by: they are not ranked."
+        ]
+    sides = {name: _sides(run.metrics) for name, run in judged.items()}
     low, high = ({name: pair[i] for name, pair in sides.items()} for i in (0, 1))
     ranked = sorted(judged, key=lambda name: low[name], reverse=True)
     first, last = ranked[0], ranked[-1]
     out = [
-        f"Best by the lower bound is **{first}**: its test log-likelihood lies between {low[first]:.1f} and "
-        f"{high[first]:.1f} nats."
+        f"Best by the lower bound is **{first}**: its test log-likelihood is estimated between {low[first]:.1f} and "
+        f"{high[first]:.1f} nats (one seed)."
     ]
     if len(ranked) > 1:
         rivals = [name for name in ranked[1:] if high[name] > low[first]]
@@ -234,6 +238,8 @@ def findings(runs: Mapping[str, Run]) -> list[str]:
             else " The bounds of every other run lie below it."
         )
         out[0] += f" Last is {last}, between {low[last]:.1f} and {high[last]:.1f}."
+    if _varied(runs) - _ABLATED:
+        return _spaced(out)
     for method in ("cd", "pcd"):
         found = sorted(
             (name for name in judged if judged[name].config.negatives.method == method),
@@ -262,7 +268,20 @@ def findings(runs: Mapping[str, Run]) -> list[str]:
             f"{'above' if gain > 0 else 'below'} {cd} by the lower bounds"
             f"{'' if sure else ', which is within the width of the bounds'}."
         )
-    return [line for sentence in out for line in (sentence, "")][:-1]
+    return _spaced(out)
+
+
+def _spaced(sentences: Sequence[str]) -> list[str]:
+    return [line for sentence in sentences for line in (sentence, "")][:-1]
+
+
+def _sides(metrics: Mapping[str, Any]) -> tuple[float, float]:
+    """Both estimates of the log-likelihood with the bootstrap errors of log Z; in order, since they may cross."""
+    lower, upper = (float(metrics[f"log_likelihood_{side}"]) for side in ("lower", "upper"))
+    if "log_z_reverse_high" in metrics:
+        lower -= max(float(metrics["log_z_reverse_high"]) - float(metrics["log_z_reverse"]), 0.0)
+        upper += max(float(metrics["log_z_forward"]) - float(metrics["log_z_forward_low"]), 0.0)
+    return min(lower, upper), max(lower, upper)
 
 
 def command_of(path: Path) -> str:
@@ -291,7 +310,7 @@ def _page(
     if low > high:
         lines += [
             f"The two estimates cross by {low - high:.1f} nats, which on average they do not: that much is "
-            "noise of AIS. More `evaluation.ais_betas` and `ais_chains` make less of it.",
+            "noise of AIS, or chains that have not reached the model.",
             "",
         ]
     if high - low > 1:

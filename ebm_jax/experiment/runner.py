@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 import signal
 import sys
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -23,7 +24,7 @@ from tqdm.auto import tqdm
 
 from ebm_jax import io
 from ebm_jax.experiment.checkpoint import CheckpointError, Checkpoints, Restored
-from ebm_jax.experiment.config import Config, config_hash
+from ebm_jax.experiment.config import Config
 from ebm_jax.experiment.folder import LOGGER, RunFolder, RunFolderError, console, read_metrics, write_json
 from ebm_jax.experiment.rbm import with_rate_factor
 from ebm_jax.experiment.recipes import Recipe, build
@@ -43,10 +44,8 @@ def train(config: Config, out: Path, command: Sequence[str]) -> None:
     with _logging():
         recipe = build(config)  # before there is a folder: a run that cannot begin leaves nothing behind
         folder = RunFolder.create(out, config, command)
-        try:
+        with _held(folder):
             _Run(folder, recipe).go()
-        finally:
-            folder.close()
 
 
 def resume(path: Path) -> None:
@@ -56,13 +55,11 @@ def resume(path: Path) -> None:
     """
     with _logging():
         folder = RunFolder.open(path)
-        try:
+        with _held(folder):
             if folder.finished:
                 LOGGER.info("%s is finished; nothing is left to do", path)
                 return
             _Run(folder, build(folder.config)).go()
-        finally:
-            folder.close()
 
 
 class _Run:
@@ -127,7 +124,7 @@ class _Run:
             bar.n = self.step
             return
         self.state, before, self.step = state, self.step, self.step + n
-        row = self._row("train") | summarize(metrics) | {"learning_rate": self._learning_rate()}
+        row = self._row("train") | summarize(metrics) | {"learning_rate": self.recipe.learning_rate(state)}
         if row["n_skipped"]:
             LOGGER.warning("steps %d to %d: skipped %d updates", before + 1, self.step, row["n_skipped"])
         self._record(row, writer)
@@ -173,7 +170,6 @@ class _Run:
             "metrics_bytes": self.folder.metrics_size(),
             "best": self.best,
             "rollbacks": self.rollbacks,
-            "config_hash": config_hash(self.config),
         }
         self.checkpoints.save(self.step, self.state, facts)
         self.saved = self.step
@@ -189,6 +185,7 @@ class _Run:
     def _treat(self, step: int, reason: str) -> None:
         """What the policy says of a sick call, none of whose updates are kept."""
         health = self.config.health
+        self.checkpoints.wait()
         if health.policy == "stop":
             at = f"the checkpoint of step {self.saved}" if self.saved else "the start"
             raise RunFailed(
@@ -201,7 +198,6 @@ class _Run:
                 "with a lower training.learning_rate"
             )
         rollbacks = self.rollbacks
-        self.checkpoints.wait()
         self._restore(self.checkpoints.load_latest(self.recipe.init()))
         in_file = len(self.rollbacks)
         factor = health.rollback_factor ** (len(rollbacks) + 1)
@@ -220,14 +216,6 @@ class _Run:
         restored = self.checkpoints.load_latest(self.recipe.init())
         if restored is None:
             return None
-        if restored.facts["config_hash"] != config_hash(self.config):
-            raise RunFolderError(
-                f"{self.folder.path / 'config.yaml'} was changed since the checkpoint of step {restored.step}; put it "
-                "back as it was, or train the new configuration elsewhere"
-            )
-        for problem in restored.problems:
-            LOGGER.warning("%s; falling back to the checkpoint of step %d", problem, restored.step)
-        self.checkpoints.remove_after(restored.step)
         self.folder.warn_of_versions()
         LOGGER.info("%s: going on at step %d of %d", self.config.name, restored.step, self.n_steps)
         return restored
@@ -241,6 +229,9 @@ class _Run:
             return
         facts = restored.facts
         self.folder.cut_metrics(facts["metrics_bytes"])
+        for problem in restored.problems:
+            LOGGER.warning("%s; falling back to the checkpoint of step %d", problem, restored.step)
+        self.checkpoints.remove_after(restored.step)
         self.state, self.step, self.saved = jax.device_put(restored.tree), restored.step, restored.step
         self.best, self.rollbacks = facts["best"], facts["rollbacks"]
 
@@ -251,10 +242,6 @@ class _Run:
 
     def _row(self, kind: str) -> dict[str, Any]:
         return {"kind": kind, "step": self.step, "epoch": round(self.step / self.recipe.n_batches, 6)}
-
-    def _learning_rate(self) -> float:
-        factor = self.config.health.rollback_factor ** len(self.rollbacks)
-        return self.recipe.learning_rate(self.step - 1) * factor
 
     def _record(self, row: dict[str, Any], writer: Any) -> None:
         self.folder.append_metrics([row])
@@ -284,11 +271,24 @@ def _sickness(metrics: Metrics, health: Any) -> tuple[int, str] | None:
         ("gradient_norm", np.asarray(metrics.gradient_norm), health.max_gradient_norm),
         ("energy_gap", np.abs(np.asarray(metrics.energy_gap)), health.max_energy_gap),
     ):
-        over = np.flatnonzero(values > (np.inf if limit is None else limit))
+        top = np.inf if limit is None else limit
+        over = np.flatnonzero(~np.isfinite(values) | (values > top))
         if len(over):
             i = int(over[0])
-            found.append((i, f"{name} is {float(values[i]):.4g}, over health.max_{name}={limit:g}"))
+            found.append((i, f"{name} is {float(values[i]):.4g}, over health.max_{name}={top:g}"))
     return min(found) if found else None
+
+
+@contextmanager
+def _held(folder: RunFolder) -> Iterator[None]:
+    """Keeps the folder until the end, and why a run stopped in its log; the command tells it to the console."""
+    try:
+        yield
+    except (RunFailed, CheckpointError, RunFolderError) as error:
+        LOGGER.debug("%s", error)
+        raise
+    finally:
+        folder.close()
 
 
 @contextmanager
@@ -310,8 +310,10 @@ def _signals() -> Iterator[list[int]]:
         if received and number == signal.SIGINT:
             raise KeyboardInterrupt
         received.append(number)
-        LOGGER.info("%s: stopping after these updates", signal.Signals(number).name)
 
+    if threading.current_thread() is not threading.main_thread():  # which alone may set handlers
+        yield received
+        return
     before = {number: signal.signal(number, heed) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
         yield received

@@ -42,7 +42,7 @@ class Job:
     @property
     def log(self) -> Path:
         """The file that takes what the run prints."""
-        return self.folder.with_name(f"{self.name}.log")
+        return self.folder.parent / "logs" / f"{self.name}.log"
 
 
 @dataclass(frozen=True)
@@ -105,7 +105,7 @@ def run_sweep(jobs: Sequence[Job], n_parallel: int = 1, command: Command = comma
     """
     outcomes: dict[Job, Outcome] = {}
     waiting = list(jobs)
-    for folder in {job.folder.parent for job in jobs}:
+    for folder in {job.log.parent for job in jobs}:
         folder.mkdir(parents=True, exist_ok=True)
     with _passed_on() as children:
         while waiting or children.running:
@@ -162,7 +162,12 @@ def table(outcomes: Sequence[Outcome]) -> str:
 def _start(job: Job, children: _Children, command: Command) -> Outcome | None:
     """Starts a run; returns its outcome when there is nothing to wait for."""
     stored = job.folder / "config.yaml"
-    if stored.is_file() and load_config(stored) != load_config(job.config, job.overrides):
+    try:
+        other = stored.is_file() and load_config(stored) != load_config(job.config, job.overrides)
+    except ConfigError as error:
+        _say(f"{job.name}: failed, {error}")
+        return Outcome(job, "failed (config.yaml)", True)
+    if other:
         _say(f"{job.name}: failed, {job.folder} holds a run of another configuration; give another --out")
         return Outcome(job, "failed (another configuration)", True)
     if read_result(job.folder) is not None:

@@ -11,8 +11,8 @@ import numpy as np
 
 from ebm_jax import plots
 from ebm_jax.experiment.checkpoint import CheckpointError, Checkpoints
-from ebm_jax.experiment.config import Config, dump_config, load_config, parse_config
-from ebm_jax.experiment.folder import check_run, finite
+from ebm_jax.experiment.config import Config, dump_config, parse_config
+from ebm_jax.experiment.folder import finite, stored_config
 from ebm_jax.experiment.recipes import Recipe, build
 from ebm_jax.types import PyTree
 
@@ -35,10 +35,10 @@ class Trained(NamedTuple):
 def open_run(path: Path, checkpoint: str = "last") -> Trained:
     """Returns a run at its `"last"` or `"best"` checkpoint, or at that of a step.
 
-    Raises RunFolderError where `path` is no run, CheckpointError where it has no such checkpoint or it is corrupt.
+    Raises RunFolderError where `path` is no run, or its configuration was changed; CheckpointError where it has no such
+    checkpoint, or it is corrupt.
     """
-    check_run(path)
-    config = load_config(path / "config.yaml")
+    config = stored_config(path)
     recipe = build(config)
     checkpoints = Checkpoints(path / "checkpoints")
     steps = checkpoints.steps()

@@ -114,9 +114,29 @@ def test_without_a_manifest_there_is_no_checkpoint_and_leftovers_are_removed(sav
     (saved.folder / "00000030.json").unlink()
     (saved.folder / "00000040.orbax-checkpoint-tmp-1").mkdir()
     (saved.folder / "00000040.json.77.tmp").write_text("")
+    (saved.folder / "notes.txt").write_text("mine")
     assert saved.steps() == [20]
     assert saved.clean() == ["00000030", "00000040.json.77.tmp", "00000040.orbax-checkpoint-tmp-1"]
     assert saved.load_latest(tree()).step == 20 and saved.clean() == []
+    assert (saved.folder / "notes.txt").read_text() == "mine"
+
+
+def test_a_step_that_is_saved_again_is_replaced(saved):
+    saved.save(30, tree(7), {"metrics_bytes": 7})
+    saved.wait()
+    assert same(saved.load(30, tree()).tree, tree(7)) and saved.manifest(30)["facts"] == {"metrics_bytes": 7}
+
+
+def test_the_best_of_each_kept_checkpoint_is_kept(tmp_path):
+    """Where the newest is corrupt, the one before it still finds its best."""
+    checkpoints = Checkpoints(tmp_path, keep=2)
+    for step, best in ((10, 10), (20, 10), (30, 30)):
+        checkpoints.save(step, tree(step), {"best": {"step": best}})
+    checkpoints.wait()
+    assert checkpoints.steps() == [10, 20, 30]
+    checkpoints.save(40, tree(40), {"best": {"step": 30}})
+    checkpoints.wait()
+    assert checkpoints.steps() == [30, 40]
 
 
 def test_none_at_all_and_none_that_is_whole(tmp_path, saved):

@@ -92,6 +92,7 @@ def test_sweep_and_plot(place, cli, trained):
     code, output, errors = cli("sweep", "tiny.yaml", "more.yaml", "-o", "training.learning_rate=0.2")
     assert code == 0, errors
     assert [line.split()[:2] for line in output.splitlines()[-2:]] == [["tiny", "skipped"], ["more", "done"]]
+    assert "Traceback" not in (place / "runs" / "logs" / "more.log").read_text()
     code, output, errors = cli("plot", "runs/tiny", "runs/more", "--out", "both")
     assert code == 0 and output.strip() == "both/report.md", errors
     assert "| more | 3 |" in (place / "both" / "report.md").read_text()

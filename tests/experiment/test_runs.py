@@ -219,8 +219,17 @@ def test_a_changed_configuration_is_refused(tmp_path, monkeypatch):
     interrupted(monkeypatch, path, config(), 7)
     text = (path / "config.yaml").read_text()
     (path / "config.yaml").write_text(text.replace("momentum: 0.5", "momentum: 0.6"))
-    with pytest.raises(RunFolderError, match=r"config\.yaml was changed since the checkpoint of step 9"):
+    with pytest.raises(RunFolderError, match=r"config\.yaml was changed since the run began"):
         runner.resume(path)
+
+
+def test_how_a_run_is_evaluated_may_change(tmp_path, monkeypatch):
+    path = tmp_path / "run"
+    interrupted(monkeypatch, path, config(), 13)
+    text = (path / "config.yaml").read_text()
+    (path / "config.yaml").write_text(text.replace("chain_steps: 20", "chain_steps: 30"))
+    runner.resume(path)
+    assert read_result(path)["step"] == 24
 
 
 def test_a_shortened_metrics_file_is_refused(tmp_path, monkeypatch):
@@ -282,6 +291,42 @@ def test_a_sick_run_stops_and_names_the_step(tmp_path, monkeypatch):
     ):
         runner.train(config(), tmp_path / "run", ["test"])
     assert Checkpoints(tmp_path / "run" / "checkpoints").steps()[-1] == 9
+    assert "step 11: 3 values are NaN or infinite" in (tmp_path / "run" / "log.txt").read_text()
+
+
+def test_a_rollback_past_a_corrupt_checkpoint_writes_it_anew(tmp_path, monkeypatch):
+    """The newest checkpoint is spoiled just before the run goes back; what is saved there later is the new state."""
+    sick(monkeypatch, 11)
+    treat = runner._Run._treat
+
+    def spoil(self, step, reason):
+        self.checkpoints.wait()
+        newest = tmp_path / "run" / "checkpoints" / "00000009"
+        victim = max(
+            (file for file in newest.rglob("*") if file.is_file()), key=lambda file: file.stat().st_size
+        )
+        victim.write_bytes(victim.read_bytes()[::-1])
+        treat(self, step, reason)
+
+    monkeypatch.setattr(runner._Run, "_treat", spoil)
+    runner.train(config(health={"policy": "rollback"}, checkpoints={"keep": 20}), tmp_path / "run", ["test"])
+    (event,) = [row for row in read_metrics(tmp_path / "run") if row["kind"] == "rollback"]
+    assert event["step"] == 6
+    assert "falling back to the checkpoint of step 6" in (tmp_path / "run" / "log.txt").read_text()
+    recipe = built(config(health={"policy": "rollback"}, checkpoints={"keep": 20}))
+    state = Checkpoints(tmp_path / "run" / "checkpoints").load(9, recipe.init()).tree
+    assert recipe.learning_rate(state) == pytest.approx(0.05 * (1 - 8 / 24), rel=1e-5)
+
+
+def test_an_infinite_gradient_norm_is_sick():
+    from ebm_jax.experiment.config import HealthConfig
+    from ebm_jax.training.step import Metrics
+
+    fields = dict.fromkeys(Metrics._fields, np.zeros(3, np.float32))
+    metrics = Metrics(**fields | {"gradient_norm": np.asarray([1, np.inf, 1], np.float32)})
+    step, reason = runner._sickness(metrics, HealthConfig())
+    assert step == 1 and "gradient_norm is inf" in reason
+    assert runner._sickness(Metrics(**fields), HealthConfig()) is None
 
 
 def test_a_sick_run_goes_back_with_a_lower_rate(tmp_path, monkeypatch):
@@ -315,6 +360,7 @@ def test_skipped_updates_are_counted_and_told(tmp_path):
     runner.train(limit, tmp_path / "run", ["test"])
     rows = [row for row in read_metrics(tmp_path / "run") if row["kind"] == "train"]
     assert sum(row["n_skipped"] for row in rows) == 6
+    assert [row["learning_rate"] for row in rows] == pytest.approx([0.1, 0.1])  # the schedule stands still
     assert "skipped 3 updates" in (tmp_path / "run" / "log.txt").read_text()
     assert "6 updates were skipped" in (tmp_path / "run" / "report.md").read_text()
 
@@ -394,6 +440,8 @@ def test_runs_are_compared(tmp_path, undisturbed):
     assert "| run | `negatives.k` |" in page and "| more | 3 |" in page
     assert "PCD: the lower bound is" in page
     assert (tmp_path / "out" / "likelihood_by_k.png").stat().st_size > 1000
+    with pytest.raises(RunFolderError, match="holds a run"):
+        report.compare_runs([undisturbed], tmp_path / "more")
     (undisturbed / "result.json").rename(undisturbed / "hidden.json")
     try:
         with pytest.raises(RunFolderError, match="did not finish"):

@@ -54,7 +54,7 @@ def test_a_plan_checks_every_file_and_names_folders(tmp_path):
     (tmp_path / "b.yaml").write_text("name: other")
     first, second = plan([tmp_path / "a.yaml", tmp_path / "b.yaml"], tmp_path / "runs", ["seed=2"])
     assert (first.folder, second.folder) == (tmp_path / "runs" / "a", tmp_path / "runs" / "other")
-    assert first.log == tmp_path / "runs" / "a.log" and first.overrides == ("seed=2",)
+    assert first.log == tmp_path / "runs" / "logs" / "a.log" and first.overrides == ("seed=2",)
     assert not (tmp_path / "runs").exists()
 
 
@@ -92,6 +92,7 @@ def test_done_skipped_resumed_and_failed(jobs, capsys):
     for job in (half, empty, broken):
         job.folder.mkdir(parents=True)
     (half.folder / "checkpoint").write_text("")
+    half.log.parent.mkdir()
     half.log.write_text("before\n")
     (broken.folder / "result.json").write_text("{")
     script = f'case "$1" in */broken) echo no >&2; exit 3;; *) {SUCCEED};; esac'
@@ -120,7 +121,7 @@ def test_a_run_that_leaves_no_result_has_failed(jobs):
 
 def test_a_run_that_cannot_start_stops_no_other(jobs):
     first, second = jobs("a", "b")
-    first.log.parent.mkdir()
+    first.log.parent.mkdir(parents=True)
     first.log.mkdir()  # so that it cannot be written
     assert [outcome.failed for outcome in run_sweep([first, second], command=shell(SUCCEED))] == [True, False]
 
@@ -208,7 +209,7 @@ print(outcome.status)
     wait_for((tmp_path / "a.ready").exists)
     os.killpg(process.pid, signal.SIGINT)
     assert process.communicate(timeout=30)[0].splitlines()[-1] == "stopped (exit code 7)"
-    assert (tmp_path / "a.log").read_text() == f"{int(signal.SIGINT)}\n"
+    assert (tmp_path / "logs" / "a.log").read_text() == f"{int(signal.SIGINT)}\n"
 
 
 def test_an_error_of_the_sweep_leaves_no_run_behind(jobs):
