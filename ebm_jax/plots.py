@@ -147,7 +147,7 @@ def lines(
     """Returns lines in panels side by side, e.g. `lines({"log-likelihood": {"CD": (k, low, high)}}, "k")`.
 
     panels: of each title, labels to `(x, y)`, or to `(x, low, high)` for a band with a line along its lower edge. NaN
-    leave gaps. log_x: x by factors, every value of it with a tick.
+    leave gaps. log_x: x by factors, every value of it with a tick. More than four labels have one legend, beside them.
     """
     figure = _Figure(figsize=(4.2 * len(_mapping("panels", panels)) + 0.2, 3.1), layout="constrained")
     axes = figure.subplots(1, len(panels), squeeze=False)[0]
@@ -163,7 +163,12 @@ def lines(
             ax.set_xscale("log")
             ax.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
             ax.minorticks_off()
-        if len(series) > 1 or "" not in series:
+    labels = {label: None for series in panels.values() for label in series}
+    if len(labels) > 4:  # more would lie on the lines
+        handles = {line.get_label(): line for ax in axes for line in ax.get_lines()}
+        figure.legend(handles.values(), handles.keys(), loc="outside right upper")
+    elif list(labels) != [""]:
+        for ax in axes:
             ax.legend()
     return figure
 

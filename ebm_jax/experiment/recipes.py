@@ -17,9 +17,9 @@ class Recipe(NamedTuple):
 
     n_batches: updates an epoch. init: `() -> state` at step 0. advance: `(state, n) -> (state, metrics)`, `n` updates
     within one epoch. learning_rate: `state -> float`, of the latest update. params: `state -> params` that are judged
-    and kept. evaluate: `(params, settings, groups) -> {name: number}`, with a section `evaluation` of the configuration
-    and a choice of `groups`. best: the name by which checkpoints are compared, larger is better; it may be missing. draw:
-    `(params, n, n_steps, seed) -> (frames, steps)`, pictures of chains that begin at noise, uint8
+    and kept. evaluate: `(params, settings, groups) -> {name: number}`, with a section `evaluation` of the
+    configuration and a choice of `groups`. best: the name by which checkpoints are compared, larger is better; it may
+    be missing. draw: `(params, n, n_steps, seed) -> (frames, steps)`, pictures of chains that begin at noise, uint8
     `(n_frames, n, height, width)`, and when. write: `(params, folder) -> None`, the arrays that figures are made of.
     """
 
