@@ -28,7 +28,7 @@ import ebm_jax as ej
 from ebm_jax.experiment.config import load_config
 from ebm_jax.experiment.folder import read_metrics, read_result
 
-records = Path(ej.__file__).parents[1] / "docs" / "studies" / "cd_vs_pcd" / "runs"
+records = Path(ej.__file__).parents[1] / "docs" / "studies" / "cd_vs_pcd" / "records"
 
 
 def load(prefix):
@@ -80,10 +80,9 @@ for method, colour in (("cd", "C0"), ("pcd", "C1")):
     axes[1].plot(k, [run[2]["pseudo_log_likelihood"] for run in chosen], "o-", color=colour)
     axes[2].plot(k, [run[2]["reconstruction_error"] for run in chosen], "o-", color=colour)
 titles = ("log-likelihood (nats), both bounds", "pseudo-log-likelihood (nats)", "reconstruction error")
+axes[0].legend()
 for ax, title in zip(axes, titles, strict=True):
     ax.set(title=title, xlabel="k", xscale="log")
-axes[0].legend()
-figure
 
 # %% [markdown]
 # ## While they train
@@ -99,12 +98,11 @@ for name, (_, rows, _, _) in mnist.items():
     judged = [row for row in rows if row["kind"] == "evaluation"]
     style = "o-" if name.startswith("pcd") else "s--"
     epochs = [row["epoch"] for row in judged]
-    axes[0].plot(epochs, [row["log_likelihood_lower"] for row in judged], style, label=name, markersize=4)
-    axes[1].plot(epochs, [row["reconstruction_error"] for row in judged], style, markersize=4)
-axes[0].set(title="log-likelihood, lower bound", xlabel="epoch")
-axes[1].set(title="reconstruction error", xlabel="epoch")
-axes[0].legend(ncols=2)
-figure
+    axes[0].plot(epochs, [row["log_likelihood_lower"] for row in judged], style, markersize=4)
+    axes[1].plot(epochs, [row["reconstruction_error"] for row in judged], style, label=name, markersize=4)
+axes[1].legend(ncols=2)
+for ax, title in zip(axes, ("log-likelihood, lower bound", "reconstruction error"), strict=True):
+    ax.set(title=title, xlabel="epoch")
 
 # %% [markdown]
 # ## What chains from noise draw
@@ -129,7 +127,6 @@ ax.set(xlabel="sweeps apart", title="autocorrelation of the free energy")
 ax.legend(ncols=2)
 for name, (_, _, figures, _) in mnist.items():
     print(f"{name:>6}: τ = {figures['autocorrelation_time']:.0f} sweeps, R-hat {figures['r_hat']:.2f}")
-figure
 
 # %% [markdown]
 # ## The same in small, where log Z is exact
