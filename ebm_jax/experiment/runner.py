@@ -80,14 +80,16 @@ class _Run:
     def go(self) -> None:
         """Trains to the end and writes what is made of the result."""
         began = time.perf_counter()
-        with _signals() as received, _writer(self.folder.path) as writer:
+        with _signals() as received:
             try:
                 self._restore(self._newest())
                 if self.step == 0:
                     LOGGER.info("%s: %d updates, in %s", self.config.name, self.n_steps, self.folder.path)
-                with tqdm(
-                    total=self.n_steps, initial=self.step, unit="update", disable=not sys.stderr.isatty()
-                ) as bar:
+                hidden = not sys.stderr.isatty()
+                with (
+                    _writer(self.folder.path, self.step) as writer,
+                    tqdm(total=self.n_steps, initial=self.step, unit="update", disable=hidden) as bar,
+                ):
                     while self.step < self.n_steps:
                         self._advance(bar, writer)
                         if received:
@@ -323,14 +325,14 @@ def _signals() -> Iterator[list[int]]:
 
 
 @contextmanager
-def _writer(path: Path) -> Iterator[Any]:
-    """TensorBoard's events, where the extra is installed."""
+def _writer(path: Path, step: int) -> Iterator[Any]:
+    """TensorBoard's events, where the extra is installed; those after `step`, of a run that is resumed, are dropped."""
     try:
         from tensorboardX import SummaryWriter
     except ImportError:
         yield None
         return
-    writer = SummaryWriter(str(path / "tensorboard"))
+    writer = SummaryWriter(str(path / "tensorboard"), purge_step=step + 1)
     try:
         yield writer
     finally:

@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import types
 
 import jax
 import numpy as np
@@ -351,6 +352,28 @@ def test_rollbacks_have_an_end(tmp_path, monkeypatch):
         runner.train(limit, tmp_path / "run", ["test"])
     events = [row for row in read_metrics(tmp_path / "run") if row["kind"] == "rollback"]
     assert [event["rate_factor"] for event in events] == [0.5, 0.25]
+
+
+def test_events_go_to_tensorboard_where_it_is_installed(tmp_path, monkeypatch):
+    written = []
+
+    class SummaryWriter:
+        def __init__(self, logdir, purge_step):
+            written.append((logdir, purge_step))
+
+        def add_scalar(self, name, value, step):
+            written.append((name, value, step))
+
+        def close(self):
+            written.append("closed")
+
+    monkeypatch.setitem(sys.modules, "tensorboardX", types.SimpleNamespace(SummaryWriter=SummaryWriter))
+    runner.train(config(training={"n_epochs": 1}), tmp_path / "run", ["test"])
+    assert written[0] == (str(tmp_path / "run" / "tensorboard"), 1) and written[-1] == "closed"
+    scalars = {(name, step): value for name, value, step in written[1:-1]}
+    (first, *_) = read_metrics(tmp_path / "run")
+    assert scalars["train/energy_gap", 3] == first["energy_gap"]
+    assert ("evaluation/log_likelihood_lower", 6) in scalars and ("train/acceptance", 3) not in scalars
 
 
 def test_skipped_updates_are_counted_and_told(tmp_path):
