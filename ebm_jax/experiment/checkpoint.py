@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from ebm_jax.types import PyTree
@@ -262,7 +263,7 @@ def _digests(place: Path) -> dict[str, str]:
 
 
 def _is_key(leaf: Any) -> bool:
-    return jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+    return jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
 
 
 def _plain(tree: PyTree) -> PyTree:
@@ -274,7 +275,7 @@ def _typed(struct: PyTree, leaves: list[np.ndarray]) -> PyTree:
     """The inverse: `leaves` in the structure of `struct`, words of keys wrapped again."""
     wanted, tree = jax.tree.flatten(struct)
     typed = [
-        jax.random.wrap_key_data(leaf, impl=jax.random.key_impl(want)) if _is_key(want) else leaf
+        jax.random.wrap_key_data(jnp.asarray(leaf), impl=jax.random.key_impl(want)) if _is_key(want) else leaf
         for want, leaf in zip(wanted, leaves, strict=True)
     ]
     return jax.tree.unflatten(tree, typed)

@@ -81,7 +81,7 @@ def build(config: RBMConfig) -> Recipe:
     health = config.health
     limits = Limits(
         *(
-            np.float32(np.inf if limit is None else limit)
+            jnp.float32(np.inf if limit is None else limit)
             for limit in (health.max_gradient_norm, health.max_energy_gap)
         )
     )
@@ -140,7 +140,9 @@ def load_bits(config: RBMConfig, key: jax.Array) -> Bits:
         return Bits(train, False, train, test, train.mean(axis=0), (height, width))
     keys = jax.random.split(jax.random.fold_in(key, _TEST))
     if config.data.binarization == "threshold":
-        train_bits, test_bits = (datasets.binarize(rows, 0.5).astype(np.uint8) for rows in (train, test))
+        train_bits, test_bits = (
+            np.asarray(datasets.binarize(x, 0.5)).astype(np.uint8) for x in (train, test)
+        )
         return Bits(train_bits, False, train_bits, test_bits, train_bits.mean(axis=0), (height, width))
     train_bits, test_bits = (
         np.asarray(datasets.binarize(rows, key=k)).astype(np.uint8)
@@ -190,7 +192,7 @@ def rate_factor() -> optax.GradientTransformation:
         del params
         return jax.tree.map(lambda leaf: leaf * state.factor, updates), state
 
-    return optax.GradientTransformation(init, update)
+    return optax.GradientTransformation(init, update)  # pyright: ignore[reportArgumentType]
 
 
 def with_rate_factor(state: TrainState, factor: float) -> TrainState:
@@ -210,7 +212,8 @@ def applied_rate(state: TrainState, rate: optax.Schedule) -> float:
     nodes = jax.tree.leaves(state.opt_state, is_leaf=lambda node: isinstance(node, kinds))
     count = next(node.count for node in nodes if isinstance(node, optax.ScaleByScheduleState))
     factor = next(node.factor for node in nodes if isinstance(node, RateFactor))
-    return float(rate(jnp.maximum(count - 1, 0))) * float(factor)
+    value: Any = rate(jnp.maximum(count - 1, 0))
+    return float(value) * float(factor)
 
 
 def transformation(config: RBMConfig, model: RBM, rate: optax.Schedule) -> optax.GradientTransformation:

@@ -328,7 +328,7 @@ def _signals() -> Iterator[list[int]]:
 def _writer(path: Path, step: int) -> Iterator[Any]:
     """TensorBoard's events, where the extra is installed; those after `step`, of a run that is resumed, are dropped."""
     try:
-        from tensorboardX import SummaryWriter
+        from tensorboardX import SummaryWriter  # pyright: ignore[reportMissingImports]
     except ImportError:
         yield None
         return
