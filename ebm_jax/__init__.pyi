@@ -1,72 +1,194 @@
-from ebm_jax import blocks as blocks
-from ebm_jax import data as data
-from ebm_jax import diagnostics as diagnostics
-from ebm_jax import energies as energies
-from ebm_jax import exact as exact
-from ebm_jax import graphs as graphs
-from ebm_jax import interop as interop
-from ebm_jax import metrics as metrics
-from ebm_jax import partition as partition
-from ebm_jax import plots as plots
-from ebm_jax import samplers as samplers
-from ebm_jax import schedules as schedules
-from ebm_jax import training as training
-from ebm_jax.annealing import Annealed as Annealed
-from ebm_jax.annealing import anneal as anneal
-from ebm_jax.blocks import Block as Block
-from ebm_jax.blocks import BlockSpec as BlockSpec
-from ebm_jax.blocks import SamplingSchedule as SamplingSchedule
-from ebm_jax.blocks import checkerboard as checkerboard
-from ebm_jax.blocks import colour as colour
-from ebm_jax.blocks import default_spec as default_spec
-from ebm_jax.certificate import Certificate as Certificate
-from ebm_jax.certificate import certify as certify
-from ebm_jax.energies.categorical_rbm import CategoricalRBM as CategoricalRBM
-from ebm_jax.energies.categorical_rbm import CategoricalRBMParams as CategoricalRBMParams
-from ebm_jax.energies.gaussian_rbm import GaussianRBM as GaussianRBM
-from ebm_jax.energies.ising import Ising as Ising
-from ebm_jax.energies.ising import IsingParams as IsingParams
-from ebm_jax.energies.marginal import Marginal as Marginal
-from ebm_jax.energies.potts import Potts as Potts
-from ebm_jax.energies.potts import PottsParams as PottsParams
-from ebm_jax.energies.rbm import RBM as RBM
-from ebm_jax.energies.rbm import RBMParams as RBMParams
-from ebm_jax.graphs import Bipartite as Bipartite
-from ebm_jax.graphs import Graph as Graph
-from ebm_jax.graphs import Grid as Grid
-from ebm_jax.graphs import local_grid as local_grid
-from ebm_jax.io import load as load
-from ebm_jax.io import save as save
-from ebm_jax.run import NonFiniteError as NonFiniteError
-from ebm_jax.run import Observer as Observer
-from ebm_jax.run import Samples as Samples
-from ebm_jax.run import init_chains as init_chains
-from ebm_jax.run import sample as sample
-from ebm_jax.samplers.adaptation import warm_up as warm_up
-from ebm_jax.samplers.categorical import categorical_gibbs as categorical_gibbs
-from ebm_jax.samplers.cluster import swendsen_wang as swendsen_wang
-from ebm_jax.samplers.cluster import wolff as wolff
-from ebm_jax.samplers.composition import cycle as cycle
-from ebm_jax.samplers.composition import mixture as mixture
-from ebm_jax.samplers.composition import within_gibbs as within_gibbs
-from ebm_jax.samplers.gibbs import gibbs as gibbs
-from ebm_jax.samplers.hmc import hmc as hmc
-from ebm_jax.samplers.informed import dmala as dmala
-from ebm_jax.samplers.informed import gibbs_with_gradients as gibbs_with_gradients
-from ebm_jax.samplers.langevin import langevin as langevin
-from ebm_jax.samplers.langevin import ula as ula
-from ebm_jax.samplers.mala import mala as mala
-from ebm_jax.samplers.metropolis import metropolis as metropolis
-from ebm_jax.samplers.tempering import parallel_tempering as parallel_tempering
-from ebm_jax.samplers.tempering import swap_report as swap_report
-from ebm_jax.samplers.tempering import tune_ladder as tune_ladder
-from ebm_jax.training import TrainState as TrainState
-from ebm_jax.training import fit as fit
-from ebm_jax.training import make_train_step as make_train_step
-from ebm_jax.training import negatives as negatives
-from ebm_jax.types import Info as Info
-from ebm_jax.types import Kernel as Kernel
-from ebm_jax.types import Model as Model
-from ebm_jax.types import count_parameters as count_parameters
+# The public names. `__init__.py` reads this file, and so do type checkers and editors.
+
+from . import (
+    data as data,
+)
+from . import (
+    diagnostics as diagnostics,
+)
+from . import (
+    energies as energies,
+)
+from . import (
+    exact as exact,
+)
+from . import (
+    graphs as graphs,
+)
+from . import (
+    interop as interop,
+)
+from . import (
+    metrics as metrics,
+)
+from . import (
+    partition as partition,
+)
+from . import (
+    plots as plots,
+)
+from . import (
+    samplers as samplers,
+)
+from . import (
+    schedules as schedules,
+)
+from . import (
+    training as training,
+)
+from .annealing import (
+    Annealed as Annealed,
+)
+from .annealing import (
+    anneal as anneal,
+)
+from .certificate import (
+    Certificate as Certificate,
+)
+from .certificate import (
+    certify as certify,
+)
+from .energies.base import Model as Model
+from .energies.categorical_rbm import (
+    CategoricalRBM as CategoricalRBM,
+)
+from .energies.categorical_rbm import (
+    CategoricalRBMParams as CategoricalRBMParams,
+)
+from .energies.gaussian_rbm import GaussianRBM as GaussianRBM
+from .energies.ising import (
+    Ising as Ising,
+)
+from .energies.ising import (
+    IsingParams as IsingParams,
+)
+from .energies.marginal import Marginal as Marginal
+from .energies.potts import (
+    Potts as Potts,
+)
+from .energies.potts import (
+    PottsParams as PottsParams,
+)
+from .energies.rbm import (
+    RBM as RBM,
+)
+from .energies.rbm import (
+    RBMParams as RBMParams,
+)
+from .graphs import (
+    Bipartite as Bipartite,
+)
+from .graphs import (
+    Graph as Graph,
+)
+from .graphs import (
+    Grid as Grid,
+)
+from .graphs import (
+    blocks as blocks,
+)
+from .graphs import (
+    local_grid as local_grid,
+)
+from .graphs.blocks import (
+    Block as Block,
+)
+from .graphs.blocks import (
+    BlockSpec as BlockSpec,
+)
+from .graphs.blocks import (
+    SamplingSchedule as SamplingSchedule,
+)
+from .graphs.blocks import (
+    checkerboard as checkerboard,
+)
+from .graphs.blocks import (
+    colour as colour,
+)
+from .graphs.blocks import (
+    default_spec as default_spec,
+)
+from .io import (
+    load as load,
+)
+from .io import (
+    save as save,
+)
+from .run import (
+    NonFiniteError as NonFiniteError,
+)
+from .run import (
+    Observer as Observer,
+)
+from .run import (
+    Samples as Samples,
+)
+from .run import (
+    init_chains as init_chains,
+)
+from .run import (
+    sample as sample,
+)
+from .samplers.adaptation import warm_up as warm_up
+from .samplers.base import Kernel as Kernel
+from .samplers.categorical import categorical_gibbs as categorical_gibbs
+from .samplers.cluster import (
+    swendsen_wang as swendsen_wang,
+)
+from .samplers.cluster import (
+    wolff as wolff,
+)
+from .samplers.composition import (
+    cycle as cycle,
+)
+from .samplers.composition import (
+    mixture as mixture,
+)
+from .samplers.composition import (
+    within_gibbs as within_gibbs,
+)
+from .samplers.gibbs import gibbs as gibbs
+from .samplers.hmc import hmc as hmc
+from .samplers.informed import (
+    dmala as dmala,
+)
+from .samplers.informed import (
+    gibbs_with_gradients as gibbs_with_gradients,
+)
+from .samplers.langevin import (
+    langevin as langevin,
+)
+from .samplers.langevin import (
+    ula as ula,
+)
+from .samplers.mala import mala as mala
+from .samplers.metropolis import metropolis as metropolis
+from .samplers.tempering import (
+    parallel_tempering as parallel_tempering,
+)
+from .samplers.tempering import (
+    swap_report as swap_report,
+)
+from .samplers.tempering import (
+    tune_ladder as tune_ladder,
+)
+from .training import (
+    TrainState as TrainState,
+)
+from .training import (
+    fit as fit,
+)
+from .training import (
+    make_train_step as make_train_step,
+)
+from .training import (
+    negatives as negatives,
+)
+from .types import (
+    Info as Info,
+)
+from .types import (
+    count_parameters as count_parameters,
+)
 
 __version__: str

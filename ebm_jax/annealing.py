@@ -15,8 +15,9 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from ebm_jax import checks
-from ebm_jax.samplers.base import start_chains
-from ebm_jax.types import Info, Kernel, Key, PyTree
+from ebm_jax.chains import chain_keys, strongly_typed, zero_info
+from ebm_jax.samplers.base import Kernel, start_chains
+from ebm_jax.types import Info, Key, PyTree
 
 
 class Annealed(NamedTuple):
@@ -57,14 +58,14 @@ def anneal(
         if bad.size:
             raise ValueError(f"betas holds {bad[0]}; give finite inverse temperatures of at least 0")
     states = start_chains(kernel, params, init, clamped)
-    params = jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype=jnp.result_type(leaf)), params)
+    params = strongly_typed(params)
     return _run(kernel, key, params, jnp.asarray(betas, jnp.float32), states)
 
 
 @jax.jit
 def _run(kernel: Any, key: Key, params: PyTree, betas: Array, states: PyTree) -> Annealed:
     n_chains = states.step.shape[0]
-    keys = jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(n_chains))
+    keys = chain_keys(key, n_chains)
 
     def keep(best: tuple[PyTree, Array], packed: PyTree) -> tuple[PyTree, Array]:
         positions, energies = best
@@ -85,7 +86,7 @@ def _run(kernel: Any, key: Key, params: PyTree, betas: Array, states: PyTree) ->
     packed = kernel.refresh(params, kernel.pack(params, states))
     worst = jnp.full(n_chains, jnp.inf, kernel.packed_energies(params, packed).dtype)
     best = keep((kernel.packed_positions(packed), worst), packed)
-    info = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (n_chains,)), Info.zero())
+    info = zero_info(n_chains)
     (packed, (positions, energies), info), _ = jax.lax.scan(turn, (packed, best, info), betas)
     first = jnp.argmin(energies)
     one = jax.tree.map(lambda leaf: leaf[first], positions)

@@ -19,13 +19,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from ebm_jax import checks
-from ebm_jax.blocks import Block
 from ebm_jax.energies.categorical_rbm import CategoricalRBM, CategoricalRBMParams
 from ebm_jax.energies.gaussian_rbm import GaussianRBM
 from ebm_jax.energies.ising import Ising, IsingParams
 from ebm_jax.energies.potts import Potts, PottsParams
 from ebm_jax.energies.rbm import RBM, RBMParams
-from ebm_jax.graphs import Bipartite, Graph, Grid
+from ebm_jax.graphs.blocks import Block
+from ebm_jax.graphs.grids import Bipartite, Graph, Grid
 
 FORMAT = 1
 

@@ -16,9 +16,11 @@ import numpy as np
 from jax.sharding import PartitionSpec
 
 from ebm_jax import checks, rng
-from ebm_jax.blocks import SamplingSchedule
-from ebm_jax.samplers.base import partitions, start_chains, with_automatic_axes
-from ebm_jax.types import DiscreteModel, Info, Kernel, Key, PyTree
+from ebm_jax.chains import chain_keys, strongly_typed, zero_info
+from ebm_jax.energies.base import DiscreteModel
+from ebm_jax.graphs.blocks import SamplingSchedule
+from ebm_jax.samplers.base import Kernel, partitions, start_chains, with_automatic_axes
+from ebm_jax.types import Info, Key, PyTree
 
 
 class Samples(NamedTuple):
@@ -117,8 +119,7 @@ def sample(
             f"schedule is {schedule!r}; give a SamplingSchedule(n_warmup, n_samples, steps_per_sample)"
         )
     states = start_chains(kernel, params, init, clamped)
-    # With a dtype of their own: weakly typed numbers, such as Python's, would compile apart from arrays.
-    params = jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype=jnp.result_type(leaf)), params)
+    params = strongly_typed(params)
     betas = _betas(beta, schedule)
     observe = _check_observer(observe)
     drive = functools.partial(_drive, schedule, observe)
@@ -150,13 +151,13 @@ def _drive(
     states: PyTree,
 ) -> Samples:
     """Runs chains from checked states, a piece at a time."""
-    n_chains = jax.tree.leaves(states)[0].shape[0]
-    carry = _Carry(kernel.refresh(params, kernel.pack(params, states)), _zero_info(n_chains), None)
+    n_chains = count_chains(states)
+    carry = _Carry(kernel.refresh(params, kernel.pack(params, states)), zero_info(n_chains), None)
     if isinstance(observe, Observer):
         carry = carry._replace(
             observed=jax.vmap(observe.init, (None, 0))(params, jax.vmap(kernel.position)(states))
         )
-    chain_keys = jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(n_chains))
+    keys = chain_keys(key, n_chains)
 
     pieces = _in_pieces(schedule) if progress else [(schedule.n_warmup, schedule.n_samples)]
     kept, taken = [], 0
@@ -165,7 +166,7 @@ def _drive(
             n_steps = lead + max(n_samples - 1, 0) * schedule.steps_per_sample
             piece = betas if betas.ndim == 0 else betas[taken : taken + n_steps]
             plan = _Plan(lead, n_samples, schedule.steps_per_sample, observe)
-            carry, stacked = _run(plan, kernel, chain_keys, params, piece, carry)
+            carry, stacked = _run(plan, kernel, keys, params, piece, carry)
             kept.append(stacked)
             taken += n_steps
             advance(n_samples, carry)
@@ -259,10 +260,6 @@ def _check_observer(observe: Any) -> Any:
     if observe is not None and not callable(observe) and not isinstance(observe, Observer):
         raise ValueError(f"observe is {observe!r}; give a function observe(params, x) or an Observer")
     return observe
-
-
-def _zero_info(n_chains: int) -> Info:
-    return jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (n_chains,)), Info.zero())
 
 
 def _in_pieces(schedule: SamplingSchedule, n_pieces: int = 50) -> list[tuple[int, int]]:

@@ -26,7 +26,7 @@ import numpy as np
 
 import ebm_jax as ej
 from ebm_jax.experiment.config import load_config
-from ebm_jax.experiment.folder import read_metrics, read_result
+from ebm_jax.experiment.run.folder import read_metrics, read_result
 
 records = Path(ej.__file__).parents[1] / "docs" / "studies" / "cd_vs_pcd" / "records"
 

@@ -170,3 +170,13 @@ REGISTRY = {
 }
 NOT_KERNELS = {"warm_up", "tune_ladder", "swap_report"}
 BIASED = {"ula", "langevin"}
+
+
+def public_makers():
+    """Names of the public functions of `ebm_jax.samplers` that make kernels."""
+    public = {name: getattr(ej, name) for name in ej.__all__ if name != "__version__"}
+    return {
+        name
+        for name, value in public.items()
+        if getattr(value, "__module__", "").startswith("ebm_jax.samplers.") and not isinstance(value, type)
+    } - NOT_KERNELS

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 import ebm_jax as ej
-from ebm_jax import _ais, exact, partition
+from ebm_jax import exact, partition
+from ebm_jax.partition import annealing
 from tests.test_partition import ISING, N_SE, RBM, params_of, standard_error
 
 BASE_2D, BASE_3D = (partition.standard_normal(jax.ShapeDtypeStruct((n,), jnp.float32)) for n in (2, 3))
@@ -20,7 +21,7 @@ def test_weights_are_those_by_hand(betas):
     model, params, key, n = ISING, params_of(ISING, 0.3), jax.random.key(0), 4000
     result = partition.ais(key, model, params, betas=betas, n_chains=n)
 
-    path = _ais.path_of(model, params, None, None)
+    path = annealing.path_of(model, params, None, None)
     first, walk, _ = jax.random.split(key, 3)
     x = path.from_base(first, n)
     at = lambda t: path.at(jnp.float32(t))  # noqa: E731
@@ -93,7 +94,7 @@ def test_every_step_of_an_adaptive_ladder_has_the_share_that_was_asked_for(model
         jax.random.key(0), model, params, cess=cess, n_chains=4000, max_betas=40
     )
     assert ladder.dtype == np.float64 and ladder[0] == 0 and ladder[-1] == 1 and (np.diff(ladder) > 0).all()
-    path = _ais.path_of(model, params, None, None)
+    path = annealing.path_of(model, params, None, None)
     x = exact.states(model, layer="visible" if model is RBM else None)
     at = jax.jit(lambda t: jax.vmap(path.energy, (None, 0))(path.at(t), x))
     energies = np.stack([np.asarray(at(jnp.float32(t)), np.float64) for t in ladder])
@@ -120,10 +121,10 @@ def test_adaptive_ladders_of_any_energy_are_repeatable_and_new_numbers_compile_n
     )
     fine = fit(params)
     np.testing.assert_array_equal(fine, fit(params))
-    before = _ais.climb._cache_size()
+    before = annealing.climb._cache_size()
     coarse = fit(params, cess=0.9)
     near = fit(jax.tree.map(lambda a, b: 0.9 * a + 0.1 * b, {"mean": 0.0, "scale": 1.0}, params))
-    assert _ais.climb._cache_size() == before
+    assert annealing.climb._cache_size() == before
     assert len(near) < len(coarse) < len(fine)
 
 

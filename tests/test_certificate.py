@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 import ebm_jax as ej
-from ebm_jax._laws import Law
-from ebm_jax.samplers.base import ChainState, KernelBase
+from ebm_jax.certificate.laws import Law
+from ebm_jax.samplers.base import ChainState, Kernel
 from ebm_jax.samplers.mala import MALA
 from ebm_jax.types import Info
 from tests import kernels, statistics
@@ -34,7 +34,7 @@ def certificate(kernel, case, *, n_chains=4096):
 
 
 def test_every_public_kernel_is_registered():
-    makers = {name for name, home in ej._NAMES.items() if home.startswith("samplers.")} - kernels.NOT_KERNELS
+    makers = kernels.public_makers()
     assert makers == set(kernels.REGISTRY)
 
 
@@ -58,7 +58,7 @@ def test_certificates(maker, system):
 
 
 @jax.tree_util.register_pytree_node_class
-class Mutant(KernelBase):
+class Mutant(Kernel):
     """A Gaussian's random-walk Metropolis kernel with a fault."""
 
     may_diverge = False
@@ -129,7 +129,7 @@ def test_discrete_mutants_are_told_apart():
     hot = functools.partial(kernels.REGISTRY["gibbs"]["ising"], case.model)()
 
     @jax.tree_util.register_pytree_node_class
-    class Hotter(KernelBase):
+    class Hotter(Kernel):
         may_diverge = False
         model = case.model
 

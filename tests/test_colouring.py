@@ -7,9 +7,9 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from ebm_jax import _colouring
-from ebm_jax.blocks import BlockSpec, colour
-from ebm_jax.graphs import Graph, Grid
+from ebm_jax.graphs import colouring
+from ebm_jax.graphs.blocks import BlockSpec, colour
+from ebm_jax.graphs.grids import Graph, Grid
 from tests import oracles
 from tests.test_graphs import edge_lists
 
@@ -20,7 +20,7 @@ FOREST = (12, [(11, 0), (0, 3), (4, 8), (8, 2), (8, 9), (5, 1)])
 @pytest.fixture(params=[0, 2, 100], ids="patience {}".format)
 def patience(request, monkeypatch):
     """After how many waves the rest is visited one by one."""
-    monkeypatch.setattr(_colouring, "_PATIENCE", request.param)
+    monkeypatch.setattr(colouring, "_PATIENCE", request.param)
 
 
 @pytest.mark.usefixtures("patience")
@@ -30,7 +30,7 @@ class TestWaves:
     @example(FOREST)
     def test_waves_give_the_colours_of_the_plain_loop(self, case):
         n, edges = case
-        assert _colouring.greedy_colours(Graph(n, edges)).tolist() == oracles.greedy_colours(n, edges)
+        assert colouring.greedy_colours(Graph(n, edges)).tolist() == oracles.greedy_colours(n, edges)
 
     @given(edge_lists(20))
     @example(ODD_CYCLE)
@@ -50,7 +50,7 @@ class TestWaves:
 @given(st.lists(st.lists(st.integers(-1, 140), min_size=1, max_size=150), min_size=1, max_size=4))
 def test_the_smallest_missing_colour(runs):
     firsts = np.cumsum([0, *map(len, runs)])[:-1]
-    found = _colouring._smallest_missing(np.concatenate(runs), firsts)
+    found = colouring._smallest_missing(np.concatenate(runs), firsts)
     assert found.tolist() == [min(set(range(150)) - set(run)) for run in runs]
 
 

@@ -11,7 +11,8 @@ from arviz_stats.base import array_stats as arviz
 from scipy import stats
 
 import ebm_jax as ej
-from ebm_jax import _chains, diagnostics
+from ebm_jax import diagnostics
+from ebm_jax.diagnostics import estimators
 from tests import systems
 from tests.statistics import assert_plausible
 
@@ -168,11 +169,11 @@ def test_chains_that_do_not_mix_are_seen():
     ("name", "mutant"),
     [
         ("split", lambda x: x),
-        ("autocovariance", lambda x, right=_chains.autocovariance: jnp.roll(right(x), -1, axis=0)),
-        ("autocovariance", lambda x, right=_chains.autocovariance: right(x)[::-1]),
+        ("autocovariance", lambda x, right=estimators.autocovariance: jnp.roll(right(x), -1, axis=0)),
+        ("autocovariance", lambda x, right=estimators.autocovariance: right(x)[::-1]),
         (
             "autocovariance",
-            lambda x, right=_chains.autocovariance: right(x) * (-1) ** jnp.arange(len(x))[:, None],
+            lambda x, right=estimators.autocovariance: right(x) * (-1) ** jnp.arange(len(x))[:, None],
         ),
         ("normal_scores", lambda x: x),
         ("folded", lambda x: x),
@@ -184,7 +185,7 @@ def test_mutants_are_caught(name, mutant, monkeypatch, as_shipped):
     cases = np.exp(cases / 2).astype(np.float32)  # ranks do not feel it
     want = by_arviz(cases)
     monkeypatch.setattr(_chains, name, mutant)
-    fns = {"bulk": _chains.ess_bulk, "rank": _chains.r_hat}
+    fns = {"bulk": estimators.ess_bulk, "rank": estimators.r_hat}
     got = quickly(jax.vmap(lambda x: {key: fn(x) for key, fn in fns.items()}, in_axes=-1))(cases)
     assert max(float(np.max(np.abs(np.asarray(got[key]) / want[key] - 1))) for key in fns) > 0.02
 
@@ -228,12 +229,12 @@ def test_pytrees_dtypes_and_many_events(monkeypatch):
 
 def test_integers_and_sums_lose_nothing():
     x = jnp.asarray([[2**31 - 1, -(2**31)], [5, -7]], jnp.int32)
-    got = _chains.difference(x, x[1, 1])
+    got = estimators.difference(x, x[1, 1])
     np.testing.assert_array_equal(got, np.float32(np.asarray(x, np.int64) + 7))
     tenth = jnp.full(3_000_000, 0.1, jnp.float32)
-    assert float(jax.jit(_chains.mean)(tenth)) == pytest.approx(float(np.float32(0.1)), rel=1e-6)
+    assert float(jax.jit(estimators.mean)(tenth)) == pytest.approx(float(np.float32(0.1)), rel=1e-6)
     a, b = [1.0, 2.2, 50.0, 1.0, 1e5], [1.0, 5.0, 80.0, 1e5, 1e5]
-    got = jax.vmap(_chains.beta_quantiles)(jnp.asarray(a), jnp.asarray(b))
+    got = jax.vmap(estimators.beta_quantiles)(jnp.asarray(a), jnp.asarray(b))
     for i in range(len(a)):
         want = stats.beta.ppf([0.1586553, 0.8413447], a[i], b[i])
         np.testing.assert_allclose(got[i], want, rtol=2e-6)

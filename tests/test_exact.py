@@ -7,12 +7,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ebm_jax import _transfer, exact
-from ebm_jax._enumeration import Enumeration, logsumexp, smallest
+from ebm_jax import exact
 from ebm_jax.energies.ising import Ising, IsingParams
 from ebm_jax.energies.potts import Potts, PottsParams
 from ebm_jax.energies.rbm import RBM, RBMParams
-from ebm_jax.graphs import Bipartite, Graph, Grid
+from ebm_jax.exact import transfer
+from ebm_jax.exact.enumeration import Enumeration, logsumexp, smallest
+from ebm_jax.graphs.grids import Bipartite, Graph, Grid
 from tests import oracles
 from tests.energies.cases import oracle_energy, random_levels, random_params
 from tests.statistics import assert_other_law, assert_same_law
@@ -175,7 +176,7 @@ def test_the_4_by_4_torus(strength, log_z):
     assert exact.log_partition(model, params) == pytest.approx(log_z, abs=6e-11)
     unit = IsingParams(np.zeros((4, 4)), np.ones(2))
     assert exact.log_partition(model, unit, beta=strength) == pytest.approx(log_z, abs=6e-11)
-    assert _transfer.log_partition(model, as_float64(params), 1.0) == pytest.approx(log_z, abs=6e-11)
+    assert transfer.log_partition(model, as_float64(params), 1.0) == pytest.approx(log_z, abs=6e-11)
 
 
 def kaufman_log_z(height, width, strength):
@@ -251,7 +252,7 @@ def test_both_layers_of_an_rbm_give_one_log_z():
 def test_transfer_matrices_agree_with_enumeration(model):
     params, beta = random_params(model, seed=5), 0.8
     expected = enumerated_log_partition(model, params, beta)
-    assert _transfer.log_partition(model, as_float64(params), beta) == pytest.approx(expected, rel=1e-12)
+    assert transfer.log_partition(model, as_float64(params), beta) == pytest.approx(expected, rel=1e-12)
 
 
 @pytest.mark.parametrize("model", [model for model in STRIPS if model.graph in SLOPES], ids=str)
@@ -260,7 +261,7 @@ def test_slopes_of_transfer_matrices_agree_with_enumeration(model):
     with jax.enable_x64(True):
         slope = Enumeration(model).log_partition_gradient(as_float64(params), beta)
     np.testing.assert_allclose(
-        flat(_transfer.gradient(model, as_float64(params), beta)), flat(slope), atol=1e-12
+        flat(transfer.gradient(model, as_float64(params), beta)), flat(slope), atol=1e-12
     )
 
 
@@ -270,13 +271,13 @@ def test_forbidden_levels_have_no_weight():
     params.bias[0, 1] = [-np.inf, 0.0, -np.inf]
     expected = enumerated_log_partition(model, params, 1.0)
     assert np.isfinite(expected)
-    assert _transfer.log_partition(model, params, 1.0) == pytest.approx(expected, rel=1e-12)
+    assert transfer.log_partition(model, params, 1.0) == pytest.approx(expected, rel=1e-12)
 
 
 def test_widths_foretell_the_tables():
     for model in STRIPS:
-        tables = _transfer._stored(model, as_float64(random_params(model)), 1.0)
-        assert max(table.table.size for table in tables) == _transfer.largest_table(model)
+        tables = transfer._stored(model, as_float64(random_params(model)), 1.0)
+        assert max(table.table.size for table in tables) == transfer.largest_table(model)
 
 
 def test_long_strips_are_quick_in_either_direction():
@@ -312,7 +313,7 @@ def test_draws_follow_the_probabilities(model):
 def test_draws_through_transfer_matrices_follow_the_probabilities(model):
     params = as_float64(random_params(model, scale=0.7))
     uniforms = np.random.default_rng(1).random((40_000, model.graph.n_sites))
-    levels = _transfer.sample(model, params, 0.9, uniforms)
+    levels = transfer.sample(model, params, 0.9, uniforms)
     p = exact.probabilities(model, params, beta=0.9)
     counts = np.bincount(oracles.state_numbers(levels, model.n_levels), minlength=p.size)
     assert_same_law(counts, p, "draws through transfer matrices")
@@ -367,7 +368,7 @@ def test_uneven_chunks_are_put_together(monkeypatch):
     model = Potts(Graph(7, [(0, 1), (5, 6)]), 3)
     params = random_params(model)
     whole = exact.probabilities(model, params)
-    monkeypatch.setattr("ebm_jax._enumeration._CHUNK_VALUES", 1)
+    monkeypatch.setattr("ebm_jax.exact.enumeration._CHUNK_VALUES", 1)
     assert Enumeration(model).chunk_size == 256
     np.testing.assert_allclose(exact.probabilities(model, params), whole, rtol=1e-13)
     np.testing.assert_array_equal(jax.vmap(model.levels)(exact.states(model)), oracles.all_states(7, 3))

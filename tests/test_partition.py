@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 import ebm_jax as ej
-from ebm_jax import _ais, exact, partition, schedules
+from ebm_jax import exact, partition, schedules
+from ebm_jax.partition import annealing
 
 ISING = ej.Ising(ej.Grid(3, 4))
 POTTS = ej.Potts(ej.Graph(5, [(0, 1), (1, 2), (2, 0), (3, 2), (3, 4)]), 3, "matrix")
@@ -82,23 +83,23 @@ def test_mutants_are_told_apart(mutant, monkeypatch):
     if mutant == "frozen chains":  # the last term is weighed at draws from the base alone: spread shows it
         frozen = lambda self, keys, p, beta, packed, n: (packed, ej.Info.zero())  # noqa: E731
         jax.clear_caches()
-        start = _ais.path_of(model, params, None, None).from_base(jax.random.key(5), 400)
+        start = annealing.path_of(model, params, None, None).from_base(jax.random.key(5), 400)
         monkeypatch.setattr(type(ej.gibbs(model)), "packed_steps", frozen)
-        path = _ais.path_of(model, params, None, None)
-        weights = _ais.walk(path, jax.random.key(0), start, jnp.linspace(0, 1, 60))
+        path = annealing.path_of(model, params, None, None)
+        weights = path.walk(path, jax.random.key(0), start, jnp.linspace(0, 1, 60))
         result = partition._result(jax.random.key(1), path.log_z + np.asarray(weights), reverse=False)
         assert result.warnings or abs(result.log_z - truth) > N_SE * standard_error(result)
         jax.clear_caches()
         return
     if mutant == "a wrong base":
-        real = _ais.log_z_uncoupled
+        real = path.log_z_uncoupled
         monkeypatch.setattr(_ais, "log_z_uncoupled", lambda m, b: real(m, b) + 1.0)
         result = partition.ais(jax.random.key(0), model, params, betas=60, n_chains=400)
     else:
         start = exact.sample(jax.random.key(1), model, params, 400)
         result = partition.ais(jax.random.key(0), model, params, betas=60, n_chains=400)
-        path = _ais.path_of(model, params, None, None)
-        down = _ais.walk(path.reversed(), jax.random.key(2), start, jnp.linspace(1, 0, 60))
+        path = annealing.path_of(model, params, None, None)
+        down = path.walk(path.reversed(), jax.random.key(2), start, jnp.linspace(1, 0, 60))
         result = partition._result(jax.random.key(1), path.log_z + np.asarray(down), reverse=False)
     assert abs(result.log_z - truth) > N_SE * standard_error(result)
 
@@ -123,15 +124,15 @@ def test_a_badly_mixing_model_shows_in_the_gap():
 
 def test_new_numbers_compile_nothing():
     partition.ais(jax.random.key(0), RBM, params_of(RBM), betas=20, n_chains=10)
-    before = _ais.walk._cache_size()
+    before = annealing.walk._cache_size()
     partition.ais(jax.random.key(1), RBM, params_of(RBM, seed=4), betas=20, n_chains=10)
-    assert _ais.walk._cache_size() == before
+    assert annealing.walk._cache_size() == before
 
 
 def test_wide_biases_have_a_finite_log_z():
     model = ej.Potts(ej.Graph(2, [(0, 1)]), 3, "edge")
     params = ej.PottsParams(jnp.asarray([[0.0, 0, 0], [900.0, 900, 900]]), jnp.zeros(1))
-    assert _ais.log_z_uncoupled(model, params) == pytest.approx(900 + 2 * np.log(3))
+    assert path.log_z_uncoupled(model, params) == pytest.approx(900 + 2 * np.log(3))
 
 
 def test_gaussian_and_categorical_rbms():

@@ -14,9 +14,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Int, UInt8
 
-from ebm_jax.blocks import Block
 from ebm_jax.checks import check_struct
-from ebm_jax.graphs import AnyGraph
+from ebm_jax.graphs.blocks import Block
+from ebm_jax.graphs.grids import AnyGraph
 
 Sites = Bool[Array, "*sites"] | UInt8[Array, "*sites"]
 Visible = Bool[Array, "*visible"] | UInt8[Array, "*visible"]

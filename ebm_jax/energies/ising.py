@@ -12,11 +12,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from ebm_jax.blocks import Block, BlockSpec, default_spec
 from ebm_jax.checks import FLOATS, check_choice, check_struct
 from ebm_jax.energies import pairwise
 from ebm_jax.energies.hidden import HiddenSites, check_hidden
-from ebm_jax.graphs import AnyGraph
+from ebm_jax.graphs.blocks import Block, BlockSpec, default_spec
+from ebm_jax.graphs.grids import AnyGraph
 from ebm_jax.types import Key
 
 

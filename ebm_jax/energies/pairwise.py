@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from ebm_jax.checks import check_choice
-from ebm_jax.graphs import AnyGraph, Bipartite, Graph, Grid
+from ebm_jax.graphs.grids import AnyGraph, Bipartite, Graph, Grid
 
 
 def resolve_coupling(graph: AnyGraph, coupling: str | None, allowed: tuple[str, ...]) -> str:

@@ -14,9 +14,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, UInt8
 
-from ebm_jax.blocks import BlockSpec, default_spec
 from ebm_jax.checks import FLOATS, check_choice, check_integer, check_struct
-from ebm_jax.graphs import Bipartite
+from ebm_jax.graphs.blocks import BlockSpec, default_spec
+from ebm_jax.graphs.grids import Bipartite
 from ebm_jax.types import Key
 
 Visible = UInt8[Array, " n_visible"] | Bool[Array, " n_visible"]

@@ -28,7 +28,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ebm_jax import checks
-from ebm_jax.samplers.base import KernelBase, step_number
+from ebm_jax.samplers.base import Kernel, step_number
 from ebm_jax.samplers.continuous import ContinuousKernelBase, check_energy, energy_of
 from ebm_jax.types import Info, Key, PyTree
 
@@ -183,7 +183,7 @@ class BlackJAX(ContinuousKernelBase):
         one = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), x)
         if self.energy is None:
             _own_target(params, 1.0, x)
-            KernelBase.check(self, params, x, None)
+            Kernel.check(self, params, x, None)
         else:
             super().check(params, x, None)
         self._struct(params, one)

@@ -17,8 +17,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Shaped, UInt32
 
-from ebm_jax.blocks import BlockSpec
-from ebm_jax.graphs import Bipartite
+from ebm_jax.graphs.blocks import BlockSpec
+from ebm_jax.graphs.grids import Bipartite
 from ebm_jax.lattice.units import Units, units
 from ebm_jax.types import PyTree
 

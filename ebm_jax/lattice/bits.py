@@ -24,8 +24,8 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, UInt32
 
 from ebm_jax import rng
-from ebm_jax.blocks import BlockSpec
-from ebm_jax.graphs import Grid
+from ebm_jax.graphs.blocks import BlockSpec
+from ebm_jax.graphs.grids import Grid
 from ebm_jax.lattice import grid
 from ebm_jax.types import PyTree
 

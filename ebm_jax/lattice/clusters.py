@@ -24,7 +24,7 @@ from jax.custom_batching import custom_vmap
 from jaxtyping import Array, Bool, Float, Int, UInt32
 
 from ebm_jax import rng
-from ebm_jax.graphs import AnyGraph, Grid
+from ebm_jax.graphs.grids import AnyGraph, Grid
 from ebm_jax.types import PyTree
 
 Bonds = tuple[Bool[Array, "..."], ...]

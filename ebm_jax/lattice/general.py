@@ -19,9 +19,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, UInt32
 
-from ebm_jax import graphs, rng
-from ebm_jax.blocks import BlockSpec
-from ebm_jax.graphs import AnyGraph, Grid, neighbours
+from ebm_jax import rng
+from ebm_jax.graphs.blocks import BlockSpec
+from ebm_jax.graphs.grids import Adjacency, AnyGraph, Grid, neighbours
 from ebm_jax.lattice.fields import (
     UNROLLED_SLOTS,
     Neighbours,
@@ -122,7 +122,7 @@ class EdgeRows(NamedTuple):
     n_couplings: int
 
 
-def edge_rows(graph: AnyGraph, near: graphs.Neighbours, coupling: str, row_of_site: np.ndarray) -> EdgeRows:
+def edge_rows(graph: AnyGraph, near: Adjacency, coupling: str, row_of_site: np.ndarray) -> EdgeRows:
     """Returns the compressed rows of a graph, given the row in which every site is stored."""
     kinds, n_kinds = _coupling_of_edge(graph, coupling)
     return EdgeRows(near.starts, row_of_site[near.sites], kinds[near.edges], near.forward, n_kinds)

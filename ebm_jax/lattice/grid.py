@@ -23,8 +23,8 @@ import numpy as np
 from jaxtyping import Array, Bool, UInt8, UInt32
 
 from ebm_jax import rng
-from ebm_jax.blocks import BlockSpec
-from ebm_jax.graphs import Grid
+from ebm_jax.graphs.blocks import BlockSpec
+from ebm_jax.graphs.grids import Grid
 from ebm_jax.lattice.fields import Neighbours, Site, Weights, draw_levels, draw_spins, spread, weigh
 from ebm_jax.types import PyTree
 

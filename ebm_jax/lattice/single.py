@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from ebm_jax.graphs import Bipartite, neighbours
+from ebm_jax.graphs.grids import Bipartite, neighbours
 from ebm_jax.lattice import general
 from ebm_jax.types import PyTree
 

@@ -18,6 +18,7 @@ import jax
 import jax.numpy as jnp
 
 from ebm_jax import checks
+from ebm_jax.chains import chain_keys, strongly_typed
 from ebm_jax.samplers.base import start_chains
 from ebm_jax.samplers.continuous import AdjustedKernelBase, check_scale
 from ebm_jax.types import Key, PyTree
@@ -68,7 +69,7 @@ def warm_up(
     check_scale("target_acceptance", target, positive=True)
     if checks.is_concrete(target) and not target < 1:
         raise ValueError(f"target_acceptance is {target}; give a number between 0 and 1")
-    params = jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype=jnp.result_type(leaf)), params)
+    params = strongly_typed(params)
     states = start_chains(kernel, params, init, clamped)
     n_chains = states.step.shape[0]
     betas = jnp.asarray(beta, jnp.float32)
@@ -91,7 +92,7 @@ def _run(
     n_steps: jax.Array,
 ) -> tuple[Any, PyTree]:
     states = kernel.refresh(params, states)
-    keys = jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(betas.size))
+    keys = chain_keys(key, betas.size)
 
     def sized(log_size: jax.Array) -> Any:
         return dataclasses.replace(kernel, step_size=jnp.exp(log_size).astype(kernel.step_size.dtype))

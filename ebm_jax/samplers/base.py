@@ -15,7 +15,8 @@ import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 
 from ebm_jax import checks
-from ebm_jax.types import BoundKernel, Info, Key, PyTree
+from ebm_jax.chains import chain_keys
+from ebm_jax.types import Info, Key, PyTree
 
 _MEMBERS = 0x6D656D62  # folded into a chain's key for the keys of a kernel's members
 
@@ -28,7 +29,14 @@ class ChainState(NamedTuple):
     step: jax.Array
 
 
-class KernelBase:
+class BoundKernel(NamedTuple):
+    """A kernel with its parameters and β fixed, in the shape that BlackJAX's drivers expect."""
+
+    init: Any
+    step: Any
+
+
+class Kernel:
     """Defaults of the `Kernel` protocol. States have a field `step`, the chain's uint32 step counter."""
 
     may_diverge = True
@@ -144,7 +152,7 @@ class KernelBase:
         check_clamped(clamped, x)
 
 
-class DiscreteKernelBase(KernelBase):
+class DiscreteKernelBase(Kernel):
     """Validation shared by the kernels of discrete models; they have a field `model`."""
 
     model: Any
@@ -188,7 +196,7 @@ def energy_of(target: Any) -> Any:
         energy = getattr(holder, "energy", None)
         if energy is not None:
             return getattr(energy, "energy", energy)
-    if isinstance(target, KernelBase):
+    if isinstance(target, Kernel):
         raise ValueError(f"{type(target).__name__} holds no energy and no model that its steps follow")
     return target
 
@@ -240,7 +248,7 @@ def member_keys(key: Key, n: int) -> Key:
     """
     if n == 1:
         return key[None]
-    return jax.vmap(jax.random.fold_in, (None, 0))(jax.random.fold_in(key, _MEMBERS), jnp.arange(n))
+    return chain_keys(jax.random.fold_in(key, _MEMBERS), n)
 
 
 def check_clamped(clamped: Any, x: PyTree) -> None:

@@ -16,13 +16,13 @@ import jax
 import jax.numpy as jnp
 
 from ebm_jax import checks, rng
-from ebm_jax.samplers.base import ChainState, KernelBase, energy_of, step_number
+from ebm_jax.samplers.base import ChainState, Kernel, energy_of, step_number
 from ebm_jax.types import Info, Key, PyTree
 
 
 @functools.partial(jax.tree_util.register_dataclass, data_fields=(), meta_fields=("energy", "n_levels"))
 @dataclass(frozen=True, eq=False)
-class CategoricalGibbs(KernelBase):
+class CategoricalGibbs(Kernel):
     """The kernel that `categorical_gibbs` builds: all of it is structure."""
 
     energy: Any

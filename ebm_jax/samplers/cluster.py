@@ -27,9 +27,10 @@ import numpy as np
 from jaxtyping import Array, Float, Int, UInt32
 
 from ebm_jax import checks, rng
+from ebm_jax.energies.base import DiscreteModel
 from ebm_jax.lattice import clusters
 from ebm_jax.samplers.base import ChainState, DiscreteKernelBase, count_nonfinite
-from ebm_jax.types import DiscreteModel, Info, Key, PyTree
+from ebm_jax.types import Info, Key, PyTree
 
 _as_pytree = functools.partial(
     jax.tree_util.register_dataclass, data_fields=("tables",), meta_fields=("model", "layout")

@@ -21,14 +21,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from ebm_jax import checks, rng
-from ebm_jax.samplers.base import ChainState, KernelBase, energy_of, member_keys
+from ebm_jax.samplers.base import ChainState, Kernel, energy_of, member_keys
 from ebm_jax.samplers.continuous import AdjustedKernelBase
 from ebm_jax.types import Info, Key, PyTree
 
 _PICK = 0x7069636B  # folded into a chain's key for the choice of a mixture; its kernels fold in their number
 
 
-class _Composed(KernelBase):
+class _Composed(Kernel):
     """What compositions share: members, and a state that is a position."""
 
     kernels: tuple[Any, ...]
@@ -176,7 +176,7 @@ class WithinGibbs(_Composed):
                 if held is not None and jax.tree.leaves(held)[0].ndim == jax.tree.leaves(alone)[0].ndim:
                     held = jax.tree.map(lambda leaf: leaf[:1], held)
             kernel.check(given, alone, held)
-        KernelBase.check(self, params, x, clamped)
+        Kernel.check(self, params, x, clamped)
         self._check_energies(params, x)
 
     def _conditional(self, number: int, params: PyTree, x: PyTree) -> tuple[Any, PyTree]:

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ebm_jax import checks, rng
-from ebm_jax.samplers.base import KernelBase, energy_of, step_number
+from ebm_jax.samplers.base import Kernel, energy_of, step_number
 from ebm_jax.types import Info, Key, PyTree
 
 
@@ -33,7 +33,7 @@ class CachedState(NamedTuple):
     digest: jax.Array
 
 
-class ContinuousKernelBase(KernelBase):
+class ContinuousKernelBase(Kernel):
     """Validation shared by the kernels of continuous energies; they have a field `energy`."""
 
     energy: Any

@@ -25,8 +25,9 @@ import jax.numpy as jnp
 from jax.custom_batching import custom_vmap
 
 from ebm_jax import rng
-from ebm_jax.blocks import BlockSpec
 from ebm_jax.checks import check_choice
+from ebm_jax.energies.base import BlockModel
+from ebm_jax.graphs.blocks import BlockSpec
 from ebm_jax.lattice import bipartite, bits, general, grid
 from ebm_jax.lattice.fields import MAX_SPREAD
 from ebm_jax.samplers.base import (
@@ -36,7 +37,7 @@ from ebm_jax.samplers.base import (
     partitions,
     with_automatic_axes,
 )
-from ebm_jax.types import BlockModel, Info, Key, PyTree
+from ebm_jax.types import Info, Key, PyTree
 
 # The fastest that fits comes first. Each module says what keeps a model off it, and builds layout and index tables.
 PATHS = {"bits": bits, "grid": grid, "bipartite": bipartite, "general": general}

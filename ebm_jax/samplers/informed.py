@@ -27,7 +27,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from ebm_jax import checks, rng
-from ebm_jax.samplers.base import KernelBase
+from ebm_jax.samplers.base import Kernel
 from ebm_jax.samplers.continuous import (
     AdjustedKernelBase,
     CachedState,
@@ -103,7 +103,7 @@ class _InformedKernel(AdjustedKernelBase):
                 raise ValueError(
                     f"{name} has dtype {leaf.dtype}; levels are whole numbers: use .astype(jnp.uint8)"
                 )
-        KernelBase.check(self, params, x, clamped)
+        Kernel.check(self, params, x, clamped)
         for name, tree in (("init", x), ("clamped values", None if clamped is None else clamped[1])):
             for leaf, k in zip(jax.tree.leaves(tree), self._counts(x), strict=False):
                 checks.check_levels(name, leaf, k)

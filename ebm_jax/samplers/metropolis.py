@@ -17,9 +17,10 @@ import jax
 import jax.numpy as jnp
 
 from ebm_jax import rng
+from ebm_jax.energies.base import DiscreteModel
 from ebm_jax.lattice import single
 from ebm_jax.samplers.base import ChainState, DiscreteKernelBase, count_nonfinite
-from ebm_jax.types import DiscreteModel, Info, Key, PyTree
+from ebm_jax.types import Info, Key, PyTree
 
 
 @functools.partial(jax.tree_util.register_dataclass, data_fields=("tables",), meta_fields=("model", "sites"))

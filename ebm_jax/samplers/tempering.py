@@ -30,7 +30,8 @@ from jaxtyping import Array, Float, Int
 from scipy.interpolate import PchipInterpolator
 
 from ebm_jax import checks, rng
-from ebm_jax.samplers.base import KernelBase, energy_of, member_keys, start_chains, step_number
+from ebm_jax.chains import chain_keys, count_chains, strongly_typed, zero_info
+from ebm_jax.samplers.base import Kernel, energy_of, member_keys, start_chains, step_number
 from ebm_jax.types import Info, Key, PyTree
 
 _SWAPS = ("even_odd", "random")
@@ -71,7 +72,7 @@ class TemperingState(NamedTuple):
     meta_fields=("swaps", "steps_per_swap"),
 )
 @dataclass(frozen=True, eq=False)
-class ParallelTempering(KernelBase):
+class ParallelTempering(Kernel):
     """The kernel that `parallel_tempering` builds; the inner kernel and the ladder are leaves."""
 
     kernel: Any
@@ -228,7 +229,7 @@ class ParallelTempering(KernelBase):
 
         betas = jnp.asarray(beta, jnp.float32)
         betas = betas if betas.ndim == 2 else jnp.broadcast_to(betas, (n,))
-        zero = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (n_chains,)), Info.zero())
+        zero = zero_info(n_chains)
         return jax.lax.scan(body, (packed, zero), betas, length=n)[0]
 
     def check(self, params: PyTree, x: PyTree, clamped: Any) -> None:
@@ -395,7 +396,7 @@ def tune_ladder(
         raise ValueError(
             f"n_steps is {n_steps}; {n_rounds} rounds need {2**n_rounds - 1}: take more, or a smaller n_rounds"
         )
-    params = jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype=jnp.result_type(leaf)), params)
+    params = strongly_typed(params)
     beta = jnp.asarray(beta, jnp.float32)
     if beta.ndim:
         raise ValueError(f"beta has shape {beta.shape}; one ladder needs one beta: give a scalar")
@@ -421,7 +422,7 @@ def tune_ladder(
 def _advance(
     kernel: ParallelTempering, key: Key, params: PyTree, beta: Array, states: TemperingState, n: int
 ) -> TemperingState:
-    keys = jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(states.step.shape[0]))
+    keys = chain_keys(key, count_chains(states))
     packed = kernel.refresh(params, kernel.pack(params, states))
     return kernel.unpack(kernel.packed_steps(keys, params, beta, packed, n)[0])
 

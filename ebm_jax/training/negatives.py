@@ -21,9 +21,11 @@ import jax.numpy as jnp
 
 from ebm_jax import checks
 from ebm_jax import exact as enumeration
+from ebm_jax.chains import chain_keys
 from ebm_jax.run import init_chains
+from ebm_jax.samplers.base import Kernel
 from ebm_jax.training.losses import Negatives, energy_of_data, has_contrast, visible_part, whole
-from ebm_jax.types import Info, Kernel, Key, PyTree
+from ebm_jax.types import Info, Key, PyTree
 
 MAX_STATES = 2**20
 
@@ -96,7 +98,7 @@ class PersistentChains:
         del batch
         seen = None
         if has_contrast(model) and getattr(self.kernel, "tells_inputs", False):
-            keys = chain_keys(key, self.kernel, state)
+            keys = packed_chain_keys(key, self.kernel, state)
             chains, info, seen = self.kernel.packed_steps_and_inputs(keys, params, state, self.k)
         else:
             chains, info = run_chains(key, self.kernel, params, state, self.k)
@@ -189,14 +191,14 @@ _start = jax.jit(
 
 def run_chains(key: Key, kernel: Any, params: PyTree, packed: PyTree, n: int) -> tuple[PyTree, Info]:
     """Takes `n` steps of packed chains at β = 1; chain i has the key `fold_in(key, i)`."""
-    keys = chain_keys(key, kernel, packed)
+    keys = packed_chain_keys(key, kernel, packed)
     return kernel.packed_steps(keys, params, jnp.ones((), jnp.float32), kernel.refresh(params, packed), n)
 
 
-def chain_keys(key: Key, kernel: Any, packed: PyTree) -> Key:
+def packed_chain_keys(key: Key, kernel: Any, packed: PyTree) -> Key:
     """Returns the keys of packed chains, `fold_in(key, i)`."""
     n_chains = jax.eval_shape(kernel.unpack, packed).step.shape[0]
-    return jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(n_chains))
+    return chain_keys(key, n_chains)
 
 
 def _check_kernel(kernel: Any) -> Any:

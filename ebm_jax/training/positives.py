@@ -14,9 +14,10 @@ import jax
 import jax.numpy as jnp
 
 from ebm_jax import checks
+from ebm_jax.samplers.base import Kernel
 from ebm_jax.training.losses import whole
 from ebm_jax.training.negatives import run_chains
-from ebm_jax.types import Kernel, Key, PyTree
+from ebm_jax.types import Key, PyTree
 
 
 @functools.partial(jax.tree_util.register_dataclass, data_fields=("kernel", "mask"), meta_fields=("k",))

@@ -21,6 +21,7 @@ import optax
 from jaxtyping import Array, Bool, Float, Int
 
 from ebm_jax import checks
+from ebm_jax.chains import strongly_typed
 from ebm_jax.training.losses import Complete, contrast, energy_of
 from ebm_jax.training.state import TrainState
 from ebm_jax.types import Info, Key, PyTree
@@ -212,8 +213,7 @@ def _start_params(key: Key, model: Any, params: PyTree) -> PyTree:
     if hasattr(model, "params_struct"):
         checks.check_struct("params", params, model.params_struct(), dtypes=checks.FLOATS)
     checks.check_finite("params", params)
-    # With a dtype of their own: weakly typed ones would turn strong at the first update, and compile a second time.
-    return jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype=jnp.result_type(leaf)), params)
+    return strongly_typed(params)
 
 
 @functools.partial(jax.jit, static_argnums=0)

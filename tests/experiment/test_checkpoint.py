@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ebm_jax.experiment.checkpoint import CheckpointError, Checkpoints
+from ebm_jax.experiment.run.checkpoint import CheckpointError, Checkpoints
 
 
 def tree(seed=0):
@@ -158,7 +158,7 @@ def test_no_room_is_told_and_the_one_before_is_whole(tmp_path):
     code = f"""
         import resource, signal, sys
         import numpy as np
-        from ebm_jax.experiment.checkpoint import CheckpointError, Checkpoints
+        from ebm_jax.experiment.run.checkpoint import CheckpointError, Checkpoints
         checkpoints = Checkpoints(__import__("pathlib").Path({str(tmp_path / "checkpoints")!r}))
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, resource.RLIM_INFINITY))

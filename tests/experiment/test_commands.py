@@ -37,7 +37,7 @@ def cli(place):
     }
 
     def run(*arguments, start=False):
-        command = [sys.executable, "-m", "ebm_jax.experiment.cli", *arguments]
+        command = [sys.executable, "-m", "ebm_jax.cli.main", *arguments]
         common = {"cwd": place, "env": environment, "text": True}
         if start:
             return subprocess.Popen(command, stderr=subprocess.PIPE, **common)

@@ -11,7 +11,6 @@ import pytest
 import yaml
 
 from ebm_jax.experiment import config as configuration
-from ebm_jax.experiment._problems import leaves, schema_table, wanted
 from ebm_jax.experiment.config import (
     ConfigError,
     RBMConfig,
@@ -20,6 +19,7 @@ from ebm_jax.experiment.config import (
     load_config,
     parse_config,
 )
+from ebm_jax.experiment.config.problems import leaves, schema_table, wanted
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "configs.md").read_text(encoding="utf-8")

@@ -16,11 +16,12 @@ import pytest
 import yaml
 
 import ebm_jax as ej
-from ebm_jax.experiment import report, runner
-from ebm_jax.experiment.checkpoint import Checkpoints
+from ebm_jax.experiment import report
 from ebm_jax.experiment.config import parse_config
-from ebm_jax.experiment.folder import RunFolder, RunFolderError, read_metrics, read_result
-from ebm_jax.experiment.recipes import build
+from ebm_jax.experiment.recipes.base import build
+from ebm_jax.experiment.run import runner
+from ebm_jax.experiment.run.checkpoint import Checkpoints
+from ebm_jax.experiment.run.folder import RunFolder, RunFolderError, read_metrics, read_result
 
 TINY = {
     "name": "tiny",
@@ -209,7 +210,7 @@ def test_a_folder_that_exists_is_never_written_to(tmp_path, undisturbed):
 
 def test_two_processes_do_not_write_one_folder(tmp_path):
     held = RunFolder.create(tmp_path / "run", config(), ["test"])
-    command = [sys.executable, "-m", "ebm_jax.experiment.cli", "resume", str(tmp_path / "run")]
+    command = [sys.executable, "-m", "ebm_jax.cli.main", "resume", str(tmp_path / "run")]
     run = subprocess.run(command, capture_output=True, text=True, timeout=120)
     held.close()
     assert run.returncode == 2 and f"in use by process {os.getpid()}" in run.stderr
@@ -393,8 +394,8 @@ KILLER = """
 import os, random, signal, sys, time
 from pathlib import Path
 import sklearn.datasets
-import ebm_jax.experiment.checkpoint as checkpoint
-from ebm_jax.experiment import runner
+import ebm_jax.experiment.run.checkpoint as checkpoint
+from ebm_jax.experiment.run import runner
 from ebm_jax.experiment.config import load_config
 
 checkpoint._orbax()

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from ebm_jax.experiment import sweep
 from ebm_jax.experiment.config import ConfigError
-from ebm_jax.experiment.sweep import Job, Outcome, command_line, plan, read_result, run_sweep, table
+from ebm_jax.experiment.run import sweep
+from ebm_jax.experiment.run.sweep import Job, Outcome, command_line, plan, read_result, run_sweep, table
 
 
 @pytest.fixture
@@ -77,7 +77,7 @@ def test_two_runs_with_one_folder_are_refused(tmp_path, other):
 
 def test_the_command_line():
     job = Job(Path("a.yaml"), Path("runs/a"), ("seed=1", "training.n_epochs=2"))
-    start = [sys.executable, "-m", "ebm_jax.experiment.cli"]
+    start = [sys.executable, "-m", "ebm_jax.cli.main"]
     overrides = ["-o", "seed=1", "-o", "training.n_epochs=2"]
     assert command_line(job, False) == [*start, "train", "a.yaml", "--out", "runs/a", *overrides]
     assert command_line(job, True) == [*start, "resume", "runs/a"]
@@ -198,7 +198,7 @@ def test_the_terminals_interrupt_reaches_each_run_once(tmp_path):
     code = f"""
 import sys
 from pathlib import Path
-from ebm_jax.experiment.sweep import Job, run_sweep
+from ebm_jax.experiment.run.sweep import Job, run_sweep
 job = Job(Path("a.yaml"), Path({str(tmp_path / "a")!r}), ())
 (outcome,) = run_sweep([job], 1, lambda job, resume: [sys.executable, "-I", "-S", "-c", {FAKE!r}, str(job.folder)])
 print(outcome.status)

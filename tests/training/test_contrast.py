@@ -10,7 +10,7 @@ import pytest
 
 import ebm_jax as ej
 from ebm_jax.training import losses, make_train_step, negatives
-from ebm_jax.training.negatives import chain_keys, run_chains
+from ebm_jax.training.negatives import packed_chain_keys, run_chains
 from tests.training.test_step import assert_close, bits
 
 
@@ -71,7 +71,9 @@ def test_sweeps_tell_what_the_hidden_layer_was_drawn_from(model, n_chains):
     params = model.init(jax.random.key(1), scale=0.5)
     packed = negatives.pack_chains(kernel, params, ej.init_chains(jax.random.key(2), model, n_chains))
     tell = jax.jit(
-        lambda packed: kernel.packed_steps_and_inputs(chain_keys(key, kernel, packed), params, packed, 3)
+        lambda packed: kernel.packed_steps_and_inputs(
+            packed_chain_keys(key, kernel, packed), params, packed, 3
+        )
     )
     new, info, seen = tell(packed)
     want, of_want = jax.jit(lambda packed: run_chains(key, kernel, params, packed, 3))(packed)

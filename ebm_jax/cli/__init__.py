@@ -1,0 +1,1 @@
+"""The `ebm-jax` command."""

@@ -1,0 +1,148 @@
+"""Sums over every configuration of a small model, in chunks of bounded memory; behind `ebm_jax.exact`."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array
+
+from ebm_jax.checks import check_choice
+from ebm_jax.energies.rbm import RBM, RBMParams
+from ebm_jax.graphs.grids import Bipartite
+from ebm_jax.types import PyTree
+
+MAX_STATES = 2**22
+
+_CHUNK_VALUES = 2**22  # float64 values that one chunk of configurations may hold
+
+
+class Chunk(NamedTuple):
+    """Configurations number `start` to `stop` − 1, stacked."""
+
+    start: int
+    stop: int
+    x: PyTree
+
+
+@dataclass(frozen=True)
+class Enumeration:
+    """All configurations of a discrete model or, given the `layer` of an RBM, of that layer.
+
+    Methods that return arrays of JAX are called with 64-bit types on. Raises ValueError on a layer that is not there.
+    """
+
+    model: Any
+    layer: str | None = None
+
+    def __post_init__(self) -> None:
+        check_choice("layer", self.layer, (None, "visible", "hidden"))
+        if self.layer is not None and not isinstance(self.model, RBM):
+            raise ValueError(
+                f"layer is {self.layer!r}, and {type(self.model).__name__} has none; leave it out"
+            )
+
+    @property
+    def n_units(self) -> int:
+        """Sites that are enumerated."""
+        if self.layer is None:
+            return self.model.graph.n_sites
+        return self.model.n_visible if self.layer == "visible" else self.model.n_hidden
+
+    @property
+    def n_states(self) -> int:
+        """K to the power of `n_units`."""
+        return self.model.n_levels**self.n_units
+
+    @property
+    def chunk_size(self) -> int:
+        """Configurations a chunk, a power of two."""
+        graph = self.model.graph
+        values = graph.n_sites * self.model.n_levels + (0 if isinstance(graph, Bipartite) else graph.n_edges)
+        return 1 << (int(np.clip(_CHUNK_VALUES // values, 2**8, 2**16)).bit_length() - 1)
+
+    def check_size(self) -> None:
+        """Raises ValueError when there are too many configurations."""
+        if self.n_states <= MAX_STATES:
+            return
+        count = self.n_states
+        shown = f"= {count:,}" if count < 10**15 else f"(about 10^{len(str(count)) - 1})"
+        remedy = (
+            "use a smaller model, a grid with one short side, or an estimate by annealed importance sampling"
+        )
+        smaller = smallest(self.model)
+        if smaller.n_states <= MAX_STATES:
+            remedy = f"enumerate the smaller layer: layer={smaller.layer!r}"
+        raise ValueError(
+            f"{self.model.n_levels}^{self.n_units} {shown} configurations are too many to enumerate, the limit is "
+            f"2^22 = {MAX_STATES:,}; {remedy}"
+        )
+
+    def chunks(self) -> Iterator[Chunk]:
+        """Yields all configurations in order; raises ValueError when there are too many."""
+        self.check_size()
+        for start in range(0, self.n_states, self.chunk_size):
+            stop = min(start + self.chunk_size, self.n_states)
+            yield Chunk(start, stop, self.configurations(jnp.arange(start, stop)))
+
+    @functools.partial(jax.jit, static_argnums=0)
+    def configurations(self, index: Array) -> PyTree:
+        """Returns the configurations of these numbers, the last site varying fastest."""
+        place = np.asarray([self.model.n_levels**power for power in range(self.n_units)][::-1], np.int64)
+        levels = (index[:, None] // place % self.model.n_levels).astype(jnp.int32)
+        return jax.vmap(self.model.from_levels)(levels) if self.layer is None else levels.astype(jnp.uint8)
+
+    @functools.partial(jax.jit, static_argnums=0)
+    def chunk_log_weights(self, params: PyTree, beta: Array | float, x: PyTree) -> Array:
+        """Returns log Σ exp(−β E) for stacked configurations, the sum running over what they leave open."""
+        return jax.vmap(lambda one: self._log_weight(params, beta, one))(x)
+
+    @functools.partial(jax.jit, static_argnums=0)
+    def weighted_gradient(self, params: PyTree, beta: Array | float, x: PyTree, weights: Array) -> PyTree:
+        """Returns Σ_x weight(x) ∂ log-weight(x) / ∂ params."""
+        return jax.grad(lambda p: jnp.dot(weights, self.chunk_log_weights(p, beta, x)))(params)
+
+    def log_weights(self, params: PyTree, beta: float) -> np.ndarray:
+        """Returns the log weight of every configuration."""
+        return np.concatenate([np.asarray(self.chunk_log_weights(params, beta, c.x)) for c in self.chunks()])
+
+    def log_partition_gradient(self, params: PyTree, beta: float) -> PyTree:
+        """Returns ∂ log Z / ∂ params = Σ_x p(x) ∂ log-weight(x) / ∂ params."""
+        log_weights = self.log_weights(params, beta)
+        p = np.exp(log_weights - logsumexp(log_weights))
+        return total(self.weighted_gradient(params, beta, c.x, p[c.start : c.stop]) for c in self.chunks())
+
+    def _log_weight(self, params: PyTree, beta: Array | float, x: PyTree) -> Array:
+        if self.layer is None:
+            return -beta * self.model.energy(params, x)
+        # An RBM's energy is linear in its parameters, so Σ_h exp(−β E(θ)) is the free energy's sum at β θ.
+        weights, visible_bias, hidden_bias = (beta * leaf for leaf in params)
+        if self.layer == "visible":
+            return -self.model.free_energy(RBMParams(weights, visible_bias, hidden_bias), x)
+        mirrored = RBM(self.model.n_hidden, self.model.n_visible, self.model.spins)
+        return -mirrored.free_energy(RBMParams(weights.T, hidden_bias, visible_bias), x)
+
+
+def smallest(model: Any) -> Enumeration:
+    """Returns the enumeration with the fewest configurations: an RBM's smaller layer, else the whole model."""
+    if not isinstance(model, RBM):
+        return Enumeration(model)
+    return Enumeration(model, "visible" if model.n_visible <= model.n_hidden else "hidden")
+
+
+def total(parts: Iterable[PyTree]) -> PyTree:
+    """Returns the sum of pytrees."""
+    return functools.reduce(lambda a, b: jax.tree.map(jnp.add, a, b), parts)
+
+
+def logsumexp(values: np.ndarray) -> np.float64:
+    """Returns log Σ exp(values); NaN stays NaN."""
+    largest = values.max()
+    if not np.isfinite(largest):
+        return largest
+    return largest + np.log(np.sum(np.exp(values - largest)))

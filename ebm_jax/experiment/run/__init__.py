@@ -1,0 +1,1 @@
+"""Runs: their folders, checkpoints and processes; nothing here knows a recipe."""

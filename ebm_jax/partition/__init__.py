@@ -1,0 +1,267 @@
+"""Estimates of log Z by annealed importance sampling (Neal 2001), from both sides, and by thermodynamic integration.
+
+Between a base whose log Z₀ is known (t = 0) and the model (t = 1) lie p_t(x) ∝ exp(−E_t(x)). A chain starts with a draw
+from the base and follows t along a ladder, a step of a kernel at each t_k; its weight
+
+    log w = Σ_k [E_{t_{k−1}}(x_{k−1}) − E_{t_k}(x_{k−1})]
+
+has E[w] = Z / Z₀, so log Z is estimated by log Z₀ + log mean w. That is too low on average (Jensen), the more so the
+worse the chains follow: on a badly mixing model by many nats, with a small spread that gives no warning. From the other
+side, chains that start with draws from the model and walk the ladder down give E[1/w] = Z₀ / Z and an estimate that is
+too high on average (Grosse, Ghahramani and Adams 2015). Two that agree are good evidence, though no proof: chains of
+either side may miss a mode that the other's starts do not show.
+
+Energies linear in their parameters interpolate the parameters: E_t = E(·; (1 − t) θ₀ + t θ). The base is then a model
+of the family without couplings, and one sweep of block Gibbs at θ₀ draws from it exactly. An RBM uses the free energies
+of its visible units, with the hidden ones summed out (Salakhutdinov and Murray 2008). Other energies interpolate
+themselves, E_t = (1 − t) E₀ + t E.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from ebm_jax import checks
+from ebm_jax.partition import annealing
+from ebm_jax.partition.annealing import Base
+from ebm_jax.partition.thermodynamic import TIResult, thermodynamic_integration
+from ebm_jax.schedules import Ladder, check_ladder
+from ebm_jax.types import Key, PyTree
+
+__all__ = [
+    "AISResult",
+    "Base",
+    "LogLikelihoodBounds",
+    "TIResult",
+    "adaptive_ladder",
+    "ais",
+    "log_likelihood_bounds",
+    "reverse_ais",
+    "standard_normal",
+    "thermodynamic_integration",
+]
+
+_BOOTSTRAPS = 1000
+_MIN_ESS = 10.0  # under ten chains' worth of weight, a mean of weights is a mean of a few
+_MAX_SD = 3.0  # log-normal weights of this spread have an effective sample size of n exp(−9)
+
+
+class AISResult(NamedTuple):
+    """log_z: the estimate. interval: 95 % bootstrap interval over chains, `(low, high)`; it knows nothing of weights
+    that no chain saw. log_weights: log Z₀ + log w of every chain (of a reverse run, log Z₀ − log(1/w)), `(n_chains,)`
+    float64. spread: their standard deviation. ess: effective number of weights, (Σw)² / Σw². warnings: reasons not to
+    trust it, empty where there are none.
+    """
+
+    log_z: float
+    interval: tuple[float, float]
+    log_weights: np.ndarray
+    spread: float
+    ess: float
+    warnings: tuple[str, ...]
+
+
+class LogLikelihoodBounds(NamedTuple):
+    """Mean log-likelihood a datum, from both sides. lower: with the reverse estimate of log Z, conservative. upper:
+    with the forward one, optimistic. forward, reverse: the estimates themselves. warnings: theirs, and a gap over one
+    nat.
+    """
+
+    lower: float
+    upper: float
+    forward: AISResult
+    reverse: AISResult
+    warnings: tuple[str, ...]
+
+
+def standard_normal(struct: PyTree) -> Base:
+    """Returns independent N(0, 1) components for configurations shaped like `struct` (arrays or their shapes)."""
+    shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), struct)
+    leaves, tree = jax.tree.flatten(shapes)
+
+    def sample(key: Key) -> PyTree:
+        keys = jax.random.split(key, len(leaves))
+        return jax.tree.unflatten(
+            tree, [jax.random.normal(k, leaf.shape, leaf.dtype) for k, leaf in zip(keys, leaves, strict=True)]
+        )
+
+    def energy(x: PyTree) -> Float[Array, ""]:
+        return sum((jnp.sum(leaf**2) / 2 for leaf in jax.tree.leaves(x)), jnp.zeros(()))
+
+    size = sum(int(np.prod(leaf.shape)) for leaf in leaves)
+    return Base(sample, energy, size / 2 * float(np.log(2 * np.pi)))
+
+
+def ais(
+    key: Key,
+    model: Any,
+    params: PyTree,
+    *,
+    betas: Any = 1000,
+    n_chains: int = 100,
+    base: Any = None,
+    kernel: Callable[[Callable[..., Array]], Any] | None = None,
+) -> AISResult:
+    """Returns the forward estimate of log Z = log Σ_x exp(−E(x; params)): too low on average.
+
+    key: a typed key. model: Ising, Potts or an RBM; or, with `kernel`, any `energy(params, x)` or a model with one.
+    betas: how many values of t, equally spaced, or a ladder of `schedules`. base: of a discrete model, parameters of
+    the family without couplings (None: its own with couplings at zero; for an RBM of data, visible biases at the data's
+    log-odds are closer); otherwise a `Base` such as `standard_normal(x)`. kernel: `kernel(energy) -> Kernel` for the
+    interpolated energy; it must leave exp(−energy) invariant for the estimate to be of log Z.
+    Raises ValueError on a base with couplings, a ladder that does not rise from 0 to 1, or a missing base or kernel.
+    """
+    checks.check_key(key)
+    checks.check_integer("n_chains", n_chains, 1)
+    path = annealing.path_of(model, params, base, kernel)
+    first, walk, boot = jax.random.split(key, 3)
+    start = path.from_base(first, n_chains)
+    weights = annealing.walk(path, walk, start, jnp.asarray(check_ladder("betas", betas), jnp.float32))
+    return _result(boot, path.log_z + np.asarray(weights, np.float64), reverse=False)
+
+
+def reverse_ais(
+    key: Key,
+    model: Any,
+    params: PyTree,
+    start: PyTree,
+    *,
+    betas: Any = 1000,
+    base: Any = None,
+    kernel: Callable[[Callable[..., Array]], Any] | None = None,
+) -> AISResult:
+    """Returns the reverse estimate of log Z, from chains that start at `start`: too high on average.
+
+    start: draws from the model, leading chain axis, e.g. from `exact.sample`; of an RBM whole configurations or visible
+    ones. With other starts (data, long chains) the bound is as good as they are draws from the model: the result then
+    says what log Z is if they were. Other arguments and errors as for `ais`.
+    """
+    checks.check_key(key)
+    path = annealing.path_of(model, params, base, kernel)
+    start = path.complete(start)
+    path.kernel.check(path.at(jnp.float32(1)), start, None)
+    walk, boot = jax.random.split(key)
+    ladder = check_ladder("betas", betas)[::-1].copy()
+    weights = annealing.walk(path.reversed(), walk, start, jnp.asarray(ladder, jnp.float32))
+    return _result(boot, path.log_z - np.asarray(weights, np.float64), reverse=True)
+
+
+def log_likelihood_bounds(
+    key: Key,
+    model: Any,
+    params: PyTree,
+    data: PyTree,
+    *,
+    start: PyTree = None,
+    betas: Any = 1000,
+    n_chains: int = 100,
+    base: Any = None,
+    kernel: Callable[[Callable[..., Array]], Any] | None = None,
+) -> LogLikelihoodBounds:
+    """Returns the mean log-likelihood of `data` from both sides, −mean F(data) − log Z with both estimates of log Z.
+
+    start: draws from the model for the reverse estimate; None takes rows of `data`, which is right where the model is,
+    and says so in `warnings`. Other arguments and errors as for `ais`; also ValueError on a model with hidden sites and
+    no free energy, and on data that do not fit.
+    """
+    checks.check_key(key)
+    if getattr(model, "hidden", None) is not None:
+        raise ValueError(
+            f"{model!r} has hidden sites and no free energy; this bounds models that have one, as RBMs"
+        )
+    path = annealing.path_of(model, params, base, kernel)
+    path.kernel.check(path.at(jnp.float32(1)), path.complete(data), None)
+    one, two, pick = jax.random.split(key, 3)
+    n = jax.tree.leaves(data)[0].shape[0]
+    warnings = []
+    if start is None:
+        warnings.append("the reverse estimate began at data: it is a bound if they are draws from the model")
+    if start is None:
+        rows = jax.random.choice(pick, n, (n_chains,), replace=n_chains > n)
+        start = jax.tree.map(lambda leaf: jnp.asarray(leaf)[rows], data)
+    forward = ais(one, model, params, betas=betas, n_chains=n_chains, base=base, kernel=kernel)
+    reverse = reverse_ais(two, model, params, start, betas=betas, base=base, kernel=kernel)
+    energy = getattr(model, "free_energy", getattr(model, "energy", model))
+    mean = float(np.mean(np.asarray(annealing.energies(energy, params, data), np.float64)))
+    gap = reverse.log_z - forward.log_z
+    warnings += [f"forward: {text}" for text in forward.warnings]
+    warnings += [f"reverse: {text}" for text in reverse.warnings]
+    if abs(gap) > 1:
+        warnings.append(
+            f"the two estimates of log Z are {gap:.1f} nats apart: take more betas, or better draws for `start`"
+        )
+    return LogLikelihoodBounds(
+        -mean - reverse.log_z, -mean - forward.log_z, forward, reverse, tuple(warnings)
+    )
+
+
+def adaptive_ladder(
+    key: Key,
+    model: Any,
+    params: PyTree,
+    *,
+    cess: float = 0.99,
+    n_chains: int = 200,
+    base: Any = None,
+    kernel: Callable[[Callable[..., Array]], Any] | None = None,
+    max_betas: int = 10_000,
+) -> Ladder:
+    """Returns a ladder of t for `ais` and `reverse_ais` whose steps all cost their weights alike.
+
+    A pilot population starts at the base. At each t_k the next one is the largest t at which the conditional effective
+    sample size of the population, (Σ w)² / (n_chains Σ w²) with w = exp(E_{t_k}(x) − E_t(x)), is at least `cess`; the
+    chains then take a step of the kernel there. They count as equally weighted draws from p_{t_k}, which they are as
+    far as they keep up. Steps are 2⁻²⁴ fine. Returns float64 from 0 to 1; 1 − cess is about the variance of log w that
+    each step adds.
+
+    Use the ladder with another key: weights of the chains that chose it would be biased, since the steps would depend
+    on the draws. cess: between 0 and 1; nearer 1 gives more values. Other arguments as for `ais`. Raises ValueError as
+    `ais` does, and where 1 is not reached within `max_betas` values.
+    Source: Zhou, Johansen and Aston 2016, "Toward automatic model comparison: an adaptive sequential Monte Carlo
+    approach", J. Comput. Graph. Stat. 25:701.
+    """
+    checks.check_key(key)
+    checks.check_integer("n_chains", n_chains, 2)
+    checks.check_integer("max_betas", max_betas, 2)
+    if not 0 < cess < 1:
+        raise ValueError(f"cess is {cess!r}; give a number between 0 and 1, e.g. 0.99")
+    path = annealing.path_of(model, params, base, kernel)
+    first, walk = jax.random.split(key)
+    start = path.from_base(first, n_chains)
+    values, n = annealing.climb(path, walk, start, jnp.float32(cess), max_betas)
+    ladder = np.asarray(values, np.float64)[: int(n)]
+    if ladder[-1] < 1:
+        raise ValueError(
+            f"after {len(ladder)} of max_betas={max_betas} values t is {ladder[-1]:.3g}, not 1; "
+            f"lower cess={cess}, or raise max_betas"
+        )
+    return ladder
+
+
+def _result(key: Key, log_weights: np.ndarray, *, reverse: bool) -> AISResult:
+    n, sign = log_weights.size, -1.0 if reverse else 1.0
+    log_mean = lambda rows: np.logaddexp.reduce(rows, axis=-1) - np.log(n)  # noqa: E731
+    estimate = sign * log_mean(sign * log_weights)
+    seed = np.asarray(jax.random.bits(key, (2,)))
+    rows = np.random.default_rng(seed).integers(0, n, (_BOOTSTRAPS, n))
+    again = sign * log_mean(sign * log_weights[rows])
+    low, high = np.quantile(again, (0.025, 0.975))
+    relative = np.exp(sign * (log_weights - estimate))
+    ess = float(relative.sum() ** 2 / np.sum(relative**2))
+    spread = float(np.std(log_weights, ddof=1)) if n > 1 else float("nan")
+    warnings = []
+    if not np.isfinite(log_weights).all():
+        warnings.append(f"{int((~np.isfinite(log_weights)).sum())} of {n} weights are not finite")
+    if n < 2:
+        warnings.append("one chain says nothing of how far weights spread: take more")
+    if not ess >= min(_MIN_ESS, n / 2):
+        warnings.append(f"the weights are worth {ess:.1f} chains of {n}: take more betas or chains")
+    if spread > _MAX_SD:
+        warnings.append(f"log weights spread over {spread:.1f} nats: take more betas")
+    return AISResult(float(estimate), (float(low), float(high)), log_weights, spread, ess, tuple(warnings))
