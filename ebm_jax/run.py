@@ -16,7 +16,7 @@ import numpy as np
 from jax.sharding import PartitionSpec
 
 from ebm_jax import checks, rng
-from ebm_jax.chains import chain_keys, strongly_typed, zero_info
+from ebm_jax.chains import chain_keys, count_chains, strongly_typed, zero_info
 from ebm_jax.energies.base import DiscreteModel
 from ebm_jax.graphs.blocks import SamplingSchedule
 from ebm_jax.samplers.base import Kernel, partitions, start_chains, with_automatic_axes

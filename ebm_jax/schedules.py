@@ -23,7 +23,8 @@ def linear(n: int) -> Ladder:
 
 def geometric(n: int, smallest: float = 1e-3) -> Ladder:
     """Returns 0 and n − 1 values from `smallest` to 1 with equal ratios. Raises ValueError when n is under 2 or
-    `smallest` does not lie between 0 and 1."""
+    `smallest` does not lie between 0 and 1.
+    """
     check_integer("n", n, 2)
     if not 0 < smallest < 1:
         raise ValueError(f"smallest is {smallest!r}; give a number between 0 and 1, e.g. 0.001")
@@ -48,7 +49,8 @@ def three_piece(n: int) -> Ladder:
 
 def check_ladder(name: str, betas: Any) -> Ladder:
     """Returns a ladder from a number of values (taken linear) or from values; raises ValueError on one that does not
-    rise from 0 to 1."""
+    rise from 0 to 1.
+    """
     if np.ndim(betas) == 0:
         return linear(check_integer(name, betas, 2))
     ladder = np.asarray(betas, np.float64)

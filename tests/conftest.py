@@ -1,4 +1,4 @@
-"""What every test runs under: JAX on the CPU, annotations checked, one cache of compiled programs, repeatable hypothesis.
+"""What every test runs under: the CPU, checked annotations, one cache of compiled programs, repeatable hypothesis.
 
 The import hook wraps every function and dataclass of the package as it is imported, submodules that load later too, so
 that jaxtyping's shapes are checked at every call, traced ones included. It has to come before the first import of the
@@ -21,7 +21,6 @@ os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "0"
 
 import hypothesis
-import jax
 import jaxtyping
 import pytest
 

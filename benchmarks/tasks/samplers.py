@@ -177,7 +177,8 @@ def ising(side: int) -> tuple[ej.Ising, ej.IsingParams]:
 @functools.lru_cache(maxsize=1)
 def ladder(side: int, n_rungs: int, n_chains: int, part: float = 1.0):
     """Returns the tempering kernel of the Ising model with a tuned ladder from β = 0.38 to the critical point, and
-    states of `n_chains` chains that have run on it."""
+    states of `n_chains` chains that have run on it.
+    """
     model, params = ising(side)
     kernel = ej.parallel_tempering(ej.gibbs(model), np.linspace(0.38, CRITICAL, n_rungs))
     start = ej.init_chains(jax.random.key(0), model, n_chains)
@@ -214,7 +215,8 @@ def digits_rbm(n_hidden: int, n_epochs: int, part: float = 1.0) -> tuple[ej.RBM,
 @functools.lru_cache(maxsize=1)
 def digits_start(n_chains: int, n_hidden: int, n_epochs: int, part: float = 1.0):
     """Returns configurations after long block Gibbs sampling from noise, and 32 pixels out of the 200 that vary most
-    in it."""
+    in it.
+    """
     model, params = digits_rbm(n_hidden, n_epochs, part)
     schedule = ej.SamplingSchedule(n_warmup=max(100, round(5000 * part)), n_samples=20, steps_per_sample=20)
     start = ej.init_chains(jax.random.key(5), model, max(n_chains, 64))

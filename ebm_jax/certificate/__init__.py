@@ -140,7 +140,8 @@ def certify(
 
 class _Trial(NamedTuple):
     """What all checks need; n: chains of every run, so that few programs are compiled. rate: the false-positive rate of
-    one comparison of laws."""
+    one comparison of laws.
+    """
 
     kernel: Any
     law: Law

@@ -25,7 +25,8 @@ Hidden = UInt8[Array, " n_hidden"]
 
 class CategoricalRBMParams(NamedTuple):
     """Parameters, floating point: weights W `(n_visible, K, n_hidden)`, visible_bias a `(n_visible, K)`, hidden_bias
-    b `(n_hidden,)`."""
+    b `(n_hidden,)`.
+    """
 
     weights: Float[Array, "n_visible levels n_hidden"]
     visible_bias: Float[Array, "n_visible levels"]
@@ -90,7 +91,8 @@ class CategoricalRBM:
         one_hot: tuple[Float[Array, "n_visible levels"], Float[Array, "n_hidden 2"]],
     ) -> Float[Array, ""]:
         """Returns E with every visible level replaced by the weights of its row, every hidden unit by p₁ of its:
-        E(v, h) where rows are one-hot."""
+        E(v, h) where rows are one-hot.
+        """
         bias, hidden_input = self._inputs_of_weights(params, one_hot[0])
         return -bias - jnp.sum(hidden_input * one_hot[1][..., 1])
 

@@ -80,13 +80,15 @@ class RBM:
         self, params: RBMParams, one_hot: tuple[Float[Array, "n_visible 2"], Float[Array, "n_hidden 2"]]
     ) -> Float[Array, ""]:
         """Returns E with every unit replaced by p₁ of its row (p₀, p₁), of a spin p₁ − p₀: E(v, h) where rows are
-        one-hot."""
+        one-hot.
+        """
         check_struct("params", params, self.params_struct(), dtypes=FLOATS)
         return self._energy_of_values(params, *map(self._relaxed, one_hot))
 
     def free_energy(self, params: RBMParams, v: Visible) -> Float[Array, ""]:
         """Returns F(v) = −log Σ_h exp(−E(v, h)) at β = 1: with inputs y = b + vᵀW of the hidden units,
-        −a·v − Σ softplus(y), or of spins −a·v − Σ log 2cosh(y)."""
+        −a·v − Σ softplus(y), or of spins −a·v − Σ log 2cosh(y).
+        """
         check_struct("params", params, self.params_struct(), dtypes=FLOATS)
         check_struct("v", v, self.position_struct()[0], dtypes=self.position_dtypes)
         return self._free_energy_of_values(params, self._values(v, params.weights.dtype))
@@ -149,7 +151,8 @@ class RBM:
         self, params: RBMParams, one_hot: Float[Array, "n_visible 2"]
     ) -> Float[Array, ""]:
         """Returns F with every visible unit replaced by p₁ of its row, of a spin p₁ − p₀: F(v) where rows are
-        one-hot."""
+        one-hot.
+        """
         check_struct("params", params, self.params_struct(), dtypes=FLOATS)
         return self._free_energy_of_values(params, self._relaxed(one_hot))
 
@@ -187,12 +190,13 @@ class RBM:
         return -jnp.sum(params.visible_bias * visible) - jnp.sum(self._summed(hidden_input))
 
     def _summed(self, hidden_input: Array) -> Array:
-        """log Σ_h exp(h · input) of every hidden unit."""
+        """Log Σ_h exp(h · input) of every hidden unit."""
         return jnp.logaddexp(hidden_input, -hidden_input) if self.spins else jax.nn.softplus(hidden_input)
 
     def conditional_logits(self, params: RBMParams, x: tuple[Visible, Hidden]) -> tuple[Array, Array]:
         """Returns (0, input) of every unit, or of a spin (−input, input): a + Wh for the visible units, b + vᵀW for the
-        hidden ones."""
+        hidden ones.
+        """
         check_struct("params", params, self.params_struct(), dtypes=FLOATS)
         check_struct("x", x, self.position_struct(), dtypes=self.position_dtypes)
         v, h = (self._values(units, params.weights.dtype) for units in x)

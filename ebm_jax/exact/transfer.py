@@ -128,7 +128,7 @@ def _eliminate(model: Any, params: Any, beta: float, tables: list[_Table] | None
 
 
 def _logsumexp(split: np.ndarray) -> np.ndarray:
-    """log Σ exp over the middle axis."""
+    """Log Σ exp over the middle axis."""
     largest = split.max(axis=1)
     finite = np.where(np.isneginf(largest), 0.0, largest)  # a frontier of probability zero stays at −∞
     with np.errstate(divide="ignore"):

@@ -55,7 +55,7 @@ class Grid:
 
     @property
     def n_sites(self) -> int:
-        """height · width."""
+        """Height · width."""
         return self.height * self.width
 
     @property

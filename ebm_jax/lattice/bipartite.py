@@ -48,7 +48,8 @@ class Layers(NamedTuple):
 
 class Prepared(NamedTuple):
     """Parameters as products read them. to_hidden, to_visible: `(rows out, rows in)`, or with a chain axis in front
-    where chains have weights of their own. visible_bias, hidden_bias: `(rows, 1 or chains)`."""
+    where chains have weights of their own. visible_bias, hidden_bias: `(rows, 1 or chains)`.
+    """
 
     to_hidden: Float[Array, "*c n_hidden width"]
     to_visible: Float[Array, "*c width n_hidden"]

@@ -67,7 +67,8 @@ class Prepared(NamedTuple):
 
 class Thresholds(NamedTuple):
     """T by neighbours up along columns and along rows, `(3, 3, c)`: its upper 8 bits as planes of all zeros or all
-    ones, highest first, and the rest, 0 … 2¹⁶."""
+    ones, highest first, and the rest, 0 … 2¹⁶.
+    """
 
     planes: UInt32[Array, "8 3 3 c"]
     rest: UInt32[Array, "3 3 c"]

@@ -95,7 +95,8 @@ def build(model: Any, spec: BlockSpec) -> tuple[GeneralLayout, Tables]:
 
 def by_degree(sites: np.ndarray, degree: np.ndarray, spare: int) -> list[np.ndarray]:
     """Returns `sites` in parts of rising degree, such that padding each to its largest degree wastes little: no more
-    than its filled slots, or `spare`, or `SPARE_SLOTS`."""
+    than its filled slots, or `spare`, or `SPARE_SLOTS`.
+    """
     of_site = degree[sites]
     widths, counts = np.unique(of_site, return_counts=True)
     parts: list[int] = []  # the largest degree of each part
@@ -113,7 +114,8 @@ def by_degree(sites: np.ndarray, degree: np.ndarray, spare: int) -> list[np.ndar
 
 class EdgeRows(NamedTuple):
     """Neighbours of every site as compressed rows (see `graphs.neighbours`): the row in which the neighbour is stored,
-    which coupling the edge has, and whether the site is the edge's first. n_couplings: how many couplings there are."""
+    which coupling the edge has, and whether the site is the edge's first. n_couplings: how many couplings there are.
+    """
 
     starts: np.ndarray
     row: np.ndarray

@@ -157,7 +157,7 @@ class _Mixed:
 
 
 def log_z_uncoupled(model: Any, base: Any) -> float:
-    """log Z of independent sites."""
+    """Log Z of independent sites."""
     base = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), base)
     binary = lambda field, spins: np.logaddexp(-field, field) if spins else np.logaddexp(0, field)  # noqa: E731
     levels = lambda bias: np.logaddexp.reduce(bias, axis=-1)  # noqa: E731

@@ -98,7 +98,8 @@ class Kernel:
 
     def stationary(self, params: PyTree, draw: Callable[[Any], PyTree], beta: Any) -> Any:
         """Returns states of chains that are in equilibrium at `beta`; `draw(beta)` gives exact draws, chain axis
-        first."""
+        first.
+        """
         return jax.vmap(functools.partial(self.init, params))(draw(beta))
 
     def clamp(self, params: PyTree, state: Any, clamped: Any) -> Any:
@@ -208,7 +209,8 @@ def is_state(init: Any) -> bool:
 
 def start_chains(kernel: Any, params: PyTree, init: PyTree, clamped: Any) -> PyTree:
     """Returns states with a chain axis from positions or an earlier run's states; raises ValueError on what does not
-    fit, before any work is done."""
+    fit, before any work is done.
+    """
     if jax.tree_util.all_leaves([kernel]):
         raise ValueError(
             f"{type(kernel).__name__} is no pytree, so compiled code cannot take it; make it a frozen dataclass with "

@@ -49,7 +49,8 @@ class _ClusterKernel(DiscreteKernelBase):
 
     def step(self, key: Key, params: PyTree, beta: Any, state: ChainState) -> tuple[ChainState, Info]:
         """Takes one step. `Info.n_nonfinite` also counts steps with a field or with β J under 0, where the law would
-        be another."""
+        be another.
+        """
         params, beta = jax.lax.stop_gradient((params, jnp.asarray(beta, jnp.float32)))
         strengths = tuple(beta * c for c in self.layout.couplings(self.model.coupling, params.coupling))
         words, x = rng.chain_words(key), state.position

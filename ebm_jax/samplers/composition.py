@@ -136,7 +136,8 @@ def mixture(kernels: Sequence[Any], probabilities: Any) -> Mixture:
 @dataclass(frozen=True, eq=False)
 class WithinGibbs(_Composed):
     """The kernel that `within_gibbs` builds. parts: names of the parts, in order; parameters: for each the function
-    that gives its kernel's parameters, or None where the kernel follows the joint energy."""
+    that gives its kernel's parameters, or None where the kernel follows the joint energy.
+    """
 
     kernels: tuple[Any, ...]
     parts: tuple[Any, ...]

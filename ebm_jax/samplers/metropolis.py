@@ -36,7 +36,8 @@ class Metropolis(DiscreteKernelBase):
 
     def step(self, key: Key, params: PyTree, beta: Any, state: ChainState) -> tuple[ChainState, Info]:
         """Makes `n_sites` proposals; those at a clamped site are rejected. Counts two local energies a proposal as
-        none: no whole energy is evaluated."""
+        none: no whole energy is evaluated.
+        """
         params, beta = jax.lax.stop_gradient((params, beta))
         n, n_levels = self.model.graph.n_sites, self.model.n_levels
         prepared = self.sites.prepare(self.tables, params)

@@ -429,7 +429,8 @@ def _advance(
 
 def _equalised(betas: np.ndarray, rejection: np.ndarray) -> np.ndarray:
     """Returns rungs at equal parts of the barrier; a pair that never failed counts for little. The old ones where some
-    pair was never tried, or where new ones fall together."""
+    pair was never tried, or where new ones fall together.
+    """
     if betas.size < 3 or np.isnan(rejection).any():
         return betas
     least = 1e-3 / (betas.size - 1)

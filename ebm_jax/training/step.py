@@ -267,7 +267,8 @@ def _where(condition: Bool[Array, ""], yes: PyTree, no: PyTree) -> PyTree:
 
 def _count_nonfinite(tree: PyTree, known: Float[Array, ""], rest: PyTree) -> Int[Array, ""]:
     """Counts NaN and infinite values of `tree`. A sum is infected by any of them, and far cheaper than the count:
-    `known` is one that holds all but `rest`."""
+    `known` is one that holds all but `rest`.
+    """
     total = functools.reduce(jnp.add, [jnp.sum(leaf) for leaf in jax.tree.leaves(rest)], known)
 
     def count() -> Int[Array, ""]:

@@ -139,7 +139,8 @@ def training_figure(runs: Mapping[str, Sequence[Mapping[str, Any]]]) -> Any:
 
 def likelihood_figure(runs: Mapping[str, Sequence[Mapping[str, Any]]]) -> Any:
     """Returns bounds of the log-likelihood, pseudo-log-likelihood and reconstruction error over epochs; None where
-    nothing was evaluated more than once."""
+    nothing was evaluated more than once.
+    """
     if all(sum(row["kind"] == "evaluation" for row in rows) < 2 for rows in runs.values()):
         return None
     panels: dict[str, dict[str, Any]] = {
@@ -170,7 +171,8 @@ def autocorrelation_figure(curves: Mapping[str, np.ndarray]) -> Any:
 
 def steps_figure(runs: Mapping[str, Run]) -> Any:
     """Returns log-likelihood and ESS against k, a line for CD and one for PCD; None where no method has two values of
-    k, or other settings differ as well."""
+    k, or other settings differ as well.
+    """
     methods = {
         method.upper(): sorted(
             (run for run in runs.values() if run.config.negatives.method == method),

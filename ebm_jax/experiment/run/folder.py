@@ -155,7 +155,8 @@ def check_run(path: Path) -> None:
 
 def stored_config(path: Path) -> Config:
     """Returns the configuration of a run; raises RunFolderError where more than its section `evaluation` was changed
-    since the run began, ConfigError where it cannot be read."""
+    since the run began, ConfigError where it cannot be read.
+    """
     check_run(path)
     config = load_config(path / "config.yaml")
     if run_hash(config) != read_environment(path)["run_hash"]:

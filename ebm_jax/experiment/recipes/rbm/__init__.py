@@ -39,7 +39,8 @@ _DATA, _RUN, _TEST, _JUDGE, _DRAWS = range(5)  # streams of the seed
 
 class Bits(NamedTuple):
     """Rows to train on, uint8 `(n, n_visible)`, bits or grey values that become bits at every step; rows of bits to
-    judge by; the means of the pixels; and the shape of an image."""
+    judge by; the means of the pixels; and the shape of an image.
+    """
 
     train: np.ndarray
     grey: bool
