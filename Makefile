@@ -2,7 +2,9 @@
 
 # The Python that .venv is made with; by default the first of these that will do (see the rule below).
 PYTHON ?= python3 python3.13 python3.12 python3.11
-PYTEST_ARGS ?= -n 2
+PYTEST_ARGS ?= -n 2 --dist worksteal
+# Versions to install. `make test CONSTRAINTS=/dev/null` takes the newest releases instead.
+CONSTRAINTS ?= constraints.txt
 BENCH ?= benchmarks/run.py --suite gibbs
 # A Python of a GPU machine, with jax, numpy and jaxtyping, for RBMs of digits optax and flax; the peers where they are to be compared.
 BENCH_PYTHON ?= python3
@@ -10,7 +12,7 @@ BENCH_PYTHON ?= python3
 # The stamp names where .venv is (its scripts hold absolute paths, so that one that was moved is of no use) and a
 # checksum of all that decides what is in it.
 PLACE := $(shell pwd | cksum | cut -d ' ' -f 1)
-STAMP := .venv/.installed-$(PLACE)-$(shell cat pyproject.toml constraints.txt | cksum | cut -d ' ' -f 1)
+STAMP := .venv/.installed-$(PLACE)-$(shell cat pyproject.toml $(CONSTRAINTS) | cksum | cut -d ' ' -f 1)
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
@@ -22,8 +24,8 @@ help:  ## list the targets
 demo: $(STAMP)  ## train on handwritten digits, write the figures to runs/demo
 	@.venv/bin/ebm-jax demo
 
-test: $(STAMP)  ## run the tests on the CPU (PYTEST_ARGS='-n 2')
-	@JAX_PLATFORMS=cpu .venv/bin/python -m pytest $(PYTEST_ARGS)
+test: $(STAMP)  ## run the tests on the CPU, tell the ten slowest (PYTEST_ARGS='-n 2')
+	@JAX_PLATFORMS=cpu .venv/bin/python -m pytest --durations 10 $(PYTEST_ARGS)
 
 lint: $(STAMP)  ## check style and formatting
 	@.venv/bin/ruff check
@@ -40,7 +42,7 @@ bench: $(STAMP)  ## run a benchmark on one core (BENCH='benchmarks/run.py --suit
 ifneq (,$(findstring run.py,$(BENCH)))
 	@.venv/bin/python -c 'import blackjax, hamon, numba, rbms, thrml, torch, torchebm' 2>/dev/null \
 	    || { echo "Installing the peers into .venv (once)" >&2; \
-	         .venv/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bench]'; } \
+	         .venv/bin/python -m pip install --quiet --disable-pip-version-check -c $(CONSTRAINTS) -e '.[bench]'; } \
 	    || echo "The peers could not be installed; running without those that are missing" >&2
 endif
 	@.venv/bin/python $(BENCH)
@@ -76,5 +78,5 @@ $(STAMP):
 	    "$$python" -m venv .venv; \
 	fi; \
 	.venv/bin/python -m pip install --quiet --disable-pip-version-check \
-	    -c constraints.txt -e '.[dev]'; \
+	    -c $(CONSTRAINTS) -e '.[dev]'; \
 	touch $@
