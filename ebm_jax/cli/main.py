@@ -188,7 +188,6 @@ def sample(
 
         trained.check_outputs(output, frames, overwrite)
         opened = trained.open_run(run, checkpoint)
-        trained.check_classes(opened, classes)
         trained.draw(opened, num_samples, steps, seed, output, frames)
         for path in (output, frames):
             if path is not None:

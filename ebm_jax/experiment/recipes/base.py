@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import numpy as np
     from matplotlib.figure import Figure
 
-    from ebm_jax.experiment.config.sections import EvaluationConfig, ExperimentConfig
+    from ebm_jax.experiment.config.sections import ExperimentConfig
 
 
 class Metric(NamedTuple):
@@ -81,12 +81,12 @@ class Experiment(NamedTuple):
     advance: Callable[[Any, int], tuple[Any, Any]]
     learning_rate: Callable[[Any], float]
     with_rate_factor: Callable[[Any, float], Any]
-    evaluate: Callable[[Any, EvaluationConfig, Iterable[str]], dict[str, float]]
+    evaluate: Callable[[Any, Any, Iterable[str]], dict[str, float]]
     draws: Callable[[Any], dict[str, np.ndarray]]
 
 
 class Recipe(abc.ABC):
-    """A kind of experiment. Only `build` loads data.
+    """A kind of experiment. Of its methods only `build` loads data.
 
     Attributes:
       name: Value of the key `recipe` of a configuration.
@@ -115,9 +115,14 @@ class Recipe(abc.ABC):
           ConfigError: If the configuration does not fit the data.
         """
 
-    @abc.abstractmethod
     def struct(self, config: Any) -> Any:
-        """Returns the shapes and dtypes of the train state (`jax.ShapeDtypeStruct`), without data."""
+        """Returns the shapes and dtypes of the train state (`jax.ShapeDtypeStruct`).
+
+        A recipe that would load data for this overrides it, so that samples can be drawn without.
+        """
+        import jax
+
+        return jax.eval_shape(self.build(config).init)
 
     @abc.abstractmethod
     def params(self, config: Any, state: Any) -> Any:
