@@ -193,6 +193,13 @@ def measure(metrics: Iterable[Metric], context: Any, groups: Iterable[str]) -> d
     return found
 
 
+def metrics_table(recipe: Recipe) -> str:
+    """Returns the metrics of a recipe as a Markdown table: group, name, meaning."""
+    lines = ["| group | name | meaning |", "| --- | --- | --- |"]
+    lines += [f"| {metric.group} | `{metric.name}` | {metric.heading} |" for metric in recipe.metrics]
+    return "\n".join(lines) + "\n"
+
+
 # Name of a recipe: "module:object" of its configuration class and of the `Recipe`.
 _REGISTRY: dict[str, tuple[str, str]] = {}
 

@@ -312,10 +312,17 @@ def _typed(struct: PyTree, leaves: list[np.ndarray]) -> PyTree:
     """Inverts `_plain`: puts `leaves` into the structure of `struct` and wraps the words of keys."""
     wanted, tree = jax.tree.flatten(struct)
     typed = [
-        jax.random.wrap_key_data(jnp.asarray(leaf), impl=jax.random.key_impl(want)) if _is_key(want) else leaf
+        jax.random.wrap_key_data(jnp.asarray(leaf), impl=_key_impl(want)) if _is_key(want) else leaf
         for want, leaf in zip(wanted, leaves, strict=True)
     ]
     return jax.tree.unflatten(tree, typed)
+
+
+def _key_impl(struct: Any) -> Any:
+    """Returns the implementation of typed keys, which JAX tells of arrays and tracers but not of shapes."""
+    found: list[Any] = []
+    jax.eval_shape(lambda key: found.append(jax.random.key_impl(key)), struct)
+    return found[0]
 
 
 def _named(tree: PyTree) -> dict[str, Any]:
