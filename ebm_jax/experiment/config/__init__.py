@@ -321,6 +321,14 @@ def _build(
             settings.append((parts, value))
         else:
             problems.append(problem)
+    # A sweep trains a run for each of `seeds`, and gives each run its seed by an override.
+    if "seeds" in values:
+        seeds = values.pop("seeds")
+        if ("seed",) not in dict(settings):
+            problems.append(
+                f"seeds: {shown(seeds)} was given; `ebm-jax sweep` trains a run for each of them: use sweep, or choose "
+                "one seed by the override seed=NUMBER"
+            )
     if name is not None:
         values.setdefault("name", name)
     recipe = dict(settings).get(("recipe",), values.get("recipe", "rbm"))
