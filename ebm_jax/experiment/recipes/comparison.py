@@ -12,7 +12,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ebm_jax.experiment.config import Config
 from ebm_jax.experiment.recipes.base import StoredRun
 
 # Settings that do not decide what a run is: its name, and how its updates are cut into calls.
@@ -49,7 +48,7 @@ class SeedGroup(NamedTuple):
     runs: tuple[StoredRun, ...]
 
     @property
-    def config(self) -> Config:
+    def config(self) -> Any:
         """The configuration of the first run."""
         return self.runs[0].config
 
@@ -82,7 +81,8 @@ class SeedGroup(NamedTuple):
           The epochs that all runs have rows of, and the spread at each.
         """
         tables = [
-            {row["epoch"]: number(row.get(key)) for row in run.rows if row["kind"] == kind} for run in self.runs
+            {row["epoch"]: number(row.get(key)) for row in run.rows if row["kind"] == kind}
+            for run in self.runs
         ]
         epochs = [epoch for epoch in tables[0] if all(epoch in table for table in tables)]
         return epochs, [spread([table[epoch] for table in tables]) for epoch in epochs]
@@ -123,7 +123,7 @@ def varied_settings(groups: Mapping[str, SeedGroup]) -> set[str]:
     return {key for key in keys if len({repr(table.get(key)) for table in tables}) > 1}
 
 
-def settings_of(config: Config) -> dict[str, Any]:
+def settings_of(config: Any) -> dict[str, Any]:
     """Returns all settings of a configuration by dotted path, such as `training.n_epochs`."""
     return _flat(config.model_dump(), "")
 

@@ -40,7 +40,12 @@ def compare_runs(paths: Sequence[Path], out: Path) -> None:
     for sentence in recipe.findings(runs):
         text += [sentence, ""]
     text += [f"![{name.removesuffix('.png').replace('_', ' ')}]({name})\n" for name in figures]
-    text += ["## Commands", "", *(f"- `{read_environment(run.path)['command']}`" for run in runs.values()), ""]
+    text += [
+        "## Commands",
+        "",
+        *(f"- `{read_environment(run.path)['command']}`" for run in runs.values()),
+        "",
+    ]
     page.write_text("\n".join(text), encoding="utf-8")
 
 
@@ -58,7 +63,8 @@ def table(groups: Mapping[str, SeedGroup], metrics: Sequence[Metric]) -> list[st
     shown = [
         metric
         for metric in metrics
-        if any(metric.name in run.metrics for group in groups.values() for run in group.runs)
+        if metric.digits is not None
+        and any(metric.name in run.metrics for group in groups.values() for run in group.runs)
     ]
     heads = ["run", *(f"`{key}`" for key in varied), *(metric.heading for metric in shown)]
     lines = ["| " + " | ".join(heads) + " |", "|---" * len(heads) + "|"]

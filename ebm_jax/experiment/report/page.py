@@ -52,7 +52,7 @@ def _table(run: StoredRun, recipe: Recipe) -> list[str]:
     rows = [
         f"| {metric.heading} | {spread([number(run.metrics[metric.name])]).text(metric.digits)} |"
         for metric in recipe.metrics
-        if metric.name in run.metrics
+        if metric.digits is not None and metric.name in run.metrics
     ]
     return ["| figure | value |", "|---|---|", *rows, ""]
 
@@ -62,9 +62,10 @@ def _events(run: StoredRun, recipe: Recipe, result: Mapping[str, Any]) -> list[s
     sentences = []
     best = result["best"]
     if best is not None and best["step"] != result["step"]:
-        digits = {metric.name: metric.digits for metric in recipe.metrics}.get(best["metric"], 1)
+        (digits,) = (metric.digits for metric in recipe.metrics if metric.name == best["metric"])
+        value = f"{best['value']:.4g}" if digits is None else f"{best['value']:.{digits}f}"
         sentences.append(
-            f"The best evaluation was at step {best['step']}: {best['metric']} {best['value']:.{digits}f}. Its "
+            f"The best evaluation was at step {best['step']}: {best['metric']} {value}. Its "
             "checkpoint is kept; what is reported here is the last step."
         )
     sentences += [

@@ -67,7 +67,10 @@ def comparison_figures(runs: Mapping[str, StoredRun]) -> dict[str, Figure]:
             {name: _filter_images(draws["weights"]) for name, draws in first.items()}, cmap="RdBu_r"
         ),
     }
-    optional = {"likelihood.png": _likelihood_by_epoch(groups), "likelihood_by_k.png": _likelihood_by_k(groups)}
+    optional = {
+        "likelihood.png": _likelihood_by_epoch(groups),
+        "likelihood_by_k.png": _likelihood_by_k(groups),
+    }
     return figures | {name: figure for name, figure in optional.items() if figure is not None}
 
 
@@ -119,12 +122,21 @@ def _likelihood_by_k(groups: Mapping[str, SeedGroup]) -> Figure | None:
     }
     if max(len(found) for found in methods.values()) < 2 or varied_settings(groups) - ABLATED:
         return None
-    panels: dict[str, dict[str, Any]] = {_BOUNDS: {}, "pseudo-log-likelihood (nats)": {}, "ESS a sweep of its chains": {}}
+    panels: dict[str, dict[str, Any]] = {
+        _BOUNDS: {},
+        "pseudo-log-likelihood (nats)": {},
+        "ESS a sweep of its chains": {},
+    }
     for method, found in methods.items():
         ks = [group.config.negatives.k for group in found]
         lower, upper, pseudo, ess = (
             [group.spread(metric) for group in found]
-            for metric in ("log_likelihood_lower", "log_likelihood_upper", "pseudo_log_likelihood", "ess_per_step")
+            for metric in (
+                "log_likelihood_lower",
+                "log_likelihood_upper",
+                "pseudo_log_likelihood",
+                "ess_per_step",
+            )
         )
         for title, line in zip(panels, (_between(lower, upper), band(pseudo), band(ess)), strict=True):
             panels[title][method] = (ks, *line)

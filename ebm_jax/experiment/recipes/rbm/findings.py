@@ -4,10 +4,17 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from ebm_jax.experiment.recipes.base import StoredRun
-from ebm_jax.experiment.recipes.comparison import SeedGroup, Spread, group_by_seed, number, spread, varied_settings
+from ebm_jax.experiment.recipes.comparison import (
+    SeedGroup,
+    Spread,
+    group_by_seed,
+    number,
+    spread,
+    varied_settings,
+)
 from ebm_jax.experiment.recipes.rbm.figures import ABLATED, by_k
 
 
@@ -49,39 +56,57 @@ def findings(runs: Mapping[str, StoredRun]) -> list[str]:
             f"The runs differ in {', '.join(data)}, and so in what they are judged by: they are not ranked."
         ]
     bounds = {name: _bounds(group) for name, group in judged.items()}
-    low, high = ({name: spread(sides[i]) for name, sides in bounds.items()} for i in (0, 1))
-    sentences = [_ranking(low, high, len(next(iter(judged.values())).runs))]
+    sentences = [_ranking(bounds)]
     if varied - ABLATED:
         return sentences
     methods = {method: by_k(judged, method) for method in ("cd", "pcd")}
     for method, found in methods.items():
         if len(found) > 1:
-            sentences.append(_effect_of_k(method, [(group.config.negatives.k, low[name]) for name, group in found]))
+            steps = [(group.config.negatives.k, spread(bounds[name].lower)) for name, group in found]
+            sentences.append(_effect_of_k(method, steps))
     for (cd, one), (pcd, other) in itertools.product(methods["cd"], methods["pcd"]):
         if one.config.negatives.k == other.config.negatives.k:
             sentences.append(_effect_of_persistence(one.config.negatives.k, cd, pcd, bounds))
     return sentences
 
 
-def _ranking(low: Mapping[str, Spread], high: Mapping[str, Spread], n_seeds: int) -> str:
+class _Bounds(NamedTuple):
+    """The lower and the upper bound of the log-likelihood of each run of a group."""
+
+    lower: list[float]
+    upper: list[float]
+
+    def __str__(self) -> str:
+        return f"{spread(self.lower).text(1)} and {spread(self.upper).text(1)}"
+
+    def lead(self, other: _Bounds) -> Spread:
+        """Returns this lower bound less the upper bound of another group, seed by seed.
+
+        Runs of the same seed share their test data, so that much of the spread over seeds cancels.
+        """
+        return spread([low - high for low, high in zip(self.lower, other.upper, strict=True)])
+
+
+def _ranking(bounds: Mapping[str, _Bounds]) -> str:
     """Says which run is best and which is last."""
-    ranked = sorted(low, key=lambda name: low[name].mean, reverse=True)
+    ranked = sorted(bounds, key=lambda name: spread(bounds[name].lower).mean, reverse=True)
     first, last = ranked[0], ranked[-1]
+    n_seeds = len(bounds[first].lower)
     seeds = "one seed" if n_seeds == 1 else f"mean ± standard deviation over {n_seeds} seeds"
     text = (
-        f"Best by the lower bound is **{first}**: its test log-likelihood is estimated between {low[first].text(1)} and "
-        f"{high[first].text(1)} nats ({seeds})."
+        f"Best by the lower bound is **{first}**: its test log-likelihood is estimated between {bounds[first]} nats "
+        f"({seeds})."
     )
     if len(ranked) == 1:
         return text
-    rivals = [name for name in ranked[1:] if high[name].high > low[first].low]
+    rivals = [name for name in ranked[1:] if bounds[first].lead(bounds[name]).low < 0]
     if rivals:
         within = "" if n_seeds == 1 else " within the spread over seeds"
         text += f" The bounds of {', '.join(rivals)} overlap with it{within}, so the order among them is not decided."
     else:
         by = "" if n_seeds == 1 else " by more than the spread over seeds"
         text += f" The bounds of every other run lie below it{by}."
-    return text + f" Last is {last}, between {low[last].text(1)} and {high[last].text(1)}."
+    return text + f" Last is {last}, between {bounds[last]}."
 
 
 def _effect_of_k(method: str, bounds: list[tuple[int, Spread]]) -> str:
@@ -92,14 +117,14 @@ def _effect_of_k(method: str, bounds: list[tuple[int, Spread]]) -> str:
     return f"{method.upper()}: the lower bound is {steps}; it {'rises' if rises else 'does not always rise'} with k."
 
 
-def _effect_of_persistence(k: int, cd: str, pcd: str, bounds: Mapping[str, Any]) -> str:
-    """Says whether PCD is better than CD with the same k. Runs of the same seed share their test data."""
-    (low_cd, high_cd), (low_pcd, high_pcd) = bounds[cd], bounds[pcd]
-    gain = spread([one - other for one, other in zip(low_pcd, low_cd, strict=True)])
-    apart = spread(low_pcd).mean > spread(high_cd).mean or spread(low_cd).mean > spread(high_pcd).mean
-    if not apart:
+def _effect_of_persistence(k: int, cd: str, pcd: str, bounds: Mapping[str, _Bounds]) -> str:
+    """Says whether PCD is better than CD with the same k."""
+    gain = spread([one - other for one, other in zip(bounds[pcd].lower, bounds[cd].lower, strict=True)])
+    better, worse = (pcd, cd) if gain.mean > 0 else (cd, pcd)
+    lead = bounds[better].lead(bounds[worse])
+    if lead.mean <= 0:
         doubt = ", which is within the width of the bounds"
-    elif gain.deviation is not None and abs(gain.mean) <= gain.deviation:
+    elif lead.low <= 0:
         doubt = ", which is within the spread over seeds"
     else:
         doubt = ""
@@ -108,10 +133,9 @@ def _effect_of_persistence(k: int, cd: str, pcd: str, bounds: Mapping[str, Any])
     return f"With k = {k}, {pcd} is {size} nats {side} {cd} by the lower bounds{doubt}."
 
 
-def _bounds(group: SeedGroup) -> tuple[list[float], list[float]]:
-    """Returns the lower and the upper bounds of a group's runs."""
+def _bounds(group: SeedGroup) -> _Bounds:
     sides = [_sides(run.metrics) for run in group.runs]
-    return [low for low, _ in sides], [high for _, high in sides]
+    return _Bounds([low for low, _ in sides], [high for _, high in sides])
 
 
 def _sides(metrics: Mapping[str, Any]) -> tuple[float, float]:
