@@ -81,7 +81,7 @@ class SeedGroup(NamedTuple):
           The epochs that all runs have rows of, and the spread at each.
         """
         tables = [
-            {row["epoch"]: number(row.get(key)) for row in run.rows if row["kind"] == kind}
+            {float(row["epoch"]): number(row.get(key)) for row in run.rows if row["kind"] == kind}
             for run in self.runs
         ]
         epochs = [epoch for epoch in tables[0] if all(epoch in table for table in tables)]

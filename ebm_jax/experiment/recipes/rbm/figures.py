@@ -78,7 +78,7 @@ def _autocorrelation(groups: Mapping[str, SeedGroup]) -> Figure:
     """Draws the autocorrelation of the free energy by lag."""
     series = {}
     for name, group in groups.items():
-        curves = [run.draws["autocorrelation"][:_N_LAGS] for run in group.runs]
+        curves = [run.draws["autocorrelation"][:_N_LAGS].tolist() for run in group.runs]
         points = [spread(values) for values in zip(*curves, strict=True)]
         series[name] = (np.arange(len(points)), *band(points))
     return plots.lines({"autocorrelation of the free energy": series}, "sweeps apart")
