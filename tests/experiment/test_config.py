@@ -10,16 +10,10 @@ import pydantic
 import pytest
 import yaml
 
-from ebm_jax.experiment import config as configuration
-from ebm_jax.experiment.config import (
-    ConfigError,
-    RBMConfig,
-    config_hash,
-    dump_config,
-    load_config,
-    parse_config,
-)
+from ebm_jax.experiment.config import ConfigError, config_hash, dump_config, load_config, parse_config
 from ebm_jax.experiment.config.problems import leaves, schema_table, wanted
+from ebm_jax.experiment.recipes.base import find, metrics_table, names
+from ebm_jax.experiment.recipes.rbm.config import DataConfig, RBMConfig
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "configs.md").read_text(encoding="utf-8")
@@ -347,7 +341,7 @@ def test_words_for_bounds():
 def test_data_sets_are_ones_that_the_package_loads():
     from ebm_jax.data.specs import SPECS
 
-    names = configuration.DataConfig.model_fields["name"].annotation.__args__
+    names = DataConfig.model_fields["name"].annotation.__args__
     assert set(names) == {name for name, spec in SPECS.items() if len(spec.image_shape) == 2}
 
 
@@ -365,8 +359,11 @@ def test_the_repository_has_files():
     assert len(FILES) == 12 and math.prod(path.suffix == ".yaml" for path in FILES)
 
 
-def test_the_page_holds_the_schema():
-    assert schema_table(RBMConfig) in PAGE
+@pytest.mark.parametrize("name", names())
+def test_the_page_holds_what_the_code_says_of_each_recipe(name):
+    recipe = find(name)
+    assert schema_table(recipe.Config) in PAGE
+    assert metrics_table(recipe) in PAGE
 
 
 def test_the_pages_example_gives_the_pages_message(tmp_path, monkeypatch):
@@ -383,5 +380,12 @@ def test_the_pages_example_gives_the_pages_message(tmp_path, monkeypatch):
 
 
 def test_configurations_need_no_jax():
-    code = "import sys, ebm_jax.experiment.config; assert not {'jax', 'numpy', 'typer'} & set(sys.modules)"
+    """Nor does the list of what a recipe measures, which commands show."""
+    code = """
+import sys
+from ebm_jax.experiment.config import parse_config
+from ebm_jax.experiment.recipes.base import find
+assert parse_config({}, name="x").recipe == "rbm" and "likelihood" in find("rbm").groups
+assert not {'jax', 'numpy', 'typer', 'matplotlib'} & set(sys.modules)
+"""
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)

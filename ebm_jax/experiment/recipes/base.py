@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import numpy as np
     from matplotlib.figure import Figure
 
-    from ebm_jax.experiment.config.sections import EvaluationConfig, ExperimentConfig
+    from ebm_jax.experiment.config.sections import ExperimentConfig
 
 
 class Metric(NamedTuple):
@@ -81,12 +81,12 @@ class Experiment(NamedTuple):
     advance: Callable[[Any, int], tuple[Any, Any]]
     learning_rate: Callable[[Any], float]
     with_rate_factor: Callable[[Any, float], Any]
-    evaluate: Callable[[Any, EvaluationConfig, Iterable[str]], dict[str, float]]
+    evaluate: Callable[[Any, Any, Iterable[str]], dict[str, float]]
     draws: Callable[[Any], dict[str, np.ndarray]]
 
 
 class Recipe(abc.ABC):
-    """A kind of experiment. Only `build` loads data.
+    """A kind of experiment. Of its methods only `build` loads data.
 
     Attributes:
       name: Value of the key `recipe` of a configuration.
@@ -115,9 +115,14 @@ class Recipe(abc.ABC):
           ConfigError: If the configuration does not fit the data.
         """
 
-    @abc.abstractmethod
     def struct(self, config: Any) -> Any:
-        """Returns the shapes and dtypes of the train state (`jax.ShapeDtypeStruct`), without data."""
+        """Returns the shapes and dtypes of the train state (`jax.ShapeDtypeStruct`).
+
+        A recipe that would load data for this overrides it, so that samples can be drawn without.
+        """
+        import jax
+
+        return jax.eval_shape(self.build(config).init)
 
     @abc.abstractmethod
     def params(self, config: Any, state: Any) -> Any:
@@ -186,6 +191,13 @@ def measure(metrics: Iterable[Metric], context: Any, groups: Iterable[str]) -> d
         if metric.compute is not None and metric.group in wanted:
             found |= metric.compute(context)
     return found
+
+
+def metrics_table(recipe: Recipe) -> str:
+    """Returns the metrics of a recipe as a Markdown table: group, name, meaning."""
+    lines = ["| group | name | meaning |", "| --- | --- | --- |"]
+    lines += [f"| {metric.group} | `{metric.name}` | {metric.heading} |" for metric in recipe.metrics]
+    return "\n".join(lines) + "\n"
 
 
 # Name of a recipe: "module:object" of its configuration class and of the `Recipe`.

@@ -21,7 +21,7 @@ from ebm_jax.experiment.recipes.comparison import (
 
 # The settings in which runs may differ that a figure or a sentence compares by k.
 ABLATED = {"negatives.method", "negatives.k"}
-CAPTIONS = {
+captions = {
     "samples/samples.png": "Test data, and the ends of Gibbs chains that began at noise (means of visible units).",
     "samples/chains.png": "Eight of these chains on their way; numbers are sweeps.",
     "plots/likelihood.png": "Evaluations. The band lies between the two bounds.",
