@@ -1,7 +1,5 @@
 """A recipe in one file: an Ising model of small pictures that are drawn in memory. docs/extending.md explains it."""
 
-from typing import Literal
-
 import jax
 import numpy as np
 
@@ -13,7 +11,7 @@ from ebm_jax.training.loop import Plan, advance
 
 
 class ToyConfig(sections.ExperimentConfig):
-    recipe: Literal["toy"] = "toy"
+    recipe: str = "toy"
     training: sections.TrainingConfig = sections.TrainingConfig(n_epochs=4, batch_size=16)
     health: sections.HealthConfig = sections.HealthConfig()
     checkpoints: sections.CheckpointsConfig = sections.CheckpointsConfig()
@@ -34,17 +32,15 @@ class Toy(Recipe):
         return ej.Ising(ej.Grid(4, 4))
 
     def build(self, config):
-        model, batch_size, key = self.model(config), config.training.batch_size, jax.random.key(config.seed)
+        model, n_rows, key = self.model(config), config.training.batch_size, jax.random.key(config.seed)
         images = jax.random.bernoulli(key, 0.8, (64, 4, 1)).repeat(4, axis=2)
-        rate = optimiser.schedule(config.training, n_batches := len(images) // batch_size)
-        source = ej.negatives.pcd(ej.gibbs(model), n_chains=batch_size)
+        rate = optimiser.schedule(config.training, n_batches := len(images) // n_rows)
+        source = ej.negatives.pcd(ej.gibbs(model), n_chains=n_rows)
         start, _ = ej.make_train_step(model, optimiser.transformation(config.training, rate), source)
         return Experiment(
             n_batches=n_batches,
             init=lambda: start(key),
-            advance=lambda state, n: advance(
-                Plan(model, n_batches, batch_size, n), source, None, key, state, images
-            ),
+            advance=lambda s, n: advance(Plan(model, n_batches, n_rows, n), source, None, key, s, images),
             learning_rate=lambda state: optimiser.applied_rate(state, rate),
             with_rate_factor=optimiser.with_rate_factor,
             evaluate=lambda params, settings, groups: measure(self.metrics, (model, params, images), groups),
@@ -52,10 +48,9 @@ class Toy(Recipe):
         )
 
     def draw(self, config, params, n, n_steps, seed):
-        model, key = self.model(config), jax.random.key(seed)
-        chains = ej.init_chains(key, model, n)
-        samples = ej.sample(key, ej.gibbs(model), params, chains, ej.SamplingSchedule(1, n_steps or 20))
-        return 255 * np.asarray(samples.positions, np.uint8), 1 + np.arange(len(samples.positions))
+        model, key, schedule = self.model(config), jax.random.key(seed), ej.SamplingSchedule(1, n_steps or 20)
+        x = ej.sample(key, ej.gibbs(model), params, ej.init_chains(key, model, n), schedule).positions
+        return 255 * np.asarray(x, np.uint8), 1 + np.arange(len(x))
 
     def run_figures(self, run):
         return {"plots/last.png": ej.plots.image_grid(run.draws["frames"][-1])}
