@@ -65,7 +65,7 @@ class RBMRecipe(Recipe):
         """Captions of the figures of one run."""
         from ebm_jax.experiment.recipes.rbm import figures
 
-        return figures.CAPTIONS
+        return figures.captions
 
     def run_figures(self, run: StoredRun) -> dict[str, Figure]:
         """Returns figures of training, evaluations, weights, samples and mixing."""
