@@ -1,15 +1,41 @@
-"""What tests of runs share: runs that are interrupted, and what must be equal in equal runs."""
+"""What tests of runs share: a tiny configuration, runs that are interrupted, and what must be equal in equal runs."""
 
+import functools
 import hashlib
 
 import jax
 import numpy as np
 import pytest
 
+from ebm_jax.experiment import report
+from ebm_jax.experiment.config import parse_config
 from ebm_jax.experiment.recipes.base import find
 from ebm_jax.experiment.run import runner
 from ebm_jax.experiment.run.checkpoint import Checkpoints
 from ebm_jax.experiment.run.folder import stored_config
+
+RBM = find("rbm")
+TINY = {
+    "name": "tiny",
+    "data": {"name": "digits", "n_train": 300, "n_test": 60},
+    "model": {"n_hidden": 8},
+    "negatives": {"method": "pcd", "n_chains": 16},
+    "training": {"n_epochs": 4, "batch_size": 50, "steps_per_call": 3, "momentum": 0.5},
+    "checkpoints": {"every_epochs": 0.5},
+    "evaluation": {"every_epochs": 2, "chain_steps": 20, "n_chains": 8, "n_test": 20},
+}
+
+
+def config(**sections):
+    merged = {key: dict(value) if isinstance(value, dict) else value for key, value in TINY.items()}
+    for name, values in sections.items():
+        merged[name] = {**merged.get(name, {}), **values} if isinstance(values, dict) else values
+    return parse_config(merged)
+
+
+# Equal configurations share one experiment, and so what was compiled. A run builds its own otherwise.
+built = functools.cache(RBM.build)
+write_run = report.write_run
 
 
 def last_state(path, step=None):

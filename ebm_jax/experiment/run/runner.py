@@ -12,7 +12,6 @@ import math
 import signal
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -20,11 +19,9 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 from tqdm.auto import tqdm
 
 from ebm_jax.experiment.config import Config, ConfigError
-from ebm_jax.experiment.config.sections import HealthConfig
 from ebm_jax.experiment.recipes.base import Experiment, Recipe, find
 from ebm_jax.experiment.run.checkpoint import CheckpointError, Checkpoints, Restored
 from ebm_jax.experiment.run.folder import (
@@ -38,7 +35,8 @@ from ebm_jax.experiment.run.folder import (
     write_arrays,
     write_json,
 )
-from ebm_jax.training.step import Metrics
+from ebm_jax.experiment.run.health import first_failure, summarize
+from ebm_jax.experiment.run.process import collected_signals, event_writer
 
 
 class RunFailed(RuntimeError):
@@ -130,14 +128,14 @@ class _Run:
     def go(self) -> None:
         """Trains to the end and writes what is made of the result."""
         began = time.perf_counter()
-        with _signals() as received:
+        with collected_signals() as received:
             try:
                 self._restore(self._newest())
                 if self.step == 0:
                     LOGGER.info("%s: %d updates, in %s", self.config.name, self.n_steps, self.folder.path)
                 hidden = not sys.stderr.isatty()
                 with (
-                    _writer(self.folder.path, self.step) as writer,
+                    event_writer(self.folder.path, self.step) as writer,
                     tqdm(total=self.n_steps, initial=self.step, unit="update", disable=hidden) as bar,
                 ):
                     while self.step < self.n_steps:
@@ -307,36 +305,6 @@ class _Run:
                     writer.add_scalar(f"{row['kind']}/{name}", value, self.step)
 
 
-def summarize(metrics: Metrics) -> dict[str, float | int]:
-    """Returns means over the updates of a call, and sums of counts, whose names start with `n_`."""
-    every = metrics._asdict()
-    every |= every.pop("extra", None) or {}
-    out: dict[str, float | int] = {}
-    for name, values in every.items():
-        values = np.asarray(values)
-        out[name] = int(values.sum()) if name.startswith("n_") else float(np.mean(values, dtype=np.float64))
-    return out
-
-
-def first_failure(metrics: Metrics, health: HealthConfig) -> tuple[int, str] | None:
-    """Returns the first failed update of a call, counted from 0, and the reason; None if there is none."""
-    found: list[tuple[int, str]] = []
-    bad = np.flatnonzero(np.asarray(metrics.n_nonfinite) > 0)
-    if len(bad):
-        i = int(bad[0])
-        found.append((i, f"{int(metrics.n_nonfinite[i])} values are NaN or infinite"))
-    for name, values, limit in (
-        ("gradient_norm", np.asarray(metrics.gradient_norm), health.max_gradient_norm),
-        ("energy_gap", np.abs(np.asarray(metrics.energy_gap)), health.max_energy_gap),
-    ):
-        bound = np.inf if limit is None else limit
-        over = np.flatnonzero(~np.isfinite(values) | (values > bound))
-        if len(over):
-            i = int(over[0])
-            found.append((i, f"{name} is {float(values[i]):.4g}, over health.max_{name}={bound:g}"))
-    return min(found) if found else None
-
-
 @contextmanager
 def _held(folder: RunFolder) -> Iterator[None]:
     """Closes the folder at the end, and logs why a run stopped; the command prints that to the console."""
@@ -356,41 +324,3 @@ def _logging() -> Iterator[None]:
         yield
     finally:
         LOGGER.removeHandler(handler)
-
-
-@contextmanager
-def _signals() -> Iterator[list[int]]:
-    """Collects SIGTERM and SIGINT instead of ending the process; a second SIGINT interrupts at once."""
-    received: list[int] = []
-
-    def handle(number: int, frame: Any) -> None:
-        del frame
-        if received and number == signal.SIGINT:
-            raise KeyboardInterrupt
-        received.append(number)
-
-    # Only the main thread may set handlers.
-    if threading.current_thread() is not threading.main_thread():
-        yield received
-        return
-    before = {number: signal.signal(number, handle) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        yield received
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-@contextmanager
-def _writer(path: Path, step: int) -> Iterator[Any]:
-    """Yields a writer of TensorBoard's events, or None without the extra. It drops events after `step`."""
-    try:
-        from tensorboardX import SummaryWriter  # pyright: ignore[reportMissingImports]
-    except ImportError:
-        yield None
-        return
-    writer = SummaryWriter(str(path / "tensorboard"), purge_step=step + 1)
-    try:
-        yield writer
-    finally:
-        writer.close()
