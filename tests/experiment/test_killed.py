@@ -84,7 +84,7 @@ from ebm_jax.experiment.recipes.rbm.evaluation import Evaluation
 from ebm_jax.experiment.run import checkpoint, runner
 
 file, run = map(Path, sys.argv[1:])
-orbax = checkpoint._orbax()
+checkpoint._orbax()
 
 def kill(*_, **__):
     os.kill(os.getpid(), signal.SIGKILL)
@@ -97,13 +97,14 @@ def as_it_starts():
     threading.Timer(0.3, kill).start()
 
 def while_orbax_writes():
-    def place():
-        threading.Timer(0.004, kill).start()
-        return orbax
-    checkpoint._orbax = place
+    def kill_soon():
+        while not list(run.glob("checkpoints/*orbax-checkpoint-tmp*")):
+            time.sleep(0.0005)
+        kill()
+    threading.Thread(target=kill_soon).start()
 
 def before_the_manifest():
-    digests, write = checkpoint._digests, checkpoint.Checkpoints._write
+    write = checkpoint.Checkpoints._write
     def watched(self, *arguments):
         checkpoint._digests = kill
         write(self, *arguments)
@@ -112,7 +113,6 @@ def before_the_manifest():
 def within_the_manifest():
     write = checkpoint.Checkpoints._write
     def watched(self, *arguments):
-        checkpoint.Path = None
         Path.replace = kill
         write(self, *arguments)
     checkpoint.Checkpoints._write = watched
@@ -121,7 +121,12 @@ def in_an_evaluation():
     Evaluation.mixing = kill
 
 def in_a_removal():
-    checkpoint._remove = lambda path: kill() if path.is_dir() else None
+    discard, remove = checkpoint.Checkpoints._discard, checkpoint._remove
+    def watched(self, step):
+        checkpoint._remove = lambda path: kill() if path.is_dir() else None
+        discard(self, step)
+        checkpoint._remove = remove
+    checkpoint.Checkpoints._discard = watched
 
 def at_the_end():
     report.write_run = kill

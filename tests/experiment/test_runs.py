@@ -13,6 +13,7 @@ import pytest
 
 import ebm_jax as ej
 from ebm_jax import data
+from ebm_jax.experiment import report
 from ebm_jax.experiment.run import runner, trained
 from ebm_jax.experiment.run.checkpoint import Checkpoints
 from ebm_jax.experiment.run.folder import RunFolder, RunFolderError, read_metrics, read_result
@@ -73,7 +74,7 @@ def test_samples_are_drawn_without_data(tmp_path, monkeypatch, undisturbed):
 def test_training_learns(tmp_path, undisturbed):
     """The exact log-likelihood rises over that of independent pixels, where training starts."""
     long = config(
-        training={"n_epochs": 150, "learning_rate": 0.5},
+        training={"n_epochs": 150, "learning_rate": 0.5, "steps_per_call": 6},
         evaluation={"every_epochs": 0, "chain_steps": 20},
         checkpoints={"every_epochs": 50},
     )
@@ -124,6 +125,20 @@ def test_a_folder_that_exists_is_never_written_to(tmp_path, undisturbed):
     (tmp_path / "mine.txt").write_text("")
     with pytest.raises(RunFolderError, match="is there already"):
         runner.train(config(), tmp_path, ["test"])
+
+
+def test_comparisons_that_would_mislead_or_overwrite_are_refused(tmp_path, undisturbed):
+    with pytest.raises(RunFolderError, match="holds a run"):
+        report.compare_runs([undisturbed], undisturbed)
+    with pytest.raises(RunFolderError, match="two runs are named tiny"):
+        report.compare_runs([undisturbed, undisturbed], tmp_path / "out")
+    (undisturbed / "result.json").rename(undisturbed / "hidden.json")
+    try:
+        with pytest.raises(RunFolderError, match="did not finish"):
+            report.compare_runs([undisturbed], tmp_path / "out")
+    finally:
+        (undisturbed / "hidden.json").rename(undisturbed / "result.json")
+    assert not (tmp_path / "out").exists()
 
 
 def test_two_processes_do_not_write_one_folder(tmp_path):
