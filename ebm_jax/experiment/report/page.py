@@ -63,7 +63,7 @@ def _events(run: StoredRun, recipe: Recipe, result: Mapping[str, Any]) -> list[s
     best = result["best"]
     if best is not None and best["step"] != result["step"]:
         (digits,) = (metric.digits for metric in recipe.metrics if metric.name == best["metric"])
-        value = f"{best['value']:.4g}" if digits is None else f"{best['value']:.{digits}f}"
+        value = spread([best["value"]]).text(digits)
         sentences.append(
             f"The best evaluation was at step {best['step']}: {best['metric']} {value}. Its "
             "checkpoint is kept; what is reported here is the last step."
