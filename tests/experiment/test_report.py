@@ -59,7 +59,7 @@ def cells(page):
 
 
 def test_the_stored_study_is_what_its_runs_give(tmp_path):
-    """The page of docs/studies, word for word. It has no picture of filters, and its columns may be ordered otherwise."""
+    """The page of docs/studies, word for word, but for the order of columns. It has no picture of filters."""
     runs = [
         STUDY / "records" / f"rbm_mnist_{name}"
         for name in ("cd1", "cd5", "cd20", "cd100", "pcd1", "pcd5", "pcd20")
