@@ -115,18 +115,9 @@ class Recipe(abc.ABC):
           ConfigError: If the configuration does not fit the data.
         """
 
-    def struct(self, config: Any) -> Any:
-        """Returns the shapes and dtypes of the train state (`jax.ShapeDtypeStruct`).
-
-        A recipe that would load data for this overrides it, so that samples can be drawn without.
-        """
-        import jax
-
-        return jax.eval_shape(self.build(config).init)
-
     @abc.abstractmethod
-    def params(self, config: Any, state: Any) -> Any:
-        """Returns the parameters of a train state that are judged and kept, such as a moving average."""
+    def model(self, config: Any) -> Any:
+        """Returns the model that `config` describes."""
 
     @abc.abstractmethod
     def draw(
@@ -145,13 +136,35 @@ class Recipe(abc.ABC):
           `(frames, steps)`: pictures along the chains, uint8 `(n_frames, n, height, width)`, and their steps.
         """
 
-    @abc.abstractmethod
-    def save(self, path: Path, config: Any, params: Any) -> None:
-        """Writes the trained model to the file `path`, and replaces it where it is there."""
+    def struct(self, config: Any) -> Any:
+        """Returns the shapes and dtypes of the train state (`jax.ShapeDtypeStruct`).
 
-    @abc.abstractmethod
+        A recipe whose `build` loads data overrides this, so that samples can be drawn without the data.
+        """
+        import jax
+
+        return jax.eval_shape(self.build(config).init)
+
+    def params(self, config: Any, state: Any) -> Any:
+        """Returns the parameters that are judged and kept: the moving average with `ema_decay`, else the latest."""
+        from ebm_jax.experiment.recipes import optimiser
+
+        return optimiser.judged_params(config.training, state)
+
+    def save(self, path: Path, config: Any, params: Any) -> None:
+        """Writes the trained model to the file `path`, replacing it, by `ebm_jax.save`.
+
+        A recipe whose model `ebm_jax.save` does not know overrides this and `restore`. A run tries both at its start.
+        """
+        from ebm_jax import io
+
+        io.save(path, self.model(config), params, overwrite=True)
+
     def restore(self, path: Path) -> tuple[Any, Any]:
         """Returns `(model, params)` from a file that `save` wrote."""
+        from ebm_jax import io
+
+        return io.load(path)
 
     def run_figures(self, run: StoredRun) -> dict[str, Figure]:
         """Returns figures of one run by their place in its folder, such as "plots/filters.png"."""

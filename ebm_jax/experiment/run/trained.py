@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax
 import yaml
 
 from ebm_jax import plots
@@ -74,7 +75,7 @@ def open_run(path: Path, checkpoint: str = "last") -> TrainedRun:
             )
         step = int(checkpoint)
     state = checkpoints.load(step, recipe.struct(config)).tree
-    return TrainedRun(config, recipe, recipe.params(config, state), step)
+    return TrainedRun(config, recipe, jax.device_put(recipe.params(config, state)), step)
 
 
 def check_outputs(output: Path, frames: Path | None, overwrite: bool) -> None:

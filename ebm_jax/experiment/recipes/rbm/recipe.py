@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ebm_jax.experiment.recipes.base import Experiment, Recipe, StoredRun
@@ -43,11 +42,11 @@ class RBMRecipe(Recipe):
 
         return training.struct(config)
 
-    def params(self, config: RBMConfig, state: TrainState) -> RBMParams:
-        """Returns the moving average of the parameters where the configuration asks for one, else the latest."""
-        from ebm_jax.experiment.recipes import optimiser
+    def model(self, config: RBMConfig) -> RBM:
+        """Returns the model, with a visible unit for each pixel."""
+        from ebm_jax.experiment.recipes.rbm import data
 
-        return optimiser.judged_params(config.training, state)
+        return data.model_of(config)
 
     def draw(
         self, config: RBMConfig, params: RBMParams, n: int, n_steps: int | None, seed: int
@@ -58,21 +57,8 @@ class RBMRecipe(Recipe):
         from ebm_jax.experiment.recipes.rbm import data, sampling
 
         n_steps = config.evaluation.chain_steps if n_steps is None else n_steps
-        frames, steps = sampling.draw_frames(data.model_of(config), params, jax.random.key(seed), n, n_steps)
+        frames, steps = sampling.draw_frames(self.model(config), params, jax.random.key(seed), n, n_steps)
         return data.as_images(frames, data.image_shape(config)), steps
-
-    def save(self, path: Path, config: RBMConfig, params: RBMParams) -> None:
-        """Writes the model by `ebm_jax.save`."""
-        from ebm_jax import io
-        from ebm_jax.experiment.recipes.rbm import data
-
-        io.save(path, data.model_of(config), params, overwrite=True)
-
-    def restore(self, path: Path) -> tuple[RBM, RBMParams]:
-        """Returns the model and its parameters by `ebm_jax.load`."""
-        from ebm_jax import io
-
-        return io.load(path)
 
     @property
     def captions(self) -> Mapping[str, str]:
