@@ -19,7 +19,12 @@ _INCIDENTAL = {"name", "training.steps_per_call"}
 
 
 class Spread(NamedTuple):
-    """The mean of a quantity over seeds, and its standard deviation; None for the latter if there is one seed."""
+    """A quantity over seeds.
+
+    Attributes:
+      mean: Its mean.
+      deviation: Its standard deviation. None: there is one seed.
+    """
 
     mean: float
     deviation: float | None = None
@@ -48,7 +53,11 @@ class Spread(NamedTuple):
 
 
 class SeedGroup(NamedTuple):
-    """Runs whose configurations differ in their seed and name alone."""
+    """Runs whose configurations differ in their seed and name alone.
+
+    Attributes:
+      runs: The runs, in the order of their seeds.
+    """
 
     runs: tuple[StoredRun, ...]
 
