@@ -13,14 +13,16 @@ from typer.testing import CliRunner
 
 from ebm_jax.cli.main import app
 
+# The shapes and numbers of steps are those of test_runs, so that both share what they compile.
 TINY = {
     "seeds": [0, 1],
     "data": {"name": "digits", "n_train": 300, "n_test": 60},
     "model": {"n_hidden": 8},
-    "training": {"n_epochs": 2, "batch_size": 50, "steps_per_call": 3},
-    "evaluation": {"chain_steps": 20, "n_chains": 9, "n_test": 20},
+    "negatives": {"method": "pcd", "n_chains": 16},
+    "training": {"n_epochs": 4, "batch_size": 50, "steps_per_call": 3, "momentum": 0.5},
+    "evaluation": {"chain_steps": 20, "n_chains": 8, "n_test": 20},
 }
-RATE = ("--override", "training.learning_rate=0.2")
+KEEP = ("--override", "checkpoints.keep=3")
 
 
 @pytest.fixture(scope="module")
@@ -60,17 +62,18 @@ def process(*arguments):
 
 @pytest.fixture(scope="module")
 def trained(place, cli):
-    """The run of the first seed, by the command that a sweep would start it with."""
-    seed = ("-o", "name=tiny-s0", "-o", "seed=0")
-    code, _, errors = cli("train", "tiny.yaml", "--out", "runs/tiny-s0", *RATE, *seed)
+    """The run of the first seed, with the overrides that a sweep gives it, in the default folder."""
+    code, _, errors = cli("train", "tiny.yaml", *KEEP, "-o", "name=tiny-s0", "-o", "seed=0")
     assert code == 0, errors
     assert "finished in" in errors and "Traceback" not in errors
     return place / "runs" / "tiny-s0"
 
 
 def test_train_keeps_its_command_and_configuration(trained):
-    assert "ebm-jax train tiny.yaml --out runs/tiny-s0" in (trained / "environment.json").read_text()
-    assert yaml.safe_load((trained / "config.yaml").read_text())["training"]["learning_rate"] == 0.2
+    assert (
+        "ebm-jax train tiny.yaml --override checkpoints.keep=3" in (trained / "environment.json").read_text()
+    )
+    assert yaml.safe_load((trained / "config.yaml").read_text())["checkpoints"]["keep"] == 3
 
 
 def test_resume_of_a_finished_run_does_nothing(trained):
@@ -80,16 +83,16 @@ def test_resume_of_a_finished_run_does_nothing(trained):
 
 def test_sample(place, cli, trained):
     code, output, errors = process(
-        "sample", "runs/tiny-s0", "--num-samples", "4", "--output", "x.png", "--frames", "x.gif", "--steps", "10"
+        "sample", "runs/tiny-s0", "--num-samples", "8", "--output", "x.png", "--frames", "x.gif", "--steps", "20"
     )  # fmt: skip
     assert code == 0 and output.split() == ["x.png", "x.gif"], errors
     assert (place / "x.png").read_bytes()[:4] == b"\x89PNG" and (place / "x.gif").read_bytes()[:3] == b"GIF"
     code, _, errors = cli("sample", "runs/tiny-s0", "--output", "x.png")
     assert code == 2 and "x.png is there already; give another name, or --overwrite" in errors
     code, _, errors = cli(
-        "sample", "runs/tiny-s0", "--output", "x.npz", "--num-samples", "4", "--checkpoint", "best", "--steps", "10"
+        "sample", "runs/tiny-s0", "--output", "x.npz", "--num-samples", "8", "--checkpoint", "best", "--steps", "20"
     )  # fmt: skip
-    assert code == 0 and np.load(place / "x.npz")["samples"].shape == (4, 8, 8)
+    assert code == 0 and np.load(place / "x.npz")["samples"].shape == (8, 8, 8)
 
 
 def test_evaluate(trained):
@@ -102,7 +105,7 @@ def test_evaluate(trained):
 
 def test_sweep_over_seeds_and_plot(place, cli, trained):
     """The sweep skips the seed that is done and trains the other as a process."""
-    code, output, errors = cli("sweep", "tiny.yaml", *RATE)
+    code, output, errors = cli("sweep", "tiny.yaml", *KEEP)
     assert code == 0, errors
     statuses = [line.split()[:2] for line in output.splitlines()[-2:]]
     assert statuses == [["tiny-s0", "skipped"], ["tiny-s1", "done"]]
@@ -142,7 +145,7 @@ def test_sigterm_ends_with_a_checkpoint_and_a_line(place):
         ("resume new", 2, "it is no run"),
         ("sample runs/tiny-s0", 2, "Missing option '--output'"),
         ("sample runs/tiny-s0 --output x.jpg", 2, "ends in .png or .npz"),
-        ("sample runs/tiny-s0 --output y.png --checkpoint 7", 1, "no checkpoint '7'; give last, best, or one of [6"),
+        ("sample runs/tiny-s0 --output y.png --checkpoint 7", 1, "has no checkpoint '7'; give last, best, or one of ["),
         ("evaluate runs/tiny-s0 --metrics likelyhood", 2, "--metrics has 'likelyhood'"),
         ("sweep tiny.yaml --out new --seeds 2", 2, "seeds: [0, 1] was given, and --seeds 2 as well"),
         ("plot new --out both", 2, "does not exist"),

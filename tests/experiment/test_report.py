@@ -52,8 +52,14 @@ def lines(figure, panel=0):
     )
 
 
+def cells(page):
+    """The table of a page as `[{heading: cell}]`."""
+    head, _, *rows = [line.strip("| ").split(" | ") for line in page if line[0] == "|"]
+    return [dict(zip(head, row, strict=True)) for row in rows]
+
+
 def test_the_stored_study_is_what_its_runs_give(tmp_path):
-    """The page of docs/studies, word for word; it leaves out the picture of filters."""
+    """The page of docs/studies, word for word, but for the order of columns. It has no picture of filters."""
     runs = [
         STUDY / "records" / f"rbm_mnist_{name}"
         for name in ("cd1", "cd5", "cd20", "cd100", "pcd1", "pcd5", "pcd20")
@@ -64,7 +70,8 @@ def test_the_stored_study_is_what_its_runs_give(tmp_path):
     found, expected = (
         [line for line in page.splitlines() if line and "filters" not in line] for page in pages
     )
-    assert found == expected
+    assert [line for line in found if line[0] != "|"] == [line for line in expected if line[0] != "|"]
+    assert cells(found) == cells(expected)
     for line in text.splitlines():
         if line.startswith("!["):
             assert (tmp_path / line.split("](")[1].rstrip(")")).stat().st_size > 1000

@@ -19,7 +19,12 @@ _INCIDENTAL = {"name", "training.steps_per_call"}
 
 
 class Spread(NamedTuple):
-    """The mean of a quantity over seeds, and its standard deviation; None for the latter if there is one seed."""
+    """A quantity over seeds.
+
+    Attributes:
+      mean: Its mean.
+      deviation: Its standard deviation. None: there is one seed.
+    """
 
     mean: float
     deviation: float | None = None
@@ -34,16 +39,25 @@ class Spread(NamedTuple):
         """One standard deviation above the mean; with one seed, the mean."""
         return self.mean + (self.deviation or 0.0)
 
-    def text(self, digits: int) -> str:
-        """Returns `mean ± deviation` with so many digits, the mean alone for one seed, a dash for NaN."""
+    def text(self, digits: int | None) -> str:
+        """Returns `mean ± deviation`, the mean alone for one seed, a dash for NaN.
+
+        Args:
+          digits: Decimals. None: four significant digits.
+        """
+        form = ".4g" if digits is None else f".{digits}f"
         if math.isnan(self.mean):
             return "–"
-        mean = f"{self.mean:.{digits}f}"
-        return mean if self.deviation is None else f"{mean} ± {self.deviation:.{digits}f}"
+        mean = f"{self.mean:{form}}"
+        return mean if self.deviation is None else f"{mean} ± {self.deviation:{form}}"
 
 
 class SeedGroup(NamedTuple):
-    """Runs whose configurations differ in their seed and name alone."""
+    """Runs whose configurations differ in their seed and name alone.
+
+    Attributes:
+      runs: The runs, in the order of their seeds.
+    """
 
     runs: tuple[StoredRun, ...]
 

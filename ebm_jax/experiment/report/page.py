@@ -40,11 +40,11 @@ def _page(run: StoredRun, recipe: Recipe, result: Mapping[str, Any], figures: Se
     lines += _table(run, recipe)
     for sentence in [*recipe.remarks(run), *_events(run, recipe, result)]:
         lines += [sentence, ""]
-    # Figures come in the order of their captions.
-    for name in [*(name for name in recipe.captions if name in figures), *figures]:
-        if f"![{name}]({name})" not in lines:
-            lines += [f"![{name}]({name})", ""]
-            lines += [recipe.captions[name], ""] if name in recipe.captions else []
+    # Figures come in the order of their captions; figures without a caption follow.
+    captions = {name: text for name, text in recipe.captions.items() if name in figures}
+    for name in captions | dict.fromkeys(figures):
+        lines += [f"![{name}]({name})", ""]
+        lines += [captions[name], ""] if name in captions else []
     return lines + _origin(run.path)
 
 
@@ -63,10 +63,10 @@ def _events(run: StoredRun, recipe: Recipe, result: Mapping[str, Any]) -> list[s
     best = result["best"]
     if best is not None and best["step"] != result["step"]:
         (digits,) = (metric.digits for metric in recipe.metrics if metric.name == best["metric"])
-        value = f"{best['value']:.4g}" if digits is None else f"{best['value']:.{digits}f}"
+        value = spread([best["value"]]).text(digits)
         sentences.append(
-            f"The best evaluation was at step {best['step']}: {best['metric']} {value}. Its "
-            "checkpoint is kept; what is reported here is the last step."
+            f"The best evaluation was at step {best['step']}: {best['metric']} {value}. Its checkpoint is kept; what "
+            "is reported here is the last step."
         )
     sentences += [
         f"At step {row['sick_step']} {row['reason']}: the run went back to step {row['step']} with learning rates "
