@@ -94,7 +94,7 @@ def test_plot(place, trained, resumed):
     assert "| run | log-likelihood |" in (place / "both" / "report.md").read_text()
 
 
-def test_a_model_that_cannot_be_saved_is_refused_before_the_first_step(tmp_path, toy, monkeypatch):
+def test_a_model_that_cannot_be_saved_is_refused_before_the_first_step(tmp_path, toy, trained, monkeypatch):
     config = parse_config({"recipe": "toy"}, name="new")
 
     def refuse(path, config, params):
@@ -104,9 +104,11 @@ def test_a_model_that_cannot_be_saved_is_refused_before_the_first_step(tmp_path,
     with pytest.raises(ConfigError, match="cannot be saved, so nothing was started: no such format"):
         runner.train(config, tmp_path / "new", ["test"])
     monkeypatch.undo()
-    monkeypatch.setattr(toy.RECIPE, "restore", lambda path: (None, {}))
-    with pytest.raises(ConfigError, match="not the same after save and restore"):
-        runner.train(config, tmp_path / "new", ["test"])
+    _, params = toy.RECIPE.restore(trained / "model.npz")
+    for restored in ({}, params):
+        monkeypatch.setattr(toy.RECIPE, "restore", lambda path, restored=restored: (None, restored))
+        with pytest.raises(ConfigError, match="not the same after save and restore"):
+            runner.train(config, tmp_path / "new", ["test"])
     assert not (tmp_path / "new").exists()
 
 

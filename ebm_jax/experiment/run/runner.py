@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 from tqdm.auto import tqdm
 
 from ebm_jax.experiment.config import Config, ConfigError
@@ -101,7 +102,10 @@ def _check_saving(recipe: Recipe, config: Config, experiment: Experiment) -> Non
         except (TypeError, ValueError, NotImplementedError) as error:
             problem = f"recipe: the model of {config.recipe} cannot be saved, so nothing was started: {error}"
             raise ConfigError(config.name, [problem]) from error
-    if jax.tree.structure(restored) != jax.tree.structure(params):
+    same = jax.tree.structure(restored) == jax.tree.structure(params) and all(
+        np.array_equal(a, b) for a, b in zip(jax.tree.leaves(restored), jax.tree.leaves(params), strict=True)
+    )
+    if not same:
         problem = (
             f"recipe: the model of {config.recipe} is not the same after save and restore; correct the recipe"
         )
