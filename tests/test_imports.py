@@ -10,6 +10,9 @@ import pytest
 import ebm_jax
 
 PACKAGE = Path(ebm_jax.__file__).parent
+# What runs, reports, configurations and commands may know of recipes; and what a recipe may not know.
+RECIPE_FACES = ("experiment.recipes.base", "experiment.recipes.comparison")
+ABOVE_RECIPES = ("experiment.run", "experiment.report")
 LATTICE_USERS = ("samplers.gibbs", "samplers.metropolis", "samplers.cluster")
 
 SOURCES = sorted(PACKAGE.rglob("*.py"))
@@ -45,7 +48,7 @@ AT_TOP = {
     "tensorflow_datasets": ("data.tfds",),
     "orbax": ("experiment.run.checkpoint",),
     "sklearn": (),
-    "pydantic": ("experiment.config",),
+    "pydantic": ("experiment.config", "experiment.recipes"),
 }
 
 
@@ -64,7 +67,8 @@ def imported_modules(source: str, module: str, is_package: bool):
             base = package[: len(package) - node.level + 1] if node.level else []
             origin = ".".join([*base, *([node.module] if node.module else [])])
             # `from ebm_jax import graphs` imports ebm_jax.graphs.grids.
-            names = [f"{origin}.{alias.name}" for alias in node.names] if origin == "ebm_jax" else [origin]
+            packages = ("ebm_jax", "ebm_jax.experiment.recipes")
+            names = [f"{origin}.{alias.name}" for alias in node.names] if origin in packages else [origin]
             yield from ((name, at_top, node.lineno) for name in names)
         in_function = isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
         for child in children:
@@ -105,6 +109,11 @@ def wrong_imports(source: str, module: str, is_package: bool = False) -> list[st
             wrong.append(f"{where}: only {LATTICE_USERS} may")
         elif (top, target) == ("samplers", "energies") and rest != "energies.base":
             wrong.append(f"{where}: samplers know the protocol of models, energies.base, and no family")
+        elif within(rest, ("experiment.recipes",)) and not within(inner, ("experiment.recipes",)):
+            if not within(rest, RECIPE_FACES):
+                wrong.append(f"{where}: ask the recipe, which recipes.base.find returns by its name")
+        elif within(rest, ABOVE_RECIPES) and within(inner, ("experiment.recipes", "experiment.config")):
+            wrong.append(f"{where}: recipes and configurations know nothing of runs and reports")
     return wrong
 
 
@@ -138,6 +147,13 @@ def test_imports_go_one_way(path):
         ("ebm_jax.run", "import matplotlib.pyplot as plt"),
         ("ebm_jax.data.digits", "try:\n    import sklearn.datasets\nexcept ImportError:\n    pass"),
         ("ebm_jax.new", "import numpy"),
+        ("ebm_jax.experiment.run.runner", "from ebm_jax.experiment.recipes.rbm.recipe import RECIPE"),
+        ("ebm_jax.experiment.report.page", "def f():\n    from ebm_jax.experiment.recipes import rbm"),
+        (
+            "ebm_jax.experiment.run.runner",
+            "from ebm_jax.experiment.recipes.optimiser import with_rate_factor",
+        ),
+        ("ebm_jax.experiment.recipes.new", "from ebm_jax.experiment.run.folder import RunFolder"),
         ("ebm_jax", "from ebm_jax.graphs.grids import Grid"),
     ],
 )
@@ -154,6 +170,8 @@ def test_wrong_imports_are_found(module, source):
         ("ebm_jax.energies.neural", "import flax.linen as nn"),
         ("ebm_jax.data.digits", "def load():\n    import sklearn.datasets"),
         ("ebm_jax.cli.main", "from ebm_jax import __version__"),
+        ("ebm_jax.experiment.run.runner", "from ebm_jax.experiment.recipes.base import find"),
+        ("ebm_jax.experiment.recipes.new", "from ebm_jax.experiment.recipes.optimiser import schedule"),
     ],
 )
 def test_right_imports_pass(module, source):

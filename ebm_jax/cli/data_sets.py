@@ -1,4 +1,4 @@
-"""Where the data sets are, or how to get them: the work behind `ebm-jax data` and part of `ebm-jax doctor`."""
+"""Finds the data sets on this machine: the work behind `ebm-jax data` and a part of `ebm-jax doctor`."""
 
 from __future__ import annotations
 
@@ -12,14 +12,23 @@ from ebm_jax.data.specs import SPECS, DatasetSpec, lookup
 
 
 class Place(NamedTuple):
-    """Whether a data set is at hand, and where, or how to get it."""
+    """Whether a data set was found, and where it is or how to get it."""
 
     found: bool
     where: str
 
 
 def locate(spec: DatasetSpec) -> Place:
-    """Looks where `ebm_jax.data.load` does, in that order, and opens no more than the manifest of a cache entry."""
+    """Searches the places that `ebm_jax.data.load` searches, in the same order.
+
+    Only the manifest of a cache entry is opened, so a damaged file is not noticed.
+
+    Args:
+      spec: The data set.
+
+    Returns:
+      The first place that has the data set, or how to get it.
+    """
     if spec.name == "digits":
         return Place(True, "comes with scikit-learn")
     given, root = os.environ.get("EBM_JAX_DATA_DIR"), cache.directory()
@@ -40,7 +49,7 @@ def locate(spec: DatasetSpec) -> Place:
 
 
 def table() -> str:
-    """All data sets: name, images of the splits, whether they are at hand."""
+    """Returns a table of all data sets: shape, number of images in each split, and where they are."""
     lines = [f"{'name':<17}{'images':<12}{'train':>7}{'validation':>12}{'test':>8}   found"]
     for spec in SPECS.values():
         place = locate(spec)
@@ -51,12 +60,22 @@ def table() -> str:
 
 
 def check_name(name: str) -> None:
-    """Raises ValueError for a data set that there is not."""
+    """Raises ValueError if no data set has this name."""
     lookup(name)
 
 
 def prepare(name: str) -> str:
-    """Loads a data set, so that the cache holds it, and says where it came from; raises as `ebm_jax.data.load` does."""
+    """Loads a data set into the cache.
+
+    Args:
+      name: Name of the data set.
+
+    Returns:
+      A text that says what was loaded, from where, and where the cache is.
+
+    Raises:
+      ValueError, OSError: As `ebm_jax.data.load`.
+    """
     spec = lookup(name)
     place = locate(spec)
     data = load(name)
@@ -65,7 +84,8 @@ def prepare(name: str) -> str:
         f"{name}: {sizes} images of {_shape(spec)} to train, validate and test",
         f"from: {place.where if place.found else 'a download by TensorFlow Datasets'}",
     ]
-    if name != "digits":  # read anew each time, in milliseconds
+    # The digits come with scikit-learn and are not cached.
+    if name != "digits":
         lines.append(f"cache: {cache.directory()}")
     return "\n".join(lines)
 

@@ -1,12 +1,12 @@
-"""The demonstration behind `ebm-jax demo`: two models learn handwritten digits and then draw new ones from noise.
+"""The demonstration behind `ebm-jax demo`: two models learn handwritten digits and draw new ones from noise.
 
-Both see the 8×8 digits that come with scikit-learn, in four grey levels:
+Both models are trained on the 8×8 digits that come with scikit-learn, in four grey levels:
 
-- a Potts grid, whose energy has a bias for every pixel and level and one coupling for each direction. It can know how
-  dark each pixel usually is and how alike neighbours are, and nothing of strokes: it serves as the baseline;
-- an RBM of binary units, three a pixel ("level at least 1, 2, 3"), whose hidden units can know strokes.
+- A Potts grid. Its energy has a bias for every pixel and level, and one coupling for each direction. It can learn how
+  dark each pixel usually is and how similar neighbours are, but no strokes. It serves as the baseline.
+- An RBM of binary units, three for each pixel ("level at least 1, 2, 3"). Its hidden units can learn strokes.
 
-Both learn by persistent contrastive divergence, and their samples are the ends of Gibbs chains that start at noise.
+Both are trained by persistent contrastive divergence. Their samples are the ends of Gibbs chains that start at noise.
 """
 
 from __future__ import annotations
@@ -35,14 +35,15 @@ from ebm_jax.types import count_parameters
 
 N_LEVELS = 4
 SHAPE = (8, 8)
-WATCHED = 64  # steps at the start of the chains that are kept one by one
+# Every one of the first steps of the RBM's chains is kept, for the figure of chains.
+WATCHED = 64
 MARKER = ".ebm-jax-demo"
 FILES = {
     "digits.png": "real digits beside samples of both models",
     "energies.png": "energies of data, samples and noise",
     "training.png": "training curves",
-    "chains.png": "RBM chains on their way from noise to digits",
-    "chains.gif": "the same, moving",
+    "chains.png": "RBM chains, from noise to digits",
+    "chains.gif": "the same chains, animated",
     "filters.png": "weights of the RBM's hidden units",
     "potts.npz": "the Potts grid, for ebm_jax.load",
     "rbm.npz": "the RBM, for ebm_jax.load",
@@ -50,11 +51,11 @@ FILES = {
 
 
 @dataclass(frozen=True)
-class Recipe:
+class Settings:
     """How long the demonstration trains and samples.
 
-    Learning rates fall linearly to zero; the RBM's first rises, from a twentieth, for `warmup_epochs`. `n_steps` is at
-    least `WATCHED`.
+    Learning rates fall linearly to zero. That of the RBM first rises for `warmup_epochs`, from a twentieth of its
+    maximum. `n_steps` is at least `WATCHED`.
     """
 
     potts_epochs: int = 40
@@ -70,11 +71,19 @@ class Recipe:
     n_steps: int = 1000
 
 
-class Trained(NamedTuple):
-    """A model after training, what its chains drew, and the seconds that took.
+class Result(NamedTuple):
+    """A trained model, the draws of its chains, and how long both took.
 
-    frames: levels, uint8 `(n_frames, n_chains, 8, 8)`: the RBM's at steps 0 … WATCHED and the last, the Potts grid's at
-    the first and the last. energies: of data, samples (the last frame) and noise (the first), `(n,)` each.
+    Attributes:
+      model: The model.
+      params: Its trained parameters.
+      metrics: What `fit` returns.
+      frames: Levels, uint8 `(n_frames, n_chains, 8, 8)`. The RBM has frames at steps 0 … WATCHED and at the last step,
+        the Potts grid at the first and the last step.
+      energies: Energies `(n,)` of the data, of samples (the last frame) and of noise (the first frame).
+      compiling: Seconds of compiling.
+      training: Seconds of training, without compiling.
+      sampling: Seconds of sampling.
     """
 
     model: Any
@@ -87,14 +96,21 @@ class Trained(NamedTuple):
     sampling: float
 
 
-def run_demo(out: Path, seed: int, recipe: Recipe | None = None) -> None:
-    """Trains a Potts grid and an RBM on digits, draws new ones from noise, and writes figures and models to `out`.
+def run_demo(out: Path, seed: int, settings: Settings | None = None) -> None:
+    """Trains a Potts grid and an RBM on digits, draws new digits from noise, and writes figures and models.
 
-    The same seed writes the same files on the same machine and versions. `out` is made if need be and marked by a file
-    `.ebm-jax-demo`; in a folder that has it, the files of an earlier demonstration are replaced and others left alone.
-    Raises FileExistsError, before any work, when `out` holds files and no mark.
+    On the same machine and versions, the same seed writes the same files.
+
+    Args:
+      out: Folder for the files. It is made if need be, and marked by a file `.ebm-jax-demo`. In a marked folder, the
+        files of an earlier demonstration are replaced and other files are left alone.
+      seed: Seed of all randomness.
+      settings: How long to train and sample; default: as long as the shipped figures need.
+
+    Raises:
+      FileExistsError: Before any work, if `out` holds files and no mark.
     """
-    recipe = recipe or Recipe()
+    settings = settings or Settings()
     start = time.perf_counter()
     _claim(out)
     digits = data.load("digits")
@@ -107,12 +123,12 @@ def run_demo(out: Path, seed: int, recipe: Recipe | None = None) -> None:
     )
     potts_key, rbm_key = jax.random.split(jax.random.key(seed))
     print("Training a Potts grid …", flush=True)
-    potts = _train_potts(potts_key, train, recipe)
+    potts = _train_potts(potts_key, train, settings)
     print("Training an RBM …", flush=True)
-    rbm = _train_rbm(rbm_key, train, recipe)
+    rbm = _train_rbm(rbm_key, train, settings)
     print("Drawing the figures …", flush=True)
-    _write(out, train, potts, rbm, recipe)
-    print(_table(train, potts, rbm, recipe))
+    _write(out, train, potts, rbm, settings)
+    print(_table(train, potts, rbm, settings))
     groups = {
         "held-out digits": test,
         "RBM samples": rbm.frames[-1],
@@ -125,26 +141,35 @@ def run_demo(out: Path, seed: int, recipe: Recipe | None = None) -> None:
 
 
 def thermometer(levels: np.ndarray) -> np.ndarray:
-    """Turns levels `(n, 8, 8)` into bits, uint8 `(n, 192)`: bit k = 0, 1, 2 of a pixel says its level exceeds k."""
+    """Turns levels `(n, 8, 8)` into bits, uint8 `(n, 192)`. Bit k = 0, 1, 2 of a pixel is 1 if its level exceeds k."""
     bits = levels[..., None] > np.arange(N_LEVELS - 1)
     return bits.reshape(len(levels), -1).astype(np.uint8)
 
 
 def from_thermometer(bits: np.ndarray) -> np.ndarray:
-    """Turns bits `(..., 192)` into levels, uint8 `(..., 8, 8)`: the number of a pixel's bits that are on."""
+    """Turns bits `(..., 192)` into levels, uint8 `(..., 8, 8)`: the sum of the three bits of a pixel."""
     return bits.reshape(*bits.shape[:-1], *SHAPE, N_LEVELS - 1).sum(axis=-1).astype(np.uint8)
 
 
 def nearest(levels: np.ndarray, train: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the distance Σ |difference of levels| from each image to the nearest of `train`, and which that is."""
+    """Finds the training image nearest to each image.
+
+    Args:
+      levels: Images, integers `(n, 8, 8)`.
+      train: Training images, integers `(n_train, 8, 8)`.
+
+    Returns:
+      `(distance, row)`, arrays `(n,)`: the distance Σ |difference of levels| to the nearest training image, and the row
+      of that image.
+    """
     a, b = (thermometer(x).astype(np.float32) for x in (levels, train))
-    # The distance of levels is that of their bits, and |a − b| = a + b − 2ab for bits.
+    # The distance between levels is the distance between their bits, and |a − b| = a + b − 2ab for bits.
     distance = a.sum(axis=1)[:, None] + b.sum(axis=1) - 2 * a @ b.T
     return distance.min(axis=1), distance.argmin(axis=1)
 
 
 def _claim(out: Path) -> None:
-    """Makes the folder and marks it as the demonstration's."""
+    """Makes the folder and marks it as a folder of the demonstration."""
     out.mkdir(parents=True, exist_ok=True)
     if any(out.iterdir()) and not (out / MARKER).exists():
         raise FileExistsError(
@@ -155,33 +180,36 @@ def _claim(out: Path) -> None:
     )
 
 
-def _train_potts(key: jax.Array, train: np.ndarray, recipe: Recipe) -> Trained:
+def _train_potts(key: jax.Array, train: np.ndarray, settings: Settings) -> Result:
     model = Potts(Grid(*SHAPE), N_LEVELS)
-    # Independent pixels are where training starts; one is added to every count, since none may be zero.
+    # Training starts from independent pixels. One is added to every count, because the logarithm of 0 is not finite.
     log_counts = np.log(np.stack([(train == level).sum(axis=0) + 1 for level in range(N_LEVELS)], axis=-1))
     bias = jnp.asarray(log_counts - log_counts.mean(axis=-1, keepdims=True), jnp.float32)
     params = PottsParams(bias, model.init(jax.random.fold_in(key, 0)).coupling)
-    n_updates = recipe.potts_epochs * (len(train) // recipe.batch_size)
-    tx = optax.adam(optax.linear_schedule(recipe.potts_rate, 0.0, n_updates))
-    return _train(key, model, params, train, tx, recipe.potts_epochs, recipe, model.energy, np.asarray)
+    n_updates = settings.potts_epochs * (len(train) // settings.batch_size)
+    tx = optax.adam(optax.linear_schedule(settings.potts_rate, 0.0, n_updates))
+    return _train(key, model, params, train, tx, settings.potts_epochs, settings, model.energy, np.asarray)
 
 
-def _train_rbm(key: jax.Array, train: np.ndarray, recipe: Recipe) -> Trained:
+def _train_rbm(key: jax.Array, train: np.ndarray, settings: Settings) -> Result:
     bits = thermometer(train)
-    model = RBM(bits.shape[1], recipe.n_hidden)
+    model = RBM(bits.shape[1], settings.n_hidden)
     # Visible biases at the log-odds of each bit: Hinton (2012), "A practical guide to training RBMs", §8.
     mean = (bits.sum(axis=0) + 1) / (len(bits) + 2)
     bias = jnp.asarray(np.log(mean / (1 - mean)), jnp.float32)
     params = model.init(jax.random.fold_in(key, 0))._replace(visible_bias=bias)
-    n_batches = len(train) // recipe.batch_size
-    rise, fall = (n * n_batches for n in (recipe.warmup_epochs, recipe.rbm_epochs - recipe.warmup_epochs))
-    up = optax.linear_schedule(recipe.rbm_rate / 20, recipe.rbm_rate, rise)
-    down = optax.linear_schedule(recipe.rbm_rate, 0.0, fall)
-    decayed: Any = (True, False, False)  # weights, and no bias
-    decay = optax.add_decayed_weights(recipe.weight_decay, mask=RBMParams(*decayed))
-    tx = optax.chain(decay, optax.sgd(optax.join_schedules([up, down], [rise])))
+    n_batches = len(train) // settings.batch_size
+    warmup_steps, decay_steps = (
+        n * n_batches for n in (settings.warmup_epochs, settings.rbm_epochs - settings.warmup_epochs)
+    )
+    up = optax.linear_schedule(settings.rbm_rate / 20, settings.rbm_rate, warmup_steps)
+    down = optax.linear_schedule(settings.rbm_rate, 0.0, decay_steps)
+    # Weights decay, biases do not.
+    decayed: Any = (True, False, False)
+    decay = optax.add_decayed_weights(settings.weight_decay, mask=RBMParams(*decayed))
+    tx = optax.chain(decay, optax.sgd(optax.join_schedules([up, down], [warmup_steps])))
     return _train(
-        key, model, params, bits, tx, recipe.rbm_epochs, recipe, model.free_energy, from_thermometer
+        key, model, params, bits, tx, settings.rbm_epochs, settings, model.free_energy, from_thermometer
     )
 
 
@@ -192,11 +220,11 @@ def _train(
     x: np.ndarray,
     tx: optax.GradientTransformation,
     n_epochs: int,
-    recipe: Recipe,
+    settings: Settings,
     energy: Callable[..., jax.Array],
     to_levels: Callable[[np.ndarray], np.ndarray],
-) -> Trained:
-    """Trains on `x`, configurations of the visible sites, then runs chains from noise."""
+) -> Result:
+    """Trains on `x`, configurations of the visible sites, and then runs chains from noise."""
     kernel = gibbs(model)
     clock = [time.perf_counter()]
     result = fit(
@@ -204,69 +232,72 @@ def _train(
         model,
         x,
         tx=tx,
-        negatives=negatives.pcd(kernel, 1, recipe.n_negatives),
+        negatives=negatives.pcd(kernel, 1, settings.n_negatives),
         n_epochs=n_epochs,
-        batch_size=recipe.batch_size,
+        batch_size=settings.batch_size,
         params=params,
         progress=sys.stderr.isatty(),
         callback=lambda *_: clock.append(time.perf_counter()),
     )
-    # The first epoch is the one that waits for the compiler.
+    # The first epoch includes the compilation.
     epochs = np.diff(clock)
     compiling = max(float(epochs[0] - np.median(epochs)), 0.0)
     training = clock[-1] - clock[0] - compiling
 
     params, start = result.state.params, time.perf_counter()
     draws = jax.random.fold_in(key, 3)
-    noise = init_chains(jax.random.fold_in(key, 2), model, recipe.n_chains)
-    state, n_left, runs = noise, recipe.n_steps, [jax.tree.map(lambda leaf: leaf[None], noise)]
-    if isinstance(model, RBM):  # the one whose way from noise is shown
+    noise = init_chains(jax.random.fold_in(key, 2), model, settings.n_chains)
+    state, n_left, runs = noise, settings.n_steps, [jax.tree.map(lambda leaf: leaf[None], noise)]
+    # The figures of chains show those of the RBM alone.
+    if isinstance(model, RBM):
         watched = sample(draws, kernel, params, noise, SamplingSchedule(0, WATCHED + 1))
-        state, n_left, runs = watched.state, recipe.n_steps - WATCHED, [watched.positions]
+        state, n_left, runs = watched.state, settings.n_steps - WATCHED, [watched.positions]
     runs.append(sample(draws, kernel, params, state, SamplingSchedule(n_left, 1)).positions)
     frames = np.concatenate([run[0] if isinstance(run, tuple) else run for run in runs])
     sampling = time.perf_counter() - start
 
     energies = jax.jit(jax.vmap(energy, (None, 0)))
     groups = {"data": x, "samples": frames[-1], "noise": frames[0]}
-    of = {name: np.asarray(energies(params, group)) for name, group in groups.items()}
-    return Trained(model, params, result.metrics, to_levels(frames), of, compiling, training, sampling)
+    energies_of = {name: np.asarray(energies(params, group)) for name, group in groups.items()}
+    return Result(
+        model, params, result.metrics, to_levels(frames), energies_of, compiling, training, sampling
+    )
 
 
-def _write(out: Path, train: np.ndarray, potts: Trained, rbm: Trained, recipe: Recipe) -> None:
+def _write(out: Path, train: np.ndarray, potts: Result, rbm: Result, settings: Settings) -> None:
     samples = {"RBM samples": rbm.frames[-1][:100], "Potts grid samples": potts.frames[-1][:100]}
     energies = {"Potts grid: energy E(x)": potts.energies, "RBM: free energy F(v)": rbm.energies}
     moments = [0, 1, 2, 4, 8, 16, 32, WATCHED, -1]
-    weights = rbm.params.weights.reshape(-1, N_LEVELS - 1, recipe.n_hidden).sum(axis=1)[:, :100]
+    weights = rbm.params.weights.reshape(-1, N_LEVELS - 1, settings.n_hidden).sum(axis=1)[:, :100]
     figures = {
         "digits.png": plots.compare({"Real digits": train[:100], **samples}, 10, n_levels=N_LEVELS),
         "energies.png": plots.energy_histogram(energies),
         "training.png": plots.training_curves({"Potts grid": potts.metrics, "RBM": rbm.metrics}),
         "chains.png": plots.chain_strip(
-            rbm.frames[moments, :8], [*moments[:-1], recipe.n_steps], n_levels=N_LEVELS
+            rbm.frames[moments, :8], [*moments[:-1], settings.n_steps], n_levels=N_LEVELS
         ),
         "filters.png": plots.rbm_filters(weights, SHAPE, 10, title="Weights of hidden units, by pixel"),
     }
     for name, figure in figures.items():
         figure.savefig(out / name, dpi=120, metadata={"Software": None})
-    stay = [800, *[80] * (len(rbm.frames) - 2), 3000]
-    plots.animate(rbm.frames[:, :20], out / "chains.gif", 10, n_levels=N_LEVELS, milliseconds=stay)
+    durations = [800, *[80] * (len(rbm.frames) - 2), 3000]
+    plots.animate(rbm.frames[:, :20], out / "chains.gif", 10, n_levels=N_LEVELS, milliseconds=durations)
     for name, trained in (("potts.npz", potts), ("rbm.npz", rbm)):
         io.save(out / name, trained.model, trained.params, overwrite=True)
 
 
-def _table(train: np.ndarray, potts: Trained, rbm: Trained, recipe: Recipe) -> str:
-    """What was done, and how long it took."""
+def _table(train: np.ndarray, potts: Result, rbm: Result, settings: Settings) -> str:
+    """Returns a table of what was done and how long it took."""
     both = (potts, rbm)
-    updates = len(train) // recipe.batch_size
+    updates = len(train) // settings.batch_size
     rows = [
         ("", "Potts grid", "RBM"),
         ("parameters", *(f"{count_parameters(m.params):,}" for m in both)),
-        ("epochs × updates", f"{recipe.potts_epochs} × {updates}", f"{recipe.rbm_epochs} × {updates}"),
-        ("chains for negatives", *(f"{recipe.n_negatives}" for _ in both)),
+        ("epochs × updates", f"{settings.potts_epochs} × {updates}", f"{settings.rbm_epochs} × {updates}"),
+        ("chains for negatives", *(f"{settings.n_negatives}" for _ in both)),
         ("compiling", *(f"{m.compiling:.1f} s" for m in both)),
         ("training", *(f"{m.training:.1f} s" for m in both)),
-        (f"{recipe.n_chains} chains × {recipe.n_steps:,} steps", *(f"{m.sampling:.1f} s" for m in both)),
+        (f"{settings.n_chains} chains × {settings.n_steps:,} steps", *(f"{m.sampling:.1f} s" for m in both)),
         ("mean energy of data", *(f"{m.energies['data'].mean():.1f}" for m in both)),
         ("            of samples", *(f"{m.energies['samples'].mean():.1f}" for m in both)),
         ("            of noise", *(f"{m.energies['noise'].mean():.1f}" for m in both)),
@@ -280,18 +311,18 @@ def _table(train: np.ndarray, potts: Trained, rbm: Trained, recipe: Recipe) -> s
 
 
 def _quality(train: np.ndarray, labels: np.ndarray, groups: dict[str, np.ndarray]) -> str:
-    """How near images are to real ones, the held-out digits setting the measure."""
+    """Returns a table of how close images are to real digits, measured against the held-out digits."""
     distances = {name: nearest(x, train) for name, x in groups.items()}
     limit = np.quantile(next(iter(distances.values()))[0], 0.95)
     lines = [f"  {'':<20}{'near':>8}{'distance':>10}{'copies':>8}   nearest is a 0, 1, … 9 (%)"]
     for name, (distance, row) in distances.items():
-        near, copies = (f"{100 * np.mean(part):.0f} %" for part in (distance <= limit, distance == 0))
+        close, copies = (f"{100 * np.mean(part):.0f} %" for part in (distance <= limit, distance == 0))
         classes = 100 * np.bincount(labels[row], minlength=10) / len(row)
         shown = " ".join(f"{share:2.0f}" for share in classes) if name != "noise" else ""
-        lines.append(f"  {name:<20}{near:>8}{distance.mean():>10.1f}{copies:>8}   {shown}")
+        lines.append(f"  {name:<20}{close:>8}{distance.mean():>10.1f}{copies:>8}   {shown}")
     return (
         "\n" + "\n".join(lines) + "\n"
         "  distance: summed difference in level to the nearest training digit; near: no farther than 95 % of\n"
-        "  held-out digits; copies: equal to a training digit. A Potts grid that couples nearest neighbours knows\n"
-        "  how dark each pixel is and how alike neighbours are: no strokes, so its samples are no digits."
+        "  held-out digits; copies: equal to a training digit. The Potts grid couples nearest neighbours only: it\n"
+        "  knows how dark each pixel is and how similar neighbours are, but no strokes. Its samples are not digits."
     )

@@ -1,4 +1,7 @@
-"""What is installed and what can be found, for `ebm-jax doctor`: it reports whatever fails and never raises."""
+"""The report of `ebm-jax doctor`: what is installed and what can be found.
+
+A part that fails is reported with its error. Nothing here raises.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,7 @@ LIBRARIES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 
 
 class Extra(NamedTuple):
-    """An optional extra of the package: the distributions that it installs, and what they are for."""
+    """An optional extra of the package: the distributions that it installs, and what it adds."""
 
     needs: tuple[str, ...]
     adds: str
@@ -36,7 +39,7 @@ EXTRAS = {
 
 
 def report() -> str:
-    """The whole report, section by section."""
+    """Returns the report as text, section by section."""
     sections = {
         "Versions": [("Python", platform.python_version()), ("ebm_jax", __version__)]
         + [(name, version(name) or "not installed") for name in LIBRARIES],
@@ -52,7 +55,7 @@ def report() -> str:
 
 
 def version(distribution: str) -> str | None:
-    """The installed version of a distribution, or None."""
+    """Returns the installed version of a distribution, or None."""
     try:
         return metadata.version(distribution)
     except metadata.PackageNotFoundError:
@@ -64,7 +67,8 @@ def _devices() -> list[tuple[str, str]]:
         import jax
 
         return [(f"{device.platform}:{device.id}", device.device_kind) for device in jax.devices()]
-    except Exception as error:  # whatever a backend fails with is what is to be reported
+    # A backend may raise any exception.
+    except Exception as error:
         chosen = os.environ.get("JAX_PLATFORMS")
         hint = f" (JAX_PLATFORMS is {chosen!r})" if chosen else ""
         return [("none", f"JAX found no device{hint}: {_first_line(error)}")]
@@ -76,8 +80,9 @@ def _data() -> list[tuple[str, str]]:
         from ebm_jax.data.specs import SPECS
 
         places = {name: locate(spec) for name, spec in SPECS.items()}
-    except Exception as error:  # a broken installation is what this command is there to show
-        return [("none", f"the data sets cannot be looked for: {_first_line(error)}")]
+    # A broken installation may raise any exception.
+    except Exception as error:
+        return [("none", f"the search for data sets failed: {_first_line(error)}")]
     return [
         (name, f"{'found' if place.found else 'not found'}: {place.where}") for name, place in places.items()
     ]

@@ -15,6 +15,7 @@ from ebm_jax.cli.main import app
 from ebm_jax.data import DataFileError, DataUnavailableError
 from ebm_jax.data.specs import SPECS
 from ebm_jax.experiment.config import load_config
+from ebm_jax.experiment.recipes import base
 from ebm_jax.experiment.run import sweep
 
 
@@ -94,6 +95,15 @@ def test_a_wrong_configuration_exits_with_2_and_says_all(tmp_path):
     assert run("config", str(tmp_path / "none.yaml")).exit_code == 2
 
 
+# evaluate
+
+
+def test_the_help_of_evaluate_lists_the_groups_of_every_recipe():
+    text = " ".join(run("evaluate", "--help").output.split())
+    for name in base.names():
+        assert f"Groups of the recipe {name}: {', '.join(base.find(name).groups)}." in text
+
+
 # sweep
 
 
@@ -120,13 +130,29 @@ def test_sweep_passes_its_options_and_prints_a_table(configs):
     assert re.search(r"^a +done$", result.stdout, re.MULTILINE)
 
 
+def test_sweep_trains_a_run_for_each_seed(configs):
+    assert run("sweep", "a.yaml", "--seeds", "2", "-o", "seed=2").exit_code == 2
+    assert not configs
+    assert run("sweep", "a.yaml", "--seeds", "2").exit_code == 0
+    assert [(name, folder) for name, folder, *_ in configs] == [
+        ("a-s0", "runs/a-s0"),
+        ("a-s1", "runs/a-s1"),
+    ]
+
+
 def test_sweep_exits_with_1_when_a_run_failed(configs):
     assert run("sweep", "a.yaml", "b.yaml").exit_code == 1
     assert configs == [("a", "runs/a", (), 1), ("b", "runs/b", (), 1)]
 
 
 @pytest.mark.parametrize(
-    "arguments", [["sweep"], ["sweep", "a.yaml", "none.yaml"], ["sweep", "a.yaml", "--jobs", "0"]]
+    "arguments",
+    [
+        ["sweep"],
+        ["sweep", "a.yaml", "none.yaml"],
+        ["sweep", "a.yaml", "--jobs", "0"],
+        ["sweep", "a.yaml", "--seeds", "0"],
+    ],
 )
 def test_a_wrong_sweep_exits_with_2_and_starts_nothing(configs, arguments):
     assert run(*arguments).exit_code == 2

@@ -89,19 +89,19 @@ def test_the_rbm_draws_digits_and_the_potts_grid_does_not(run, digits):
 
 def test_equal_results_write_equal_files(tmp_path):
     """Training and sampling repeat themselves under one key; files must not add a date, a version or an order."""
-    recipe = demo.Recipe(n_hidden=8, n_steps=70)
+    settings = demo.Settings(n_hidden=8, n_steps=70)
     models = ej.Potts(ej.Grid(8, 8), 4), ej.RBM(192, 8)
     numbers = np.random.default_rng(0)
     frames = numbers.integers(0, 4, (demo.WATCHED + 2, 20, 8, 8), dtype=np.uint8)
     metrics = {"energy_gap": numbers.normal(size=(3, 4))}
     energies = {"data": numbers.normal(size=9), "samples": numbers.normal(size=9)}
     trained = [
-        demo.Trained(model, model.init(jax.random.key(1)), metrics, frames, energies, 1.0, 1.0, 1.0)
+        demo.Result(model, model.init(jax.random.key(1)), metrics, frames, energies, 1.0, 1.0, 1.0)
         for model in models
     ]
     for name in ("first", "second"):
         demo._claim(tmp_path / name)
-        demo._write(tmp_path / name, frames[0], *trained, recipe)
+        demo._write(tmp_path / name, frames[0], *trained, settings)
     for name in demo.FILES:
         first, second = ((tmp_path / run / name).read_bytes() for run in ("first", "second"))
         assert first == second, name

@@ -1,4 +1,4 @@
-"""Sweeps over a fake `train`: what is run, resumed and skipped, what failures and signals do, and the table."""
+"""Sweeps over a fake `train`: plans and seeds, what is run, resumed and skipped, failures, signals, the table."""
 
 import json
 import os
@@ -11,9 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from ebm_jax.experiment.config import ConfigError
+from ebm_jax.experiment.config import ConfigError, load_config
 from ebm_jax.experiment.run import sweep
-from ebm_jax.experiment.run.sweep import Job, Outcome, command_line, plan, read_result, run_sweep, table
+from ebm_jax.experiment.run.plan import Job, plan
+from ebm_jax.experiment.run.sweep import Outcome, command_line, final_metrics, run_sweep, table
 
 
 @pytest.fixture
@@ -75,6 +76,72 @@ def test_two_runs_with_one_folder_are_refused(tmp_path, other):
         plan([tmp_path / "a.yaml", tmp_path / "b.yaml"], tmp_path / "runs")
 
 
+@pytest.mark.parametrize(
+    ("text", "n_seeds", "seeds"), [("seeds: [2, 0]", None, [2, 0]), ("seed: 7", 3, [0, 1, 2])]
+)
+def test_each_seed_is_a_run(tmp_path, text, n_seeds, seeds):
+    file = tmp_path / "a.yaml"
+    file.write_text(text)
+    jobs = plan([file], tmp_path / "runs", ["training.n_epochs=2"], n_seeds)
+    assert [job.name for job in jobs] == [f"a-s{seed}" for seed in seeds]
+    for job, seed in zip(jobs, seeds, strict=True):
+        assert job.overrides == ("training.n_epochs=2", f"name=a-s{seed}", f"seed={seed}")
+        config = load_config(job.config, job.overrides)
+        assert (config.name, config.seed, config.training.n_epochs) == (job.name, seed, 2)
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize("name", ["a: b", "[x", "12", "#1"])
+def test_a_name_that_yaml_would_misread_is_quoted(tmp_path, name):
+    (tmp_path / "a.yaml").write_text(f"name: '{name}'\nseeds: [1]")
+    (job,) = plan([tmp_path / "a.yaml"], tmp_path)
+    assert job.name == load_config(job.config, job.overrides).name == f"{name}-s1"
+
+
+@pytest.mark.parametrize(
+    "value", ["[]", "[0, 0]", "[-1]", "[0, true]", "[a]", "[1.0]", "[4294967296]", "3", "null", "{a: 1}"]
+)
+def test_what_is_no_list_of_seeds(tmp_path, value):
+    (tmp_path / "a.yaml").write_text(f"seeds: {value}")
+    with pytest.raises(
+        ConfigError, match=r"a\.yaml: seeds: .* was given; a list of different whole numbers from 0 to"
+    ):
+        plan([tmp_path / "a.yaml"], tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("text", "overrides", "n_seeds", "said"),
+    [
+        ("seeds: [0, 1]", [], 2, r"seeds: \[0, 1\] was given, and --seeds 2 as well"),
+        ("seeds: [0, 1]", ["seed=3"], None, "seed: an override was given, and several seeds as well"),
+        ("", ["seed=3"], 2, "seed: an override was given, and several seeds as well"),
+        ("seeds: [0, 1]\nseed: 3", [], None, "seed: 3 was given, and seeds as well"),
+        ("seeds: [0, 1]\nsed: 3", [], None, "sed: 3 was given; there is no such key"),
+    ],
+)  # fmt: skip
+def test_seeds_that_are_given_twice(tmp_path, text, overrides, n_seeds, said):
+    (tmp_path / "a.yaml").write_text(text + "\ntraining: {n_epochs: 2}")
+    with pytest.raises(ConfigError, match=said) as caught:
+        plan([tmp_path / "a.yaml"], tmp_path, overrides, n_seeds)
+    assert len(caught.value.problems) == 1
+
+
+def test_a_run_of_a_seed_with_the_name_of_another_is_refused(tmp_path):
+    (tmp_path / "a.yaml").write_text("seeds: [0, 1]")
+    (tmp_path / "b.yaml").write_text("name: a-s1")
+    with pytest.raises(ConfigError, match=r"b\.yaml: its name is 'a-s1', as that of .*a\.yaml"):
+        plan([tmp_path / "a.yaml", tmp_path / "b.yaml"], tmp_path)
+
+
+def test_seeds_are_read_by_sweep_alone(tmp_path):
+    (tmp_path / "a.yaml").write_text("seeds: [0, 1]")
+    with pytest.raises(
+        ConfigError, match=r"seeds: \[0, 1\] was given; `ebm-jax sweep` trains a run for each"
+    ):
+        load_config(tmp_path / "a.yaml")
+    assert load_config(tmp_path / "a.yaml", ["seed=1"]).seed == 1
+
+
 def test_the_command_line():
     job = Job(Path("a.yaml"), Path("runs/a"), ("seed=1", "training.n_epochs=2"))
     start = [sys.executable, "-m", "ebm_jax.cli.main"]
@@ -107,7 +174,7 @@ def test_done_skipped_resumed_and_failed(jobs, capsys):
     ]
     assert [outcome.failed for outcome in outcomes] == [False, False, False, False, True]
     assert [outcome.minutes is None for outcome in outcomes] == [False, True, False, False, False]
-    assert read_result(complete.folder) == {"loss": 0.25} and not complete.log.exists()
+    assert final_metrics(complete.folder) == {"loss": 0.25} and not complete.log.exists()
     logs = {job.name: job.log.read_text() for job in (new, half, empty, broken)}
     assert logs == {"new": "train\n", "half": "before\nresume\n", "empty": "train\n", "broken": "no\n"}
     said = capsys.readouterr().out
@@ -198,7 +265,8 @@ def test_the_terminals_interrupt_reaches_each_run_once(tmp_path):
     code = f"""
 import sys
 from pathlib import Path
-from ebm_jax.experiment.run.sweep import Job, run_sweep
+from ebm_jax.experiment.run.plan import Job
+from ebm_jax.experiment.run.sweep import run_sweep
 job = Job(Path("a.yaml"), Path({str(tmp_path / "a")!r}), ())
 (outcome,) = run_sweep([job], 1, lambda job, resume: [sys.executable, "-I", "-S", "-c", {FAKE!r}, str(job.folder)])
 print(outcome.status)
@@ -238,7 +306,7 @@ def test_an_error_of_the_sweep_leaves_no_run_behind(jobs):
 def test_what_is_no_result(tmp_path, text):
     if text is not None:
         (tmp_path / "result.json").write_text(text)
-    assert read_result(tmp_path) is None
+    assert final_metrics(tmp_path) is None
 
 
 def test_the_table(jobs):

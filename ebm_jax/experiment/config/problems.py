@@ -1,4 +1,4 @@
-"""What a model of pydantic wants and what is wrong with a value, in words; and the table of a whole schema."""
+"""Errors of a configuration in words, what each field takes, and the table of a whole schema."""
 
 from __future__ import annotations
 
@@ -13,8 +13,33 @@ from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
 
+class ConfigError(ValueError):
+    """A configuration that cannot be used.
+
+    Attributes:
+      source: Name of the file, or what stands for it.
+      problems: Everything that is wrong, a line each.
+    """
+
+    def __init__(self, source: str, problems: Sequence[str]) -> None:
+        super().__init__(source, tuple(problems))
+        self.source, self.problems = source, tuple(problems)
+
+    def __str__(self) -> str:
+        return "\n".join([f"{self.source}:", *(f"  {problem}" for problem in self.problems)])
+
+
 def describe(error: ValidationError, schema: type[BaseModel], overridden: set[str]) -> list[str]:
-    """A line for each problem: its path, what was given, what is wanted, and what may have been meant."""
+    """Describes the problems that pydantic found.
+
+    Args:
+      error: What pydantic raised.
+      schema: The class that was validated.
+      overridden: Dotted paths of values that came from overrides.
+
+    Returns:
+      A line for each problem: its path, what was given, what is wanted, and what may have been meant.
+    """
     lines = []
     for problem in error.errors():
         loc = (*problem["loc"], *problem.get("ctx", {}).get("below", ()))
@@ -31,14 +56,16 @@ def describe(error: ValidationError, schema: type[BaseModel], overridden: set[st
         elif problem["type"] == "conflict":
             lines.append(f"{path}: {problem['msg']}")
         else:
-            quotes = problem["type"] == "string_type"
-            near = ": put it in quotes" if quotes else closest(problem["input"], choices(field))
-            lines.append(f"{given}; {wanted(field)} is wanted{near}")
+            if problem["type"] == "string_type":
+                hint = ": put it in quotes"
+            else:
+                hint = closest(problem["input"], choices(field))
+            lines.append(f"{given}; {wanted(field)} is wanted{hint}")
     return lines
 
 
 def no_such_key(schema: type[BaseModel], loc: Sequence[Any]) -> str:
-    """Says that the last part of `loc` is no key where it stands, and which may have been meant."""
+    """Says that the last part of `loc` is not a key, and which key may have been meant."""
     section = _section(schema, loc[:-1]) or schema
     hint = closest(loc[-1], section.model_fields)
     if not hint:
@@ -49,7 +76,7 @@ def no_such_key(schema: type[BaseModel], loc: Sequence[Any]) -> str:
 
 
 def obstacle(schema: type[BaseModel], loc: Sequence[str]) -> str | None:
-    """Why no single value can be set at `loc`, or None."""
+    """Returns why no single value can be set at `loc`, or None if one can."""
     for depth in range(1, len(loc) + 1):
         field = _field(schema, loc[:depth])
         if field is None:
@@ -63,13 +90,13 @@ def obstacle(schema: type[BaseModel], loc: Sequence[str]) -> str | None:
 
 
 def closest(given: Any, names: Iterable[str]) -> str:
-    """`: did you mean NAME?`, or nothing when no name is near."""
-    near = difflib.get_close_matches(str(given).lower(), list(names), n=1)
-    return f": did you mean {near[0]}?" if near else ""
+    """Returns `: did you mean NAME?`, or an empty string if no name is similar."""
+    similar = difflib.get_close_matches(str(given).lower(), list(names), n=1)
+    return f": did you mean {similar[0]}?" if similar else ""
 
 
 def shown(value: Any) -> str:
-    """A value as a reader of YAML knows it, cut when it is long."""
+    """Returns a value as YAML writes it, cut if it is long."""
     if isinstance(value, datetime.date):
         return value.isoformat()
     text = {"None": "null", "True": "true", "False": "false"}.get(repr(value), repr(value))
@@ -77,7 +104,7 @@ def shown(value: Any) -> str:
 
 
 def wanted(field: FieldInfo | None) -> str:
-    """What values a field takes, in words: type, bounds, choices."""
+    """Returns what values a field takes, in words: type, bounds, choices."""
     if field is None:
         return "another value"
     kinds = _kinds(field.annotation)
@@ -96,7 +123,7 @@ def wanted(field: FieldInfo | None) -> str:
 
 
 def choices(field: FieldInfo | None) -> list[str]:
-    """The values of a field that takes one of a few."""
+    """Returns the values of a field that takes one of a few."""
     kinds = () if field is None else _kinds(field.annotation)
     return [
         name for kind in kinds if typing.get_origin(kind) is typing.Literal for name in typing.get_args(kind)
@@ -104,7 +131,7 @@ def choices(field: FieldInfo | None) -> list[str]:
 
 
 def leaves(schema: type[BaseModel], above: str = "") -> Iterator[tuple[str, FieldInfo]]:
-    """Every single value of a schema: its dotted path and its field, in order."""
+    """Yields the dotted path and the field of every single value of a schema, in order."""
     for name, field in schema.model_fields.items():
         inner = _section(schema, (name,))
         if inner is None:
@@ -114,7 +141,7 @@ def leaves(schema: type[BaseModel], above: str = "") -> Iterator[tuple[str, Fiel
 
 
 def schema_table(schema: type[BaseModel]) -> str:
-    """The schema as a Markdown table: path, default, values, meaning."""
+    """Returns the schema as a Markdown table: path, default, values, meaning."""
     lines = ["| key | default | values | meaning |", "| --- | --- | --- | --- |"]
     for path, field in leaves(schema):
         default = "the file's name" if field.is_required() else f"`{shown(field.default).strip(chr(39))}`"
@@ -140,7 +167,7 @@ def _bounds(field: FieldInfo) -> str:
 
 
 def _section(schema: type[BaseModel], loc: Sequence[Any]) -> type[BaseModel] | None:
-    """The model that stands at `loc`; None where a single value does, or nothing."""
+    """Returns the section at `loc`; None if there is a single value, or nothing."""
     for part in loc:
         field = schema.model_fields.get(part)
         kind = None if field is None else field.annotation

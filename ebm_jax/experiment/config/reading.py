@@ -1,17 +1,73 @@
-"""YAML files and overrides of experiments, read into plain values: what is wrong is told with its line."""
+"""Reads YAML files and overrides into configurations, and writes and hashes configurations."""
 
 from __future__ import annotations
 
+import copy
 import difflib
-from collections.abc import Hashable
+import hashlib
+import json
+import os
+from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
+from pydantic import ValidationError
+
+from ebm_jax.experiment.config.problems import ConfigError, closest, describe, obstacle, shown
+from ebm_jax.experiment.config.sections import ExperimentConfig
+from ebm_jax.experiment.recipes.base import config_class, names
+
+
+def load_config(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> ExperimentConfig:
+    """Reads a configuration from a YAML file.
+
+    Args:
+      path: The file. A configuration without `name` takes the file's name, without its ending.
+      overrides: Values that replace those of the file, such as "training.learning_rate=0.01".
+
+    Returns:
+      The configuration, of the class that its key `recipe` selects.
+
+    Raises:
+      ConfigError: If anything is wrong; it lists all problems.
+    """
+    file = Path(path)
+    mapping, problems = read_file(file)
+    if mapping is None:
+        raise ConfigError(str(file), problems)
+    return _build(mapping, overrides, file.stem, str(file), problems)
+
+
+def parse_config(mapping: Mapping[str, Any], name: str | None = None) -> ExperimentConfig:
+    """Checks a configuration that is given as a mapping.
+
+    Args:
+      mapping: Sections and values, as in the YAML file.
+      name: Name of a configuration that has none.
+
+    Returns:
+      The configuration.
+
+    Raises:
+      ConfigError: If anything is wrong; it lists all problems.
+    """
+    return _build(mapping, (), name, name or "configuration", [])
+
+
+def dump_config(config: ExperimentConfig) -> str:
+    """Writes every field as YAML, in the order of the schema; `load_config` reads the same configuration from it."""
+    return yaml.safe_dump(config.model_dump(), sort_keys=False, allow_unicode=True)
+
+
+def config_hash(config: ExperimentConfig) -> str:
+    """Returns the SHA-256, in hex, of all fields and the name: equal for configurations that are equal."""
+    canonical = json.dumps(config.model_dump(), sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(canonical.encode()).hexdigest()
 
 
 class _Loader(yaml.SafeLoader):
-    """PyYAML's safe loader, which notes keys that stand twice; by itself it would keep the last in silence."""
+    """PyYAML's safe loader that also records repeated keys, of which PyYAML keeps the last one silently."""
 
     def __init__(self, text: str) -> None:
         super().__init__(text)
@@ -32,12 +88,13 @@ class _Loader(yaml.SafeLoader):
 
 
 def read_file(path: Path) -> tuple[dict[Any, Any] | None, list[str]]:
-    """Reads a YAML file whose top level is a mapping; returns it, or None, and what is wrong."""
+    """Reads a YAML file whose top level is a mapping; returns it, or None, and what is wrong, a line each."""
     try:
         text = path.read_bytes().decode("utf-8-sig")
     except FileNotFoundError:
-        near = difflib.get_close_matches(path.name, [other.name for other in path.parent.glob("*.y*ml")], n=1)
-        hint = f": did you mean {path.with_name(near[0])}?" if near else ""
+        others = [other.name for other in path.parent.glob("*.y*ml")]
+        similar = difflib.get_close_matches(path.name, others, n=1)
+        hint = f": did you mean {path.with_name(similar[0])}?" if similar else ""
         return None, [f"there is no such file{hint}"]
     except UnicodeDecodeError as error:
         line = error.object[: error.start].count(b"\n") + 1
@@ -57,7 +114,7 @@ def read_file(path: Path) -> tuple[dict[Any, Any] | None, list[str]]:
 
 
 def read_override(text: str) -> tuple[tuple[str, ...], Any, str | None]:
-    """Splits `training.learning_rate=0.01` into its path and its value, which is YAML, and says what is wrong."""
+    """Splits `training.learning_rate=0.01` into its path, its value, which is YAML, and what is wrong, or None."""
     path, separator, value = text.partition("=")
     parts = tuple(path.strip().split("."))
     if not separator or not all(parts):
@@ -81,7 +138,8 @@ def _parse(text: str) -> tuple[Any, list[str]]:
     except yaml.reader.ReaderError as error:
         line = text[: error.position].count("\n") + 1 if isinstance(error.position, int) else 1
         return None, [f"line {line}: not YAML: the character {error.character!r} may not stand there"]
-    except (ValueError, RecursionError) as error:  # a date that is none, a number too long, brackets too deep
+    # Such as a date that does not exist, a number too long, brackets too deep.
+    except (ValueError, RecursionError) as error:
         return None, [f"not YAML that can be read: {error}"]
     finally:
         if loader is not None:
@@ -92,3 +150,62 @@ def _kind(value: Any) -> str:
     if isinstance(value, list):
         return "a list"
     return f"the single value {value!r}" if len(repr(value)) < 60 else "a single value"
+
+
+def _build(
+    mapping: Mapping[Any, Any],
+    overrides: Sequence[str],
+    name: str | None,
+    source: str,
+    problems: Sequence[str],
+) -> ExperimentConfig:
+    values = copy.deepcopy(dict(mapping))
+    problems = list(problems)
+    settings = []
+    for text in overrides:
+        parts, value, problem = read_override(text)
+        if problem is None:
+            settings.append((parts, value))
+        else:
+            problems.append(problem)
+    # A sweep trains a run for each of `seeds`, and gives each run its seed by an override.
+    if "seeds" in values:
+        seeds = values.pop("seeds")
+        if ("seed",) not in dict(settings):
+            problems.append(
+                f"seeds: {shown(seeds)} was given; `ebm-jax sweep` trains a run for each of them: use sweep, or choose "
+                "one seed by the override seed=NUMBER"
+            )
+    if name is not None:
+        values.setdefault("name", name)
+    recipe = dict(settings).get(("recipe",), values.get("recipe", "rbm"))
+    known = names()
+    if recipe not in known:
+        wanted = ("one of " if len(known) > 1 else "") + ", ".join(known)
+        problems.append(f"recipe: {shown(recipe)} was given; {wanted} is wanted{closest(recipe, known)}")
+        raise ConfigError(source, problems)
+    schema = config_class(recipe)
+    for parts, value in settings:
+        reason = obstacle(schema, parts)
+        if reason is None:
+            _set(values, parts, value)
+        else:
+            problems.append(f"{'.'.join(parts)}: {shown(value)} was given by an override; {reason}")
+    try:
+        config = schema.model_validate(values)
+    except ValidationError as error:
+        problems += describe(error, schema, {".".join(parts) for parts, _ in settings})
+    else:
+        if not problems:
+            return config
+    raise ConfigError(source, problems)
+
+
+def _set(values: dict[str, Any], parts: Sequence[str], value: Any) -> None:
+    """Sets a value by its path. A section that is not a mapping is left as it is, so that validation finds it."""
+    *above, last = parts
+    for part in above:
+        values = values.setdefault(part, {})
+        if not isinstance(values, dict):
+            return
+    values[last] = value

@@ -1,11 +1,11 @@
-"""Checkpoints of a run: Orbax writes the arrays, a manifest written after them says that they are whole.
+"""Checkpoints of a run: arrays that Orbax writes, and a manifest that is written after them.
 
-    checkpoints/00000468/            what Orbax wrote
-    checkpoints/00000468.json        its manifest: the SHA-256 of every file, the shape and dtype of every array, facts
+    checkpoints/00000468/            the arrays
+    checkpoints/00000468.json        the manifest: the SHA-256 of every file, the shape and dtype of every array, facts
 
-A checkpoint without a manifest is one whose save did not end, and counts for nothing. Orbax commits atomically but
-loads flipped bits and changed dtypes without a word, so that every load compares digests and dtypes first. The manifest
-is kept in one canonical form and holds a digest of itself. Nothing in a checkpoint is code: it holds numbers and JSON.
+A checkpoint without a manifest comes from an interrupted save and is ignored. Orbax commits atomically, but it loads
+flipped bits and changed dtypes silently, so every load compares digests and dtypes first. The manifest has one
+canonical form and holds a digest of itself. A checkpoint holds numbers and JSON, and no code.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -27,15 +27,22 @@ import numpy as np
 from ebm_jax.types import PyTree
 
 _DIGITS = 8
-_OURS = re.compile(r"\d{8,}(\.json(\.\d+\.tmp)?|\.orbax-checkpoint-tmp.*)?")
+_FILE_NAME = re.compile(r"\d{8,}(\.json(\.\d+\.tmp)?|\.orbax-checkpoint-tmp.*)?")
 
 
 class CheckpointError(RuntimeError):
-    """A checkpoint that cannot be written or is not what was written."""
+    """A checkpoint that cannot be written, or that differs from what was written."""
 
 
 class Restored(NamedTuple):
-    """A checkpoint's step, its arrays in the structure asked for, its facts, and what was wrong with newer ones."""
+    """A checkpoint that was loaded.
+
+    Attributes:
+      step: Its step.
+      tree: Its arrays, in the structure asked for.
+      facts: The JSON values saved with it.
+      problems: What was wrong with newer checkpoints.
+    """
 
     step: int
     tree: PyTree
@@ -44,9 +51,13 @@ class Restored(NamedTuple):
 
 
 class Checkpoints:
-    """The checkpoints of one run, in `folder`: its newest `keep`, and the best.
+    """The checkpoints of one run.
 
-    Saves run in a thread of their own; `wait` ends with the latest on disk. One process at a time may write.
+    Saves run in a thread; `wait` returns when the latest is on disk. Only one process at a time may write.
+
+    Args:
+      folder: Where they are.
+      keep: How many of the newest are kept, besides the best.
     """
 
     def __init__(self, folder: Path, keep: int = 2) -> None:
@@ -56,46 +67,60 @@ class Checkpoints:
         self._pending: Future[None] | None = None
 
     def save(self, step: int, tree: PyTree, facts: Mapping[str, Any]) -> None:
-        """Starts to save `tree`, whose arrays are copied to the host first. `facts`: JSON values; `facts["best"]`, if
-        it has a `"step"`, names the checkpoint that is kept besides the newest.
+        """Copies the arrays to the host and starts to save them.
 
-        Raises CheckpointError where the save before this one failed.
+        Args:
+          step: Number of the checkpoint. One that exists is replaced.
+          tree: Pytree of arrays. Typed keys are saved as their words.
+          facts: JSON values. `facts["best"]["step"]`, where it is given, names a checkpoint to keep besides the newest.
+
+        Raises:
+          CheckpointError: If the previous save failed.
         """
         self.wait()
         arrays = {name: np.asarray(leaf) for name, leaf in _named(jax.device_get(_plain(tree))).items()}
         self._pending = self._saver.submit(self._write, step, arrays, dict(facts))
 
     def wait(self) -> None:
-        """Waits for the save that is under way; raises CheckpointError where it failed."""
+        """Waits for the save in progress; raises CheckpointError if it failed."""
         pending, self._pending = self._pending, None
         if pending is None:
             return
         try:
             pending.result()
-        except Exception as error:  # Orbax and TensorStore raise many kinds, by no common name
-            whole = self.steps()
-            rest = f"the one of step {whole[-1]} is whole" if whole else "there is no earlier one"
+        # Orbax and TensorStore raise exceptions of many unrelated classes.
+        except Exception as error:
+            steps = self.steps()
+            rest = f"the one of step {steps[-1]} is intact" if steps else "there is no earlier one"
             reason = str(error).strip().splitlines() or [type(error).__name__]
             raise CheckpointError(
                 f"could not write a checkpoint to {self.folder}: {reason[0]}; {rest}. "
-                "Make room there, or see to its permissions, and resume the run"
+                "Free disk space or correct the permissions there, and resume the run"
             ) from error
 
     def close(self) -> None:
-        """Ends the thread, with the save that is under way."""
+        """Waits for the save in progress and ends the thread."""
         self._saver.shutdown(wait=True)
 
     def steps(self) -> list[int]:
-        """Returns the steps of checkpoints that have a manifest, in rising order."""
+        """Returns the steps of checkpoints that have a manifest, in ascending order."""
         if not self.folder.is_dir():
             return []
         found = (path for path in self.folder.glob("*.json") if path.stem.isdigit())
         return sorted(int(path.stem) for path in found if self._place(int(path.stem)).is_dir())
 
     def load(self, step: int, struct: PyTree) -> Restored:
-        """Returns the checkpoint of `step` in the structure of `struct` (arrays, or their shapes and dtypes).
+        """Loads a checkpoint.
 
-        Raises CheckpointError where a file is missing, added or changed, or shapes or dtypes are others.
+        Args:
+          step: Number of the checkpoint.
+          struct: Pytree of shapes and dtypes (`jax.ShapeDtypeStruct`, or arrays) to load it into.
+
+        Returns:
+          The checkpoint, with NumPy arrays and typed keys at the leaves.
+
+        Raises:
+          CheckpointError: If a file is missing, added or changed, or shapes or dtypes differ from `struct`.
         """
         manifest = self.manifest(step)
         place = self._place(step)
@@ -128,9 +153,16 @@ class Checkpoints:
         return Restored(step, _typed(struct, leaves), manifest["facts"], ())
 
     def load_latest(self, struct: PyTree) -> Restored | None:
-        """Returns the newest whole checkpoint, with what is wrong with those passed over; None if there is none.
+        """Loads the newest intact checkpoint.
 
-        Raises CheckpointError where there are checkpoints and none of them is whole.
+        Args:
+          struct: As for `load`.
+
+        Returns:
+          The checkpoint, with the problems of newer ones; None if there are no checkpoints.
+
+        Raises:
+          CheckpointError: If there are checkpoints and all of them are damaged.
         """
         problems: list[str] = []
         for step in reversed(self.steps()):
@@ -143,12 +175,12 @@ class Checkpoints:
         return None
 
     def manifest(self, step: int) -> dict[str, Any]:
-        """Returns the manifest of a checkpoint; raises CheckpointError where there is none or it was changed."""
+        """Returns the manifest of a checkpoint; raises CheckpointError if it is missing or was changed."""
         path = self._manifest(step)
         try:
             raw = path.read_bytes()
             manifest = json.loads(raw)
-            whole = raw == _encode({name: value for name, value in manifest.items() if name != "sha256"})
+            intact = raw == _encode({name: value for name, value in manifest.items() if name != "sha256"})
         except FileNotFoundError:
             raise CheckpointError(
                 f"{self.folder} holds no checkpoint of step {step}; there are {self.steps() or 'none'}"
@@ -156,25 +188,25 @@ class Checkpoints:
         except OSError as error:
             raise CheckpointError(f"checkpoint manifest {path} cannot be read: {error}") from error
         except (ValueError, AttributeError, TypeError):
-            whole = False
-        if not whole or manifest["step"] != step:
+            intact = False
+        if not intact or manifest["step"] != step:
             raise CheckpointError(f"checkpoint manifest {path} is corrupt: it is not what was saved")
         return manifest
 
     def clean(self) -> list[str]:
-        """Removes what saves that were killed have left behind, and returns its names; other files are left alone."""
+        """Removes the files of interrupted saves and returns their names; other files are left alone."""
         if not self.folder.is_dir():
             return []
-        whole = {self._place(step).name for step in self.steps()}
-        whole |= {f"{name}.json" for name in whole}
-        ours = (path for path in self.folder.iterdir() if _OURS.fullmatch(path.name))
-        left = sorted(path for path in ours if path.name not in whole)
-        for path in left:
+        complete = {self._place(step).name for step in self.steps()}
+        complete |= {f"{name}.json" for name in complete}
+        written_here = (path for path in self.folder.iterdir() if _FILE_NAME.fullmatch(path.name))
+        leftovers = sorted(path for path in written_here if path.name not in complete)
+        for path in leftovers:
             _remove(path)
-        return [path.name for path in left]
+        return [path.name for path in leftovers]
 
     def remove_after(self, step: int) -> None:
-        """Removes checkpoints of later steps, which a run that went back to `step` will write anew."""
+        """Removes checkpoints of later steps, which a run that went back to `step` will write again."""
         for later in self.steps():
             if later > step:
                 self._discard(later)
@@ -182,8 +214,10 @@ class Checkpoints:
     def _write(self, step: int, arrays: dict[str, np.ndarray], facts: dict[str, Any]) -> None:
         place = self._place(step)
         self.folder.mkdir(parents=True, exist_ok=True)
-        self._discard(step)  # of an earlier try, if any
-        stored = {name: array for name, array in arrays.items() if array.size}  # Orbax takes no empty ones
+        # An earlier attempt may have left one.
+        self._discard(step)
+        # Orbax does not save empty arrays.
+        stored = {name: array for name, array in arrays.items() if array.size}
         _orbax().save(place.absolute(), stored)
         manifest = {
             "step": step,
@@ -193,7 +227,7 @@ class Checkpoints:
         }
         write_atomically(self._manifest(step), _encode(manifest))
         steps = self.steps()
-        # Each of the newest keeps its own best, since a run may go back to any of them.
+        # A run may go back to any of the newest, so the best that each of them names is kept.
         bests = {(self._facts(kept).get("best") or {}).get("step") for kept in steps[-self.keep :]}
         for old in steps[: -self.keep]:
             if old not in bests:
@@ -206,7 +240,7 @@ class Checkpoints:
             return {}
 
     def _discard(self, step: int) -> None:
-        # The manifest goes first: what is left of a removal that was killed then counts for nothing.
+        # The manifest is removed first, so that what an interrupted removal leaves is ignored.
         self._manifest(step).unlink(missing_ok=True)
         _remove(self._place(step))
 
@@ -218,7 +252,7 @@ class Checkpoints:
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Writes a file that is there whole or not at all, and on disk when this returns."""
+    """Writes a file atomically; it is on disk when this returns."""
     temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     try:
         with temporary.open("wb") as file:
@@ -232,15 +266,18 @@ def write_atomically(path: Path, content: bytes) -> None:
 
 
 def _orbax() -> Any:
-    """Orbax is loaded by those who save or load: it takes a third of the time that JAX takes."""
+    """Imports Orbax when it is needed: that takes a third of the time that JAX takes."""
     import orbax.checkpoint.experimental.v1 as ocp
 
     return ocp
 
 
 def _encode(manifest: Mapping[str, Any]) -> bytes:
-    """The canonical form, with a digest of the rest."""
-    write: Callable[[Any], str] = lambda value: json.dumps(value, sort_keys=True, indent=1)  # noqa: E731
+    """Returns the canonical form of a manifest, with a digest of the rest."""
+
+    def write(value: Any) -> str:
+        return json.dumps(value, sort_keys=True, indent=1)
+
     digest = hashlib.sha256(write(manifest).encode()).hexdigest()
     return (write({**manifest, "sha256": digest}) + "\n").encode()
 
@@ -267,22 +304,29 @@ def _is_key(leaf: Any) -> bool:
 
 
 def _plain(tree: PyTree) -> PyTree:
-    """Typed keys as their words."""
+    """Replaces typed keys by their words."""
     return jax.tree.map(lambda leaf: jax.random.key_data(leaf) if _is_key(leaf) else leaf, tree)
 
 
 def _typed(struct: PyTree, leaves: list[np.ndarray]) -> PyTree:
-    """The inverse: `leaves` in the structure of `struct`, words of keys wrapped again."""
+    """Inverts `_plain`: puts `leaves` into the structure of `struct` and wraps the words of keys."""
     wanted, tree = jax.tree.flatten(struct)
     typed = [
-        jax.random.wrap_key_data(jnp.asarray(leaf), impl=jax.random.key_impl(want)) if _is_key(want) else leaf
+        jax.random.wrap_key_data(jnp.asarray(leaf), impl=_key_impl(want)) if _is_key(want) else leaf
         for want, leaf in zip(wanted, leaves, strict=True)
     ]
     return jax.tree.unflatten(tree, typed)
 
 
+def _key_impl(struct: Any) -> Any:
+    """Returns the implementation of typed keys, which JAX tells of arrays and tracers but not of shapes."""
+    found: list[Any] = []
+    jax.eval_shape(lambda key: found.append(jax.random.key_impl(key)), struct)
+    return found[0]
+
+
 def _named(tree: PyTree) -> dict[str, Any]:
-    """Leaves by their paths, in the order of the tree."""
+    """Returns the leaves by their paths, in the order of the tree."""
     return {
         jax.tree_util.keystr(path, simple=True, separator="/"): leaf
         for path, leaf in jax.tree_util.tree_leaves_with_path(tree)

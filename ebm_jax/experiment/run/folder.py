@@ -1,4 +1,4 @@
-"""The folder of a run: what it was asked to do, where, and what came of it.
+"""The folder of a run: its configuration, environment, metrics, checkpoints and results.
 
 config.yaml        the resolved configuration
 environment.json   its hash, the command, versions, devices, git commit
@@ -6,9 +6,9 @@ metrics.jsonl      a JSON object a line, in the order of steps; no times, so tha
 log.txt            what happened, with times
 checkpoints/       see `checkpoint`
 samples/ plots/    draws and figures
-model.npz          the trained model, for `ebm_jax.load`
+model.npz          the trained model, as the recipe saves it
 result.json        the last metrics; a run that has it is finished
-report.md          all of it, for reading
+report.md          a page about the run
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from __future__ import annotations
 import fcntl
 import json
 import logging
+import math
 import os
 import platform
 import shlex
@@ -26,20 +27,24 @@ from importlib import metadata
 from pathlib import Path
 from typing import IO, Any
 
+import numpy as np
+
 from ebm_jax import __version__
 from ebm_jax.experiment.config import Config, config_hash, dump_config, load_config
 from ebm_jax.experiment.run.checkpoint import write_atomically
 
+MODEL = "model.npz"
+DRAWS = "samples/final.npz"
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 LOGGER = logging.getLogger("ebm_jax.experiment")
 
 
 class RunFolderError(RuntimeError):
-    """A folder that cannot be used as a run's."""
+    """A folder that is not a run, or that this run cannot use."""
 
 
 class RunFolder:
-    """The folder of one run, held by this process alone until `close`."""
+    """The folder of one run, locked by this process until `close`."""
 
     def __init__(self, path: Path, lock: IO[str]) -> None:
         self.path = path
@@ -51,14 +56,14 @@ class RunFolder:
 
     @classmethod
     def create(cls, path: Path, config: Config, command: Sequence[str]) -> RunFolder:
-        """Makes the folder of a new run; raises RunFolderError where `path` is there already."""
+        """Makes the folder of a new run; raises RunFolderError if `path` exists and is not empty."""
         if path.exists() and (not path.is_dir() or any(path.iterdir())):
             if (path / "config.yaml").is_file():
                 remedy = f"go on with it by `ebm-jax resume {path}`, or give another --out"
             else:
                 remedy = "give another --out"
             raise RunFolderError(f"{path} is there already, and nothing in it is overwritten: {remedy}")
-        # Made beside its place and moved there whole: a run that is killed here leaves no half of a folder.
+        # The folder is made elsewhere and then renamed, so that a run that is killed here leaves no half of it.
         path.parent.mkdir(parents=True, exist_ok=True)
         place = path.resolve()
         draft = place.with_name(f".{place.name}.{os.getpid()}.new")
@@ -78,13 +83,12 @@ class RunFolder:
 
     @classmethod
     def open(cls, path: Path) -> RunFolder:
-        """Opens the folder of a run to go on with it; raises RunFolderError where it is none, or in use."""
+        """Opens the folder of a run to resume it; raises RunFolderError if it is not a run, or is in use."""
         check_run(path)
         lock = (path / ".lock").open("a+")
         try:
-            fcntl.flock(
-                lock, fcntl.LOCK_EX | fcntl.LOCK_NB
-            )  # the system lets go of it however the process ends
+            # The system releases the lock however the process ends.
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             lock.seek(0)
             owner = lock.read().strip() or "unknown"
@@ -96,18 +100,18 @@ class RunFolder:
         return cls(path, lock)
 
     def close(self) -> None:
-        """Closes the log and lets go of the folder."""
+        """Closes the log and releases the folder."""
         LOGGER.removeHandler(self._handler)
         self._handler.close()
         self._lock.close()
 
     @property
     def finished(self) -> bool:
-        """Whether the run came to its end."""
+        """Whether the run has a result."""
         return (self.path / "result.json").is_file()
 
     def warn_of_versions(self) -> None:
-        """Logs where versions, commit or device are other ones than when the run began: its bits may then differ."""
+        """Warns if versions, commit or device differ from those at the start of the run, since bits may then differ."""
         began, now = read_environment(self.path), environment(self.config, [])
         pairs = [(name, began["packages"].get(name), version) for name, version in now["packages"].items()]
         pairs += [(name, began[name], now[name]) for name in ("git_commit", "device_kind")]
@@ -119,13 +123,13 @@ class RunFolder:
                 )  # fmt: skip
 
     def append_metrics(self, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Adds rows to metrics.jsonl; NaN becomes null."""
+        """Appends rows to metrics.jsonl; NaN becomes null."""
         lines = [json.dumps(finite(row), ensure_ascii=False) + "\n" for row in rows]
         with (self.path / "metrics.jsonl").open("a", encoding="utf-8") as file:
             file.write("".join(lines))
 
     def metrics_size(self) -> int:
-        """Returns the size of metrics.jsonl in bytes, its content on disk."""
+        """Flushes metrics.jsonl to disk and returns its size in bytes."""
         path = self.path / "metrics.jsonl"
         if not path.exists():
             return 0
@@ -134,28 +138,37 @@ class RunFolder:
             return file.tell()
 
     def cut_metrics(self, size: int) -> None:
-        """Cuts metrics.jsonl back to `size` bytes; raises RunFolderError where it is shorter."""
+        """Cuts metrics.jsonl back to `size` bytes; raises RunFolderError if it is shorter."""
         path = self.path / "metrics.jsonl"
         have = path.stat().st_size if path.exists() else 0
         if have < size:
             raise RunFolderError(
                 f"{path} has {have} bytes, and had {size} when the checkpoint was written: it was shortened since. "
-                "Put the file back, or train anew elsewhere"
+                "Put the file back, or train again elsewhere"
             )
         if have > size:
             os.truncate(path, size)
 
 
 def check_run(path: Path) -> None:
-    """Raises RunFolderError where `path` is not the folder of a run."""
+    """Raises RunFolderError if `path` is not the folder of a run."""
     if not (path / "config.yaml").is_file():
         what = "has no config.yaml" if path.is_dir() else "is not a folder"
         raise RunFolderError(f"{path} {what}: it is no run; name a folder that `ebm-jax train` made")
 
 
 def stored_config(path: Path) -> Config:
-    """Returns the configuration of a run; raises RunFolderError where more than its section `evaluation` was changed
-    since the run began, ConfigError where it cannot be read.
+    """Returns the configuration of a run.
+
+    Args:
+      path: The folder.
+
+    Returns:
+      The configuration.
+
+    Raises:
+      RunFolderError: If `path` is not a run, or more than its section `evaluation` was changed since the run began.
+      ConfigError: If the configuration cannot be read.
     """
     check_run(path)
     config = load_config(path / "config.yaml")
@@ -168,7 +181,7 @@ def stored_config(path: Path) -> Config:
 
 
 def run_hash(config: Config) -> str:
-    """Returns the hash of what decides a run's bits: all of its configuration but how it is evaluated."""
+    """Returns the hash of what determines a run's bits: all of its configuration except the section `evaluation`."""
     return config_hash(config.model_copy(update={"evaluation": type(config.evaluation)()}))
 
 
@@ -181,7 +194,7 @@ def read_environment(path: Path) -> dict[str, Any]:
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """Returns the rows of a run's metrics.jsonl; a last line that was cut off is left out."""
+    """Returns the rows of a run's metrics.jsonl without an incomplete last line."""
     file = path / "metrics.jsonl"
     if not file.exists():
         return []
@@ -190,18 +203,25 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
 
 
 def read_result(path: Path) -> dict[str, Any] | None:
-    """Returns result.json of a run, None where it did not finish."""
+    """Returns result.json of a run, or None if it did not finish."""
     file = path / "result.json"
     return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Writes a value as JSON, whole or not at all; NaN becomes null."""
+    """Writes a value as JSON, atomically; NaN becomes null."""
     write_atomically(path, (json.dumps(finite(value), indent=2, ensure_ascii=False) + "\n").encode())
 
 
+def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
+    """Writes arrays to a compressed `.npz` file, and makes its folder."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    named: Any = dict(arrays)
+    np.savez_compressed(path, **named)
+
+
 def environment(config: Config, command: Sequence[str]) -> dict[str, Any]:
-    """Returns what a run depends on beside its configuration."""
+    """Returns what a run depends on besides its configuration."""
     import jax
 
     return {
@@ -225,7 +245,7 @@ def _version(name: str) -> str | None:
 
 
 def _git_commit() -> str | None:
-    """The commit of the package's own checkout, with a mark where files differ from it; None where it has none."""
+    """Returns the commit of the package's checkout, with "-dirty" if files differ from it; None without a checkout."""
     home = Path(__file__).resolve().parent
     try:
         run = [
@@ -244,9 +264,11 @@ def _git_commit() -> str | None:
 
 
 def finite(value: Any) -> Any:
-    """Returns a value that JSON can hold: NaN become null, infinities the strings that Python's `float` reads."""
+    """Returns a value that JSON can hold: NaN becomes None, an infinity the string that `float` reads."""
     if isinstance(value, float):
-        return value if value - value == 0 else None if value != value else str(value)
+        if math.isnan(value):
+            return None
+        return value if math.isfinite(value) else str(value)
     if isinstance(value, Mapping):
         return {key: finite(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
@@ -255,11 +277,12 @@ def finite(value: Any) -> Any:
 
 
 def console() -> logging.Handler:
-    """Sends the log to the console as well, in a form that does not break progress bars."""
+    """Sends the log to the console as well, without breaking progress bars."""
     handler = _Console()
     handler.setFormatter(logging.Formatter("%(message)s"))
     handler.setLevel(logging.INFO)
-    LOGGER.setLevel(logging.DEBUG)  # what is debugging to the console is for the file
+    # Messages of level DEBUG go to the file alone.
+    LOGGER.setLevel(logging.DEBUG)
     LOGGER.propagate = False
     LOGGER.addHandler(handler)
     return handler

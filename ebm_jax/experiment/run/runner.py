@@ -1,9 +1,9 @@
-"""Runs a configuration to its end, whatever happens on the way.
+"""Trains the experiment of a configuration, and resumes runs that were stopped or killed.
 
-A run is a sequence of calls, each of a fixed number of updates within an epoch. Between two calls the host looks at the
-metrics, evaluates, writes checkpoints, and heeds signals. Where calls begin and end depends on the configuration alone,
-never on time or on how the run was stopped, and everything random on (seed, step): so a run that was killed and resumed
-has the bits of one that was not, its metrics file included, which a resume cuts back to what the checkpoint saw.
+A run is a sequence of calls, each of a fixed number of updates within an epoch. Between two calls the host checks the
+metrics, evaluates, writes checkpoints, and handles signals. Where calls begin and end depends only on the
+configuration, and all randomness only on the seed and the step. So a run that was killed and resumed has the same bits
+as one that was not. That includes its metrics file, which a resume cuts back to its length at the checkpoint.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 import signal
 import sys
-import threading
+import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -22,36 +22,64 @@ import jax
 import numpy as np
 from tqdm.auto import tqdm
 
-from ebm_jax import io
-from ebm_jax.experiment.config import Config
-from ebm_jax.experiment.recipes.base import Recipe, build
-from ebm_jax.experiment.recipes.rbm import with_rate_factor
+from ebm_jax.experiment.config import Config, ConfigError
+from ebm_jax.experiment.recipes.base import Experiment, Recipe, find
 from ebm_jax.experiment.run.checkpoint import CheckpointError, Checkpoints, Restored
-from ebm_jax.experiment.run.folder import LOGGER, RunFolder, RunFolderError, console, read_metrics, write_json
-from ebm_jax.training.step import Metrics
+from ebm_jax.experiment.run.folder import (
+    DRAWS,
+    LOGGER,
+    MODEL,
+    RunFolder,
+    RunFolderError,
+    console,
+    read_metrics,
+    write_arrays,
+    write_json,
+)
+from ebm_jax.experiment.run.health import first_failure, summarize
+from ebm_jax.experiment.run.process import collected_signals, event_writer
 
 
 class RunFailed(RuntimeError):
-    """A run that stopped before its end; the message says where, why, and what to do."""
+    """A run that stopped before its end. The message says where, why, and what to do."""
 
 
 def train(config: Config, out: Path, command: Sequence[str]) -> None:
-    """Starts the run of `config` in the new folder `out`.
+    """Starts the run of a configuration in a new folder, and trains to the end.
 
-    Raises RunFolderError where `out` exists or is in use, RunFailed where the run stops early, CheckpointError where a
-    checkpoint cannot be written.
+    Args:
+      config: The configuration.
+      out: The folder. It must not exist, or be empty.
+      command: The command that the folder records.
+
+    Raises:
+      ConfigError: If the data or the model do not allow such a run.
+      RunFolderError: If `out` exists or is in use.
+      RunFailed: If the run stops early.
+      CheckpointError: If a checkpoint cannot be written.
     """
     with _logging():
-        recipe = build(config)  # before there is a folder: a run that cannot begin leaves nothing behind
+        # All this comes before there is a folder, so that a run that cannot begin leaves nothing behind.
+        recipe = find(config.recipe)
+        experiment = recipe.build(config)
+        _check_saving(recipe, config, experiment)
         folder = RunFolder.create(out, config, command)
         with _held(folder):
-            _Run(folder, recipe).go()
+            _Run(folder, recipe, experiment).go()
 
 
 def resume(path: Path) -> None:
-    """Goes on with the run in `path` from its newest whole checkpoint; raises as `train` does.
+    """Resumes a run from its newest intact checkpoint.
 
-    A run that is finished is left as it is. One that has no checkpoint yet starts afresh.
+    A finished run is left as it is. One without a checkpoint starts again.
+
+    Args:
+      path: The folder of the run.
+
+    Raises:
+      RunFolderError: If `path` is not a run, or is in use, or was changed.
+      RunFailed: If the run stops early.
+      CheckpointError: If a checkpoint cannot be written, or none can be read.
     """
     with _logging():
         folder = RunFolder.open(path)
@@ -59,18 +87,42 @@ def resume(path: Path) -> None:
             if folder.finished:
                 LOGGER.info("%s is finished; nothing is left to do", path)
                 return
-            _Run(folder, build(folder.config)).go()
+            recipe = find(folder.config.recipe)
+            _Run(folder, recipe, recipe.build(folder.config)).go()
+
+
+def _check_saving(recipe: Recipe, config: Config, experiment: Experiment) -> None:
+    """Saves and restores the first parameters, so that no run fails after its last step for want of a format."""
+    params = recipe.params(config, experiment.init())
+    with tempfile.TemporaryDirectory() as scratch:
+        path = Path(scratch) / MODEL
+        try:
+            recipe.save(path, config, params)
+            _, restored = recipe.restore(path)
+        except (TypeError, ValueError, NotImplementedError) as error:
+            problem = f"recipe: the model of {config.recipe} cannot be saved, so nothing was started: {error}"
+            raise ConfigError(config.name, [problem]) from error
+    same = jax.tree.structure(restored) == jax.tree.structure(params) and all(
+        np.array_equal(a, b) for a, b in zip(jax.tree.leaves(restored), jax.tree.leaves(params), strict=True)
+    )
+    if not same:
+        problem = (
+            f"recipe: the model of {config.recipe} is not the same after save and restore; correct the recipe"
+        )
+        raise ConfigError(config.name, [problem])
 
 
 class _Run:
-    """A run under way: its train state and what the host knows of it."""
+    """A run in progress: its train state, and what the host knows of it."""
 
-    def __init__(self, folder: RunFolder, recipe: Recipe) -> None:
+    def __init__(self, folder: RunFolder, recipe: Recipe, experiment: Experiment) -> None:
         self.folder = folder
         self.config = folder.config
         self.recipe = recipe
+        self.experiment = experiment
         self.checkpoints = Checkpoints(folder.path / "checkpoints", self.config.checkpoints.keep)
-        self.n_steps = self.config.training.n_epochs * recipe.n_batches
+        self.struct = jax.eval_shape(experiment.init)
+        self.n_steps = self.config.training.n_epochs * experiment.n_batches
         self.saved: int | None = None
         self.best: dict[str, Any] | None = None
         self.rollbacks: list[dict[str, Any]] = []
@@ -80,14 +132,14 @@ class _Run:
     def go(self) -> None:
         """Trains to the end and writes what is made of the result."""
         began = time.perf_counter()
-        with _signals() as received:
+        with collected_signals() as received:
             try:
                 self._restore(self._newest())
                 if self.step == 0:
                     LOGGER.info("%s: %d updates, in %s", self.config.name, self.n_steps, self.folder.path)
                 hidden = not sys.stderr.isatty()
                 with (
-                    _writer(self.folder.path, self.step) as writer,
+                    event_writer(self.folder.path, self.step) as writer,
                     tqdm(total=self.n_steps, initial=self.step, unit="update", disable=hidden) as bar,
                 ):
                     while self.step < self.n_steps:
@@ -97,36 +149,35 @@ class _Run:
                 self.checkpoints.wait()
             finally:
                 self.checkpoints.close()
-        metrics = self._evaluation()
-        from ebm_jax.experiment import (
-            report,  # brings matplotlib, which a run that is resumed need not wait for
-        )
-
-        params = self.recipe.params(self.state)
-        self.recipe.write(params, self.folder.path / "samples")
-        io.save(self.folder.path / "model.npz", self.recipe.model, params, overwrite=True)
+        params = self._params()
+        write_arrays(self.folder.path / DRAWS, self.experiment.draws(params))
+        self.recipe.save(self.folder.path / MODEL, self.config, params)
         result = {
             "step": self.step,
             "n_rollbacks": len(self.rollbacks),
             "best": self.best,
-            "metrics": metrics,
+            "metrics": self._last_evaluation(),
         }
+        # Matplotlib takes a while to load, and only a finished run needs it.
+        from ebm_jax.experiment import report
+
         report.write_run(self.folder.path, result)
         write_json(self.folder.path / "result.json", result)
         LOGGER.info("finished in %.0f s: %s", time.perf_counter() - began, self.folder.path / "report.md")
 
     def _advance(self, bar: Any, writer: Any) -> None:
-        """One call of updates, and what is due after it."""
+        """Makes one call of updates, and what is due after it."""
         n = self._next_call()
-        state, metrics = self.recipe.advance(self.state, n)
+        state, metrics = self.experiment.advance(self.state, n)
         metrics = jax.device_get(metrics)
-        sick = _sickness(metrics, self.config.health)
-        if sick is not None and self.config.health.policy != "skip":
-            self._treat(self.step + sick[0] + 1, sick[1])
+        failure = first_failure(metrics, self.config.health)
+        if failure is not None and self.config.health.policy != "skip":
+            self._reject(self.step + failure[0] + 1, failure[1])
             bar.n = self.step
             return
         self.state, before, self.step = state, self.step, self.step + n
-        row = self._row("train") | summarize(metrics) | {"learning_rate": self.recipe.learning_rate(state)}
+        learning_rate = self.experiment.learning_rate(state)
+        row = self._row("train") | summarize(metrics) | {"learning_rate": learning_rate}
         if row["n_skipped"]:
             LOGGER.warning("steps %d to %d: skipped %d updates", before + 1, self.step, row["n_skipped"])
         self._record(row, writer)
@@ -139,8 +190,8 @@ class _Run:
             self._save()
 
     def _next_call(self) -> int:
-        """Updates until the end of the epoch in equal parts, none longer than `steps_per_call`."""
-        n_batches = self.recipe.n_batches
+        """Returns the updates of the next call: an epoch in equal parts, none longer than `steps_per_call`."""
+        n_batches = self.experiment.n_batches
         n_calls = math.ceil(n_batches / self.config.training.steps_per_call)
         within = self.step % n_batches
         ends = [n_batches * (i + 1) // n_calls for i in range(n_calls)]
@@ -150,12 +201,13 @@ class _Run:
         """Whether a multiple of `every_epochs` lies between the steps `before` and now."""
         if every_epochs == 0:
             return False
-        period = every_epochs * self.recipe.n_batches
+        period = every_epochs * self.experiment.n_batches
         return math.floor(self.step / period + 1e-9) > math.floor(before / period + 1e-9)
 
     def _evaluate(self, writer: Any) -> None:
         began = time.perf_counter()
-        found = self.recipe.evaluate(self.recipe.params(self.state), self.config.evaluation)
+        groups = self.recipe.groups
+        found = self.experiment.evaluate(self._params(), self.config.evaluation, groups)
         value = found.get(self.recipe.best)
         if value is not None and math.isfinite(value) and (self.best is None or value > self.best["value"]):
             self.best = {"step": self.step, "metric": self.recipe.best, "value": value}
@@ -184,29 +236,29 @@ class _Run:
             f"go on with: ebm-jax resume {self.folder.path}"
         )
 
-    def _treat(self, step: int, reason: str) -> None:
-        """What the policy says of a sick call, none of whose updates are kept."""
+    def _reject(self, step: int, reason: str) -> None:
+        """Does what the policy says after a failed call, none of whose updates are kept."""
         health = self.config.health
         self.checkpoints.wait()
         if health.policy == "stop":
             at = f"the checkpoint of step {self.saved}" if self.saved else "the start"
             raise RunFailed(
-                f"step {step}: {reason}. The run stops (health.policy is stop); {at} is whole. Train anew with a lower "
-                "training.learning_rate, or with health.policy=rollback"
+                f"step {step}: {reason}. The run stops (health.policy is stop); {at} is intact. Train again "
+                "with a lower training.learning_rate, or with health.policy=rollback"
             )
         if len(self.rollbacks) >= health.max_rollbacks:
             raise RunFailed(
-                f"step {step}: {reason}, after {len(self.rollbacks)} rollbacks (health.max_rollbacks). Train anew "
+                f"step {step}: {reason}, after {len(self.rollbacks)} rollbacks (health.max_rollbacks). Train again "
                 "with a lower training.learning_rate"
             )
         rollbacks = self.rollbacks
-        self._restore(self.checkpoints.load_latest(self.recipe.init()))
-        in_file = len(self.rollbacks)
+        self._restore(self.checkpoints.load_latest(self.struct))
+        n_recorded = len(self.rollbacks)
         factor = health.rollback_factor ** (len(rollbacks) + 1)
         row = self._row("rollback") | {"sick_step": step, "reason": reason, "rate_factor": factor}
         self.rollbacks = [*rollbacks, row]
-        self.folder.append_metrics(self.rollbacks[in_file:])
-        self.state = with_rate_factor(self.state, factor)
+        self.folder.append_metrics(self.rollbacks[n_recorded:])
+        self.state = self.experiment.with_rate_factor(self.state, factor)
         LOGGER.warning(
             "step %d: %s; back to step %d, learning rates times %g (rollback %d of %d)",
             step, reason, self.step, factor, len(self.rollbacks), health.max_rollbacks,
@@ -214,8 +266,8 @@ class _Run:
 
     def _newest(self) -> Restored | None:
         for name in self.checkpoints.clean():
-            LOGGER.info("removed checkpoints/%s, left by a save that was cut off", name)
-        restored = self.checkpoints.load_latest(self.recipe.init())
+            LOGGER.info("removed checkpoints/%s, left by an interrupted save", name)
+        restored = self.checkpoints.load_latest(self.struct)
         if restored is None:
             return None
         self.folder.warn_of_versions()
@@ -223,10 +275,10 @@ class _Run:
         return restored
 
     def _restore(self, restored: Restored | None) -> None:
-        """Takes the state of a checkpoint, or the first one, with all that the host knew then."""
+        """Takes the state of a checkpoint, or the first state, with what the host knew then."""
         if restored is None:
             self.folder.cut_metrics(0)
-            self.state, self.step, self.saved = self.recipe.init(), 0, None
+            self.state, self.step, self.saved = self.experiment.init(), 0, None
             self.best, self.rollbacks = None, []
             return
         facts = restored.facts
@@ -237,13 +289,17 @@ class _Run:
         self.state, self.step, self.saved = jax.device_put(restored.tree), restored.step, restored.step
         self.best, self.rollbacks = facts["best"], facts["rollbacks"]
 
-    def _evaluation(self) -> dict[str, float]:
-        """The last evaluation, as metrics.jsonl has it."""
+    def _params(self) -> Any:
+        """Returns the parameters that are judged and kept."""
+        return self.recipe.params(self.config, self.state)
+
+    def _last_evaluation(self) -> dict[str, float]:
+        """Returns the last evaluation in metrics.jsonl."""
         rows = [row for row in read_metrics(self.folder.path) if row["kind"] == "evaluation"]
         return {name: value for name, value in rows[-1].items() if name not in ("kind", "step", "epoch")}
 
     def _row(self, kind: str) -> dict[str, Any]:
-        return {"kind": kind, "step": self.step, "epoch": round(self.step / self.recipe.n_batches, 6)}
+        return {"kind": kind, "step": self.step, "epoch": round(self.step / self.experiment.n_batches, 6)}
 
     def _record(self, row: dict[str, Any], writer: Any) -> None:
         self.folder.append_metrics([row])
@@ -253,37 +309,9 @@ class _Run:
                     writer.add_scalar(f"{row['kind']}/{name}", value, self.step)
 
 
-def summarize(metrics: Metrics) -> dict[str, float | int]:
-    """Returns means over the updates of a call, and sums of counts."""
-    out: dict[str, float | int] = {}
-    for name, values in zip(metrics._fields, metrics, strict=True):
-        values = np.asarray(values)
-        out[name] = int(values.sum()) if name.startswith("n_") else float(np.mean(values, dtype=np.float64))
-    return out
-
-
-def _sickness(metrics: Metrics, health: Any) -> tuple[int, str] | None:
-    """Returns the first update of a call that went wrong, counted from 0, and what was wrong with it."""
-    found: list[tuple[int, str]] = []
-    bad = np.flatnonzero(np.asarray(metrics.n_nonfinite) > 0)
-    if len(bad):
-        i = int(bad[0])
-        found.append((i, f"{int(metrics.n_nonfinite[i])} values are NaN or infinite"))
-    for name, values, limit in (
-        ("gradient_norm", np.asarray(metrics.gradient_norm), health.max_gradient_norm),
-        ("energy_gap", np.abs(np.asarray(metrics.energy_gap)), health.max_energy_gap),
-    ):
-        top = np.inf if limit is None else limit
-        over = np.flatnonzero(~np.isfinite(values) | (values > top))
-        if len(over):
-            i = int(over[0])
-            found.append((i, f"{name} is {float(values[i]):.4g}, over health.max_{name}={top:g}"))
-    return min(found) if found else None
-
-
 @contextmanager
 def _held(folder: RunFolder) -> Iterator[None]:
-    """Keeps the folder until the end, and why a run stopped in its log; the command tells it to the console."""
+    """Closes the folder at the end, and logs why a run stopped; the command prints that to the console."""
     try:
         yield
     except (RunFailed, CheckpointError, RunFolderError) as error:
@@ -300,43 +328,3 @@ def _logging() -> Iterator[None]:
         yield
     finally:
         LOGGER.removeHandler(handler)
-
-
-@contextmanager
-def _signals() -> Iterator[list[int]]:
-    """Collects SIGTERM and SIGINT instead of dying of them; a second SIGINT interrupts at once."""
-    received: list[int] = []
-
-    def heed(number: int, frame: Any) -> None:
-        del frame
-        if received and number == signal.SIGINT:
-            raise KeyboardInterrupt
-        received.append(number)
-
-    if threading.current_thread() is not threading.main_thread():  # which alone may set handlers
-        yield received
-        return
-    before = {number: signal.signal(number, heed) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        yield received
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-@contextmanager
-def _writer(path: Path, step: int) -> Iterator[Any]:
-    """TensorBoard's events, where the extra is installed; those after `step`, of a run that is resumed, are dropped."""
-    try:
-        from tensorboardX import SummaryWriter  # pyright: ignore[reportMissingImports]
-    except ImportError:
-        yield None
-        return
-    writer = SummaryWriter(str(path / "tensorboard"), purge_step=step + 1)
-    try:
-        yield writer
-    finally:
-        writer.close()
-
-
-__all__ = ["CheckpointError", "RunFailed", "RunFolderError", "resume", "train"]

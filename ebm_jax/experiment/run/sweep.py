@@ -1,7 +1,7 @@
-"""Several configurations, each run by a process of its own: the work behind `ebm-jax sweep`.
+"""Trains several configurations, each in its own process: the work behind `ebm-jax sweep`.
 
-A process that dies, whatever of, takes no other with it, and each starts with a fresh JAX. A run that is done is
-skipped and one that was interrupted is resumed, so a sweep may be started again as often as it takes.
+A process that dies does not affect the others, and each process starts JAX afresh. A finished run is skipped and an
+interrupted one is resumed, so the same sweep can be started again until all runs are finished.
 """
 
 from __future__ import annotations
@@ -19,35 +19,17 @@ from pathlib import Path
 from typing import Any
 
 from ebm_jax.experiment.config import ConfigError, load_config
+from ebm_jax.experiment.run.plan import Job
 
 RESULT = "result.json"
 POLL_SECONDS = 0.1
 
-Command = Callable[["Job", bool], list[str]]
-
-
-@dataclass(frozen=True)
-class Job:
-    """One run: its configuration file, its folder, and the overrides."""
-
-    config: Path
-    folder: Path
-    overrides: tuple[str, ...]
-
-    @property
-    def name(self) -> str:
-        """The run's name, which its folder has too."""
-        return self.folder.name
-
-    @property
-    def log(self) -> Path:
-        """The file that takes what the run prints."""
-        return self.folder.parent / "logs" / f"{self.name}.log"
+Command = Callable[[Job, bool], list[str]]
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a run ended. `failed` counts a run that was stopped or never started, too."""
+    """How a run ended. `failed` is also true of a run that was stopped or that never started."""
 
     job: Job
     status: str
@@ -57,7 +39,7 @@ class Outcome:
 
 @dataclass
 class _Children:
-    """Processes that run now, signals that came and have yet to be passed on to them, and whether any ever came."""
+    """The running processes, the signals still to be forwarded to them, and whether any signal has arrived."""
 
     running: dict[Job, tuple[subprocess.Popen, float]] = field(default_factory=dict)
     signals: list[int] = field(default_factory=list)
@@ -65,7 +47,7 @@ class _Children:
 
 
 def command_line(job: Job, resume: bool) -> list[str]:
-    """The command that trains a run from its start, or goes on with it."""
+    """Returns the command that trains a run from its start, or resumes it."""
     command = [sys.executable, "-m", "ebm_jax.cli.main"]
     if resume:
         return [*command, "resume", str(job.folder)]
@@ -73,48 +55,37 @@ def command_line(job: Job, resume: bool) -> list[str]:
     return [*command, "train", str(job.config), "--out", str(job.folder), *overrides]
 
 
-def plan(configs: Sequence[Path], out: Path, overrides: Sequence[str] = ()) -> list[Job]:
-    """Checks all configurations and names their folders; raises ConfigError with the problems of all of them."""
-    jobs: dict[str, Job] = {}
-    problems = []
-    for path in configs:
-        try:
-            name = load_config(path, overrides).name
-        except ConfigError as error:
-            problems += [f"{error.source}: {problem}" for problem in error.problems]
-            continue
-        job = Job(path, out / name, tuple(overrides))
-        # Some file systems take names that differ in case for one.
-        other = jobs.setdefault(name.casefold(), job)
-        if other is not job:
-            problems.append(
-                f"{path}: its name is {name!r}, as that of {other.config}: give each a `name` of its own"
-            )
-    if problems:
-        raise ConfigError("nothing was started, since configurations are wrong", problems)
-    return list(jobs.values())
-
-
 def run_sweep(jobs: Sequence[Job], n_parallel: int = 1, command: Command = command_line) -> list[Outcome]:
-    """Runs jobs, at most `n_parallel` at a time, and returns how each ended, in their order.
+    """Trains the runs of a sweep.
 
-    A run with a result is skipped, one whose folder holds files but no result is resumed, and one whose folder holds
-    another configuration fails. SIGINT and SIGTERM are
-    passed on to the processes; what has not started by then does not start. Raises OSError when the folder of the
-    runs cannot be made.
+    A run that has a result is skipped. A run whose folder holds files but no result is resumed. A run whose folder
+    holds another configuration fails. SIGINT and SIGTERM are forwarded to the processes, and runs that have not started
+    by then do not start.
+
+    Args:
+      jobs: The runs.
+      n_parallel: Number of processes at a time.
+      command: Function `command(job, resume)` that returns the command line of a run.
+
+    Returns:
+      How each run ended, in the order of `jobs`.
+
+    Raises:
+      OSError: If the folder of the runs cannot be made.
     """
     outcomes: dict[Job, Outcome] = {}
     waiting = list(jobs)
     for folder in {job.log.parent for job in jobs}:
         folder.mkdir(parents=True, exist_ok=True)
-    with _passed_on() as children:
+    with _forwarded_signals() as children:
         while waiting or children.running:
             while waiting and len(children.running) < n_parallel and not children.stopped:
                 job = waiting.pop(0)
                 outcome = _start(job, children, command)
                 if outcome is not None:
                     outcomes[job] = outcome
-            # Here and not in the handler: each process gets each signal once, however a start and a signal interleave.
+            # Signals are forwarded here and not in the handler, so that each process gets each signal exactly once
+            # even if the signal arrives while a process is being started.
             while children.signals:
                 number = children.signals.pop(0)
                 for process, _ in children.running.values():
@@ -130,8 +101,8 @@ def run_sweep(jobs: Sequence[Job], n_parallel: int = 1, command: Command = comma
     return [outcomes[job] for job in jobs]
 
 
-def read_result(folder: Path) -> dict[str, Any] | None:
-    """The metrics of a run that is complete; None for one that is not."""
+def final_metrics(folder: Path) -> dict[str, Any] | None:
+    """Returns the final metrics of a finished run, and None for a run that is not finished."""
     try:
         result = json.loads((folder / RESULT).read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -141,15 +112,13 @@ def read_result(folder: Path) -> dict[str, Any] | None:
 
 
 def table(outcomes: Sequence[Outcome]) -> str:
-    """How each run ended, with its final metrics."""
-    results = [read_result(outcome.job.folder) or {} for outcome in outcomes]
+    """Returns a text table of how each run ended, with its final metrics."""
+    results = [final_metrics(outcome.job.folder) or {} for outcome in outcomes]
     names = list(dict.fromkeys(name for result in results for name in result))
     rows = [["name", "status", "minutes", *names]]
     for outcome, result in zip(outcomes, results, strict=True):
         minutes = "" if outcome.minutes is None else f"{outcome.minutes:.1f}"
-        rows.append(
-            [outcome.job.name, outcome.status, minutes, *(_number(result.get(name)) for name in names)]
-        )
+        rows.append([outcome.job.name, outcome.status, minutes, *(_text(result.get(name)) for name in names)])
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = []
     for row in rows:
@@ -160,7 +129,7 @@ def table(outcomes: Sequence[Outcome]) -> str:
 
 
 def _start(job: Job, children: _Children, command: Command) -> Outcome | None:
-    """Starts a run; returns its outcome when there is nothing to wait for."""
+    """Starts a run. Returns None, or the outcome of a run that needs no process or could not start one."""
     stored = job.folder / "config.yaml"
     try:
         other = stored.is_file() and load_config(stored) != load_config(job.config, job.overrides)
@@ -170,13 +139,13 @@ def _start(job: Job, children: _Children, command: Command) -> Outcome | None:
     if other:
         _say(f"{job.name}: failed, {job.folder} holds a run of another configuration; give another --out")
         return Outcome(job, "failed (another configuration)", True)
-    if read_result(job.folder) is not None:
+    if final_metrics(job.folder) is not None:
         _say(f"{job.name}: skipped, it is complete")
         return Outcome(job, "skipped", False)
     resume = job.folder.is_dir() and any(job.folder.iterdir())
     try:
         with open(job.log, "ab") as log:
-            # In a process group of its own a child does not get the terminal's Ctrl-C beside the one passed on to it.
+            # The child gets its own process group. Otherwise Ctrl-C in a terminal would reach it twice.
             process = subprocess.Popen(
                 command(job, resume),
                 stdin=subprocess.DEVNULL,
@@ -194,7 +163,7 @@ def _start(job: Job, children: _Children, command: Command) -> Outcome | None:
 
 def _end(job: Job, children: _Children) -> Outcome:
     process, start = children.running.pop(job)
-    code, complete = process.returncode, read_result(job.folder) is not None
+    code, complete = process.returncode, final_metrics(job.folder) is not None
     if code == 0 and complete:
         status, failed = "done", False
     elif children.stopped:
@@ -209,16 +178,16 @@ def _end(job: Job, children: _Children) -> Outcome:
 
 
 @contextlib.contextmanager
-def _passed_on() -> Iterator[_Children]:
-    """Processes, and the SIGINT and SIGTERM that come here meanwhile; what is left of them at the end is terminated."""
+def _forwarded_signals() -> Iterator[_Children]:
+    """Collects SIGINT and SIGTERM while processes run. Terminates the processes that still run at the end."""
     children = _Children()
 
-    def pass_on(number: int, frame: Any) -> None:
+    def collect(number: int, frame: Any) -> None:
         del frame
         children.signals.append(number)
         children.stopped = True
 
-    before = {number: signal.signal(number, pass_on) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.signal(number, collect) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield children
     finally:
@@ -228,7 +197,7 @@ def _passed_on() -> Iterator[_Children]:
             signal.signal(number, handler)
 
 
-def _number(value: Any) -> str:
+def _text(value: Any) -> str:
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
         return "-" if value is None else str(value)
     return f"{value:.5g}"

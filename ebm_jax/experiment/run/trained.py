@@ -1,4 +1,4 @@
-"""What can be asked of a run that was trained: draws, and figures of merit of any of its checkpoints."""
+"""What can be done with a trained run: draw samples, and evaluate any of its checkpoints."""
 
 from __future__ import annotations
 
@@ -7,24 +7,32 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
+import jax
+import yaml
 
 from ebm_jax import plots
 from ebm_jax.experiment.config import Config, dump_config, parse_config
-from ebm_jax.experiment.recipes.base import Recipe, build
+from ebm_jax.experiment.recipes.base import Recipe, find
 from ebm_jax.experiment.run.checkpoint import CheckpointError, Checkpoints
-from ebm_jax.experiment.run.folder import finite, stored_config
+from ebm_jax.experiment.run.folder import finite, stored_config, write_arrays
 from ebm_jax.types import PyTree
 
 PICTURES = (".png", ".npz")
 
 
 class RequestError(ValueError):
-    """Something that was asked of a run and that it does not have."""
+    """A request that a run cannot fulfil."""
 
 
-class Trained(NamedTuple):
-    """A run's configuration, its parts, and the parameters of one of its checkpoints."""
+class TrainedRun(NamedTuple):
+    """A run at one of its checkpoints.
+
+    Attributes:
+      config: Its configuration.
+      recipe: Its recipe.
+      params: The parameters that are judged and kept.
+      step: The step of the checkpoint.
+    """
 
     config: Config
     recipe: Recipe
@@ -32,14 +40,22 @@ class Trained(NamedTuple):
     step: int
 
 
-def open_run(path: Path, checkpoint: str = "last") -> Trained:
-    """Returns a run at its `"last"` or `"best"` checkpoint, or at that of a step.
+def open_run(path: Path, checkpoint: str = "last") -> TrainedRun:
+    """Opens a run at a checkpoint, without its data.
 
-    Raises RunFolderError where `path` is no run, or its configuration was changed; CheckpointError where it has no such
-    checkpoint, or it is corrupt.
+    Args:
+      path: The folder of the run.
+      checkpoint: "last", "best", or the step of a checkpoint.
+
+    Returns:
+      The run.
+
+    Raises:
+      RunFolderError: If `path` is not a run, or its configuration was changed.
+      CheckpointError: If the run has no such checkpoint, or it is damaged.
     """
     config = stored_config(path)
-    recipe = build(config)
+    recipe = find(config.recipe)
     checkpoints = Checkpoints(path / "checkpoints")
     steps = checkpoints.steps()
     if not steps:
@@ -49,7 +65,7 @@ def open_run(path: Path, checkpoint: str = "last") -> Trained:
         best = checkpoints.manifest(step)["facts"]["best"]
         if best is None:
             raise CheckpointError(
-                f"{path} has evaluated nothing yet that makes a checkpoint the best; take the last"
+                f"{path} has no evaluation yet, so no checkpoint is the best; take the last"
             )
         step = best["step"]
     elif checkpoint != "last":
@@ -58,12 +74,21 @@ def open_run(path: Path, checkpoint: str = "last") -> Trained:
                 f"{path} has no checkpoint {checkpoint!r}; give last, best, or one of {steps}"
             )
         step = int(checkpoint)
-    state = checkpoints.load(step, recipe.init()).tree
-    return Trained(config, recipe, recipe.params(state), step)
+    state = checkpoints.load(step, recipe.struct(config)).tree
+    return TrainedRun(config, recipe, jax.device_put(recipe.params(config, state)), step)
 
 
 def check_outputs(output: Path, frames: Path | None, overwrite: bool) -> None:
-    """Raises RequestError on an ending that is none of ours, and where a file would be replaced unasked."""
+    """Checks the files that `draw` will write.
+
+    Args:
+      output: A file whose name ends in .png or .npz.
+      frames: A file whose name ends in .gif, or None.
+      overwrite: Whether existing files may be replaced.
+
+    Raises:
+      RequestError: If a name has another ending, or a file exists and may not be replaced.
+    """
     if output.suffix not in PICTURES:
         raise RequestError(f"--output is {output}; give a name that ends in {' or '.join(PICTURES)}")
     if frames is not None and frames.suffix != ".gif":
@@ -73,16 +98,19 @@ def check_outputs(output: Path, frames: Path | None, overwrite: bool) -> None:
             raise RequestError(f"{path} is there already; give another name, or --overwrite")
 
 
-def check_classes(run: Trained, classes: str | None) -> None:
-    """Raises RequestError where labels are asked for of a model that knows none."""
-    if classes is not None:
-        raise RequestError(
-            f"--classes is {classes!r}, and a model of the recipe {run.config.recipe} knows no labels; leave it out"
-        )
+def check_groups(run: TrainedRun, groups: str | None) -> tuple[str, ...]:
+    """Returns groups of metrics from names with commas between them.
 
+    Args:
+      run: The run.
+      groups: The names. None: all groups of the recipe.
 
-def check_groups(run: Trained, groups: str | None) -> tuple[str, ...]:
-    """Returns groups of figures from a list with commas; raises RequestError on one that the recipe has not."""
+    Returns:
+      The names.
+
+    Raises:
+      RequestError: If the recipe has no such group.
+    """
     if groups is None:
         return run.recipe.groups
     wanted = tuple(part.strip() for part in groups.split(",") if part.strip())
@@ -92,31 +120,49 @@ def check_groups(run: Trained, groups: str | None) -> tuple[str, ...]:
     return wanted
 
 
-def draw(run: Trained, n: int, n_steps: int | None, seed: int, output: Path, frames: Path | None) -> None:
-    """Writes `n` draws of chains from noise to `output`, a picture or an array file, and their way to a GIF."""
-    pictures, steps = run.recipe.draw(run.params, n, n_steps or run.config.evaluation.chain_steps, seed)
-    for path in (output, frames):
-        if path is not None:
-            path.parent.mkdir(parents=True, exist_ok=True)
+def draw(run: TrainedRun, n: int, n_steps: int | None, seed: int, output: Path, frames: Path | None) -> None:
+    """Draws samples by chains from noise and writes them.
+
+    Args:
+      run: The run.
+      n: Number of chains.
+      n_steps: Steps of each chain. None: as many as the configuration says.
+      seed: Seed of the chains.
+      output: File for the samples: a picture (.png), or arrays (.npz).
+      frames: GIF of the chains, or None.
+    """
+    pictures, steps = run.recipe.draw(run.config, run.params, n, n_steps, seed)
+    output.parent.mkdir(parents=True, exist_ok=True)
     if output.suffix == ".npz":
-        np.savez_compressed(output, samples=pictures[-1], frames=pictures, steps=steps)
+        write_arrays(output, {"samples": pictures[-1], "frames": pictures, "steps": steps})
     else:
         plots.image_grid(pictures[-1]).savefig(output, dpi=150, metadata={"Software": None})
     if frames is not None:
+        frames.parent.mkdir(parents=True, exist_ok=True)
         plots.animate(pictures, frames, milliseconds=[600] * (len(pictures) - 1) + [3000])
 
 
-def judge(run: Trained, path: Path, groups: Sequence[str], settings: Mapping[str, Any]) -> dict[str, float]:
-    """Returns figures of merit of `groups` with some of the section `evaluation` replaced by `settings`.
+def judge(
+    run: TrainedRun, path: Path, groups: Sequence[str], settings: Mapping[str, Any]
+) -> dict[str, float]:
+    """Evaluates a run and appends the result to evaluations.jsonl in its folder.
 
-    They are added to evaluations.jsonl in the folder, with the step and the settings.
+    Args:
+      run: The run.
+      path: Its folder.
+      groups: Groups of metrics to measure.
+      settings: Values that replace those of the section `evaluation`; None leaves one as it is.
+
+    Returns:
+      The numbers by name.
+
+    Raises:
+      ConfigError: If a setting is wrong.
     """
-    import yaml
-
     changed = yaml.safe_load(dump_config(run.config))
     changed["evaluation"] |= {name: value for name, value in settings.items() if value is not None}
     config = parse_config(changed, name=run.config.name)
-    found = run.recipe.evaluate(run.params, config.evaluation, groups)
+    found = run.recipe.build(config).evaluate(run.params, config.evaluation, groups)
     row = {"step": run.step, "evaluation": config.evaluation.model_dump(), "metrics": found}
     with (path / "evaluations.jsonl").open("a", encoding="utf-8") as file:
         file.write(json.dumps(finite(row)) + "\n")

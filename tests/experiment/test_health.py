@@ -1,0 +1,114 @@
+"""Updates that fail: the run stops, goes back to a healthy state, or leaves them out."""
+
+import numpy as np
+import pytest
+
+from ebm_jax.experiment.config.sections import HealthConfig
+from ebm_jax.experiment.run import runner
+from ebm_jax.experiment.run.checkpoint import Checkpoints
+from ebm_jax.experiment.run.folder import read_metrics
+from ebm_jax.experiment.run.health import first_failure
+from ebm_jax.training.step import Metrics
+from tests.experiment.runs import RBM, built, config, fingerprint, interrupted, last_state
+
+pytestmark = pytest.mark.usefixtures("quick_runs")
+
+
+def fail_at(monkeypatch, at):
+    """Makes the update of step `at` find an infinity whenever it is taken at the full learning rate."""
+
+    def spoiled(configuration):
+        experiment = built(configuration)
+
+        def advance(state, n):
+            new, metrics = experiment.advance(state, n)
+            factor = float(next(x.factor for x in state.opt_state if hasattr(x, "factor")))
+            step = int(state.step)
+            if step < at <= step + n and factor == 1:
+                counts = np.array(metrics.n_nonfinite)
+                counts[at - step - 1] = 3
+                metrics = metrics._replace(n_nonfinite=counts)
+            return new, metrics
+
+        return experiment._replace(advance=advance)
+
+    monkeypatch.setattr(RBM, "build", spoiled)
+
+
+def test_a_failed_update_stops_the_run_and_is_named(tmp_path, monkeypatch):
+    fail_at(monkeypatch, 11)
+    with pytest.raises(
+        runner.RunFailed, match=r"step 11: 3 values are NaN or infinite.*checkpoint of step 9 is intact"
+    ):
+        runner.train(config(), tmp_path / "run", ["test"])
+    assert Checkpoints(tmp_path / "run" / "checkpoints").steps()[-1] == 9
+    assert "step 11: 3 values are NaN or infinite" in (tmp_path / "run" / "log.txt").read_text()
+
+
+def test_a_rollback_past_a_corrupt_checkpoint_writes_it_anew(tmp_path, monkeypatch):
+    """The newest checkpoint is spoiled just before the run goes back; what is saved there later is the new state."""
+    fail_at(monkeypatch, 11)
+    reject = runner._Run._reject
+
+    def spoil(self, step, reason):
+        self.checkpoints.wait()
+        newest = tmp_path / "run" / "checkpoints" / "00000009"
+        victim = max(
+            (file for file in newest.rglob("*") if file.is_file()), key=lambda file: file.stat().st_size
+        )
+        victim.write_bytes(victim.read_bytes()[::-1])
+        reject(self, step, reason)
+
+    monkeypatch.setattr(runner._Run, "_reject", spoil)
+    rollback = config(health={"policy": "rollback"}, checkpoints={"keep": 20})
+    runner.train(rollback, tmp_path / "run", ["test"])
+    (event,) = [row for row in read_metrics(tmp_path / "run") if row["kind"] == "rollback"]
+    assert event["step"] == 6
+    assert "falling back to the checkpoint of step 6" in (tmp_path / "run" / "log.txt").read_text()
+    state = last_state(tmp_path / "run", 9)[1]
+    assert built(rollback).learning_rate(state) == pytest.approx(0.05 * (1 - 8 / 24), rel=1e-5)
+
+
+def test_an_infinite_gradient_norm_is_a_failure():
+    fields = dict.fromkeys(Metrics._fields, np.zeros(3, np.float32))
+    metrics = Metrics(**fields | {"gradient_norm": np.asarray([1, np.inf, 1], np.float32)})
+    step, reason = first_failure(metrics, HealthConfig())
+    assert step == 1 and "gradient_norm is inf" in reason
+    assert first_failure(Metrics(**fields), HealthConfig()) is None
+
+
+def test_a_failed_run_goes_back_with_a_lower_rate(tmp_path, monkeypatch, with_report):
+    rollback = config(health={"policy": "rollback", "rollback_factor": 0.25})
+    fail_at(monkeypatch, 11)
+    runner.train(rollback, tmp_path / "run", ["test"])
+    rows = read_metrics(tmp_path / "run")
+    (event,) = [row for row in rows if row["kind"] == "rollback"]
+    assert (event["step"], event["sick_step"], event["rate_factor"]) == (9, 11, 0.25)
+    rates = {row["step"]: row["learning_rate"] for row in rows if row["kind"] == "train"}
+    assert rates[12] == pytest.approx(0.25 * 0.1 * (1 - 11 / 24), rel=1e-5)
+    assert rates[9] == pytest.approx(0.1 * (1 - 8 / 24), rel=1e-5)
+    assert "At step 11 3 values are NaN or infinite" in (tmp_path / "run" / "report.md").read_text()
+    interrupted(tmp_path / "again", rollback, 15)
+    runner.resume(tmp_path / "again")
+    assert fingerprint(tmp_path / "again") == fingerprint(tmp_path / "run")
+
+
+def test_rollbacks_have_an_end(tmp_path):
+    limit = config(health={"policy": "rollback", "max_gradient_norm": 1e-6, "max_rollbacks": 2})
+    with pytest.raises(runner.RunFailed, match=r"over health\.max_gradient_norm=1e-06, after 2 rollbacks"):
+        runner.train(limit, tmp_path / "run", ["test"])
+    events = [row for row in read_metrics(tmp_path / "run") if row["kind"] == "rollback"]
+    assert [event["rate_factor"] for event in events] == [0.5, 0.25]
+
+
+def test_skipped_updates_are_counted_and_told(tmp_path, with_report):
+    limit = config(
+        health={"policy": "skip", "max_gradient_norm": 1e-6}, training={"n_epochs": 1, "momentum": 0.0}
+    )
+    runner.train(limit, tmp_path / "run", ["test"])
+    rows = [row for row in read_metrics(tmp_path / "run") if row["kind"] == "train"]
+    assert sum(row["n_skipped"] for row in rows) == 6
+    # The schedule stands still.
+    assert [row["learning_rate"] for row in rows] == pytest.approx([0.1, 0.1])
+    assert "skipped 3 updates" in (tmp_path / "run" / "log.txt").read_text()
+    assert "6 updates were skipped" in (tmp_path / "run" / "report.md").read_text()
