@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ebm_jax.graphs import Bipartite, Graph, Grid
 from ebm_jax.graphs.blocks import Block, BlockSpec, SamplingSchedule, checkerboard, colour, default_spec
-from ebm_jax.graphs.grids import Bipartite, Graph, Grid
 from tests.test_graphs import GRIDS, edge_lists
 
 

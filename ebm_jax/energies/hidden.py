@@ -1,7 +1,7 @@
 """Hidden sites of a model on a graph: those that no data show.
 
 With x = (v, h) the data follow p(v) ∝ Σ_h exp(−E(v, h)) (Ackley, Hinton and Sejnowski 1985). A sampler treats hidden
-sites as any other; what they change is which sites a datum has.
+sites as any other. They only change which sites a datum has.
 """
 
 from __future__ import annotations
@@ -15,21 +15,21 @@ import numpy as np
 from jaxtyping import Array, Bool, Int, UInt8
 
 from ebm_jax.checks import check_struct
+from ebm_jax.graphs import AnyGraph
 from ebm_jax.graphs.blocks import Block
-from ebm_jax.graphs.grids import AnyGraph
 
 Sites = Bool[Array, "*sites"] | UInt8[Array, "*sites"]
 Visible = Bool[Array, "*visible"] | UInt8[Array, "*visible"]
 
 
 class HiddenSites:
-    """What models with the fields `graph` and `hidden`, a `Block` or None, have for data of their visible sites."""
+    """The base of models with fields `graph` and `hidden`, a `Block` or None: what data of the visible sites need."""
 
     graph: AnyGraph
     hidden: Block | None
 
     def position_struct(self) -> Any:
-        """Shape and dtype of a configuration; the model says it."""
+        """Returns the shape and dtype of a configuration; the model defines it."""
         raise NotImplementedError
 
     @functools.cached_property
@@ -49,36 +49,70 @@ class HiddenSites:
         return sites
 
     def visible(self, x: Sites) -> Visible:
-        """Returns the values at visible sites in the order of `visible_sites`, `(n_visible,)`; x if nothing is hidden.
+        """Returns the visible part of a configuration.
 
-        Raises ValueError when shape or dtype do not fit.
+        Args:
+          x: A configuration.
+
+        Returns:
+          The values at `visible_sites`, `(n_visible,)`; `x` itself if nothing is hidden.
+
+        Raises:
+          ValueError: If shape or dtype do not fit.
         """
         check_struct("x", x, self.position_struct())
         return x if self.hidden is None else x.reshape(-1)[self.visible_sites]
 
     def complete(self, v: Visible) -> Sites:
-        """Returns the configuration with visible part `v` and hidden sites at False or 0; the inverse of `visible`.
+        """Returns the configuration with a given visible part and hidden sites at False or 0.
 
-        Raises ValueError when shape or dtype do not fit.
+        Args:
+          v: The visible part, as `visible` returns it.
+
+        Returns:
+          A configuration.
+
+        Raises:
+          ValueError: If shape or dtype do not fit.
         """
         struct = self.position_struct()
         if self.hidden is None:
             check_struct("v", v, struct)
             return v
         check_struct("v", v, jax.ShapeDtypeStruct(self.visible_sites.shape, struct.dtype))
-        whole = jnp.zeros(self.graph.n_sites, struct.dtype).at[self.visible_sites].set(v)
-        return whole.reshape(self.graph.shape)
+        x = jnp.zeros(self.graph.n_sites, struct.dtype).at[self.visible_sites].set(v)
+        return x.reshape(self.graph.shape)
 
     def clamp(self, v: Visible) -> tuple[Bool[Array, "*sites"], Sites]:
-        """Returns `(mask, values)` that hold the visible sites at `v`, for `clamped` of `sample` and `kernel.init`.
+        """Returns what holds the visible sites at `v`, for `clamped` of `sample` and `kernel.init`.
 
-        `jax.vmap(model.clamp)(data)` gives every chain a datum of its own. Raises ValueError as `complete` does.
+        `jax.vmap(model.clamp)(data)` gives every chain a datum of its own.
+
+        Args:
+          v: The visible part, as `visible` returns it.
+
+        Returns:
+          `(mask, values)`, both shaped like a configuration.
+
+        Raises:
+          ValueError: If shape or dtype do not fit.
         """
         return jnp.asarray(self.visible_mask), self.complete(v)
 
 
 def check_hidden(graph: AnyGraph, hidden: Any) -> Block | None:
-    """Returns the hidden sites in ascending order; raises ValueError unless they are a part of the graph's, or None."""
+    """Returns the hidden sites in ascending order, or None.
+
+    Args:
+      graph: The graph.
+      hidden: A `Block`, or None.
+
+    Returns:
+      The block, sorted: models that hide the same sites are equal.
+
+    Raises:
+      ValueError: If it is no block, or its sites are not some, but not all, of the graph's sites.
+    """
     if hidden is None:
         return None
     if not isinstance(hidden, Block):
@@ -89,4 +123,4 @@ def check_hidden(graph: AnyGraph, hidden: Any) -> Block | None:
         )
     if len(hidden) == graph.n_sites:
         raise ValueError(f"hidden names all {len(hidden)} sites; leave at least one for data to show")
-    return Block(np.sort(hidden.sites))  # a set: models that hide the same sites are equal
+    return Block(np.sort(hidden.sites))

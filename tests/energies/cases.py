@@ -7,7 +7,7 @@ import numpy as np
 from ebm_jax.energies.ising import Ising
 from ebm_jax.energies.potts import Potts
 from ebm_jax.energies.rbm import RBM
-from ebm_jax.graphs.grids import Bipartite, Graph, Grid
+from ebm_jax.graphs import Bipartite, Graph, Grid
 from tests import oracles
 
 GRAPHS = [
