@@ -192,43 +192,49 @@ def test_biased_draw_is_caught(monkeypatch):
 # ---- forms ----
 
 
-@pytest.mark.parametrize(
-    "model",
-    [
-        ej.Potts(ej.Grid(3, 5), 3, "matrix"),
-        ej.Ising(ej.Grid(4, 4, "periodic", 8), "edge"),
-        ej.RBM(40, 7),
-    ],
-    ids=str,
-)
-def test_looped_vmapped_packed_and_chunked_chains_have_the_same_bits(model):
-    params, n_chains, last = systems.draw_params(model), 65, 64
-    positions = ej.init_chains(jax.random.key(0), model, n_chains)
-    keys = jax.random.split(jax.random.key(1), n_chains)
-    kernel = ej.gibbs(model)
+N_CHAINS = 65
 
-    @functools.partial(jax.jit, static_argnames="n")
-    def vmapped(kernel, states, n):
-        return jax.vmap(lambda k, s: kernel.steps(k, params, 0.7, s, n)[0])(keys, states)
+
+def states_and_keys(kernel, params):
+    x = ej.init_chains(jax.random.key(0), kernel.model, N_CHAINS)
+    states = jax.vmap(kernel.init, (None, 0))(params, x)
+    return states, jax.random.split(jax.random.key(1), N_CHAINS)
+
+
+def three_steps_in_pieces(kernel, params):
+    """`vmap` over chains, compiled for one step."""
+    states, keys = states_and_keys(kernel, params)
+    step = jax.jit(lambda states: jax.vmap(lambda k, s: kernel.steps(k, params, 0.7, s, 1)[0])(keys, states))
+    return step(step(step(states)))
+
+
+@pytest.mark.parametrize("model", [ej.Potts(ej.Grid(3, 5), 3, "matrix"), ej.RBM(40, 7)], ids=str)
+def test_looped_vmapped_packed_and_chunked_chains_have_the_same_bits(model):
+    params, kernel = systems.draw_params(model), ej.gibbs(model)
+    vmapped = three_steps_in_pieces(kernel, params)
+    states, keys = states_and_keys(kernel, params)
 
     @jax.jit
-    def packed(kernel, states):
+    def packed(states):
         new, _ = kernel.packed_steps(keys, params, 0.7, kernel.pack(params, states), 3)
         return kernel.unpack(new)
 
-    states = jax.vmap(lambda x: kernel.init(params, x))(positions)
-    expected = vmapped(kernel, states, 3)
-    assert_equal(expected, packed(kernel, states))
-    alone = jax.tree.map(lambda leaf: leaf[last], states)
-    looped = jax.jit(lambda s: kernel.steps(keys[last], params, 0.7, s, 3)[0])(alone)
-    assert_equal(jax.tree.map(lambda leaf: leaf[last], expected), looped)
-    chunked = states
-    for _ in range(3):
-        chunked = vmapped(kernel, chunked, 1)
-    assert_equal(expected, chunked)
-    # "grid" and "general" share their random words.
-    if kernel.path == "grid":
-        assert_equal(expected, vmapped(ej.gibbs(model, path="general"), states, 3))
+    assert_equal(vmapped, packed(states))
+    for chain in (0, N_CHAINS - 1):
+        alone = jax.tree.map(lambda leaf, i=chain: leaf[i], states)
+        looped, _ = kernel.steps(keys[chain], params, 0.7, alone, 3)
+        assert_equal(jax.tree.map(lambda leaf, i=chain: leaf[i], vmapped), looped)
+
+
+@pytest.mark.parametrize(
+    "model",
+    [ej.Potts(ej.Grid(3, 5), 3, "matrix"), ej.Ising(ej.Grid(4, 4, "periodic", 8), "edge")],
+    ids=str,
+)
+def test_grids_draw_the_same_bits_on_the_general_path(model):
+    params = systems.draw_params(model)
+    results = [three_steps_in_pieces(ej.gibbs(model, path=path), params) for path in ("grid", "general")]
+    assert_equal(*results)
 
 
 def test_nested_vmap_batched_params_and_betas():
@@ -464,7 +470,7 @@ def test_keys_of_another_implementation_give_each_chain_its_own_stream():
     keys = jax.random.split(jax.random.key(0, impl="rbg"), 4)
 
     def run(key):
-        return kernel.steps(key, system.params, BETA, kernel.init(system.params, x), 3)[0].position
+        return kernel.step(key, system.params, BETA, kernel.init(system.params, x))[0].position
 
     np.testing.assert_array_equal(jax.vmap(run)(keys), jnp.stack([run(key) for key in keys]))
 
