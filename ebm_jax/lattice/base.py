@@ -5,9 +5,11 @@ from __future__ import annotations
 import abc
 from typing import Any
 
-from jaxtyping import Array, Float, UInt32
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, UInt32
 
 from ebm_jax.graphs.blocks import BlockSpec
+from ebm_jax.lattice.fields import MAX_LOG_ODDS
 from ebm_jax.types import PyTree
 
 
@@ -53,13 +55,13 @@ class Layout(abc.ABC):
     def unpack(self, tables: PyTree, packed: PyTree) -> PyTree:
         """The inverse of `pack`, with a leading chain axis at least as long as that of the chains packed."""
 
-    @abc.abstractmethod
     def pack_mask(self, tables: PyTree, mask: PyTree) -> PyTree:
         """Lays out a bool mask, shaped like configurations, in the form that `update` takes."""
+        return self.pack(tables, mask)
 
-    @abc.abstractmethod
     def unpack_mask(self, tables: PyTree, masks: PyTree) -> PyTree:
         """The inverse of `pack_mask`."""
+        return self.unpack(tables, masks)
 
     @abc.abstractmethod
     def prepare(self, tables: PyTree, params: PyTree) -> PyTree:
@@ -70,8 +72,12 @@ class Layout(abc.ABC):
         """Returns what `update` reads at one β, as odds or as logits."""
 
     def largest_log_odds(self, prepared: PyTree) -> Float[Array, ""]:
-        """Returns a bound on |logit| at β = 1 over all sites; asked only where `has_odds`."""
+        """Returns a bound on |logit| at β = 1 over all sites; a layout that `has_odds` defines it."""
         raise NotImplementedError
+
+    def odds_fit(self, prepared: PyTree, beta: Float[Array, " c"]) -> Bool[Array, ""]:
+        """Returns whether no product of odds can leave float32 at any of the β."""
+        return self.largest_log_odds(prepared) * jnp.max(jnp.abs(beta)) < MAX_LOG_ODDS
 
     @abc.abstractmethod
     def update(

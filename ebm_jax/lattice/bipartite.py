@@ -166,9 +166,9 @@ class BipartiteLayout(Layout):
         weights = weights.reshape(len(weights), -1, weights.shape[-1])
         weights = weights[0] if len(weights) == 1 else weights
         visible_bias = params.visible_bias.reshape(-1, params.visible_bias.shape[-1])
-        # A product runs along rows, so the weights are transposed here, once for all sweeps. Without the barrier the
-        # compiler would multiply by the matrix as it lies where there is a single sweep, which takes nearly twice as
-        # long.
+        # A product runs along rows, so the weights are transposed here, once for all sweeps. Where there is a single
+        # sweep the compiler would multiply by the matrix as it lies, which takes nearly twice as long: hence the
+        # barrier.
         to_hidden = jax.lax.optimization_barrier(jnp.swapaxes(weights, -1, -2))
         return LayerParameters(to_hidden, weights, visible_bias, params.hidden_bias)
 

@@ -150,8 +150,6 @@ class BitsLayout(Layout):
         woven = jnp.stack([jnp.stack([parts[a, b] for b in range(2)], axis=3) for a in range(2)], axis=2)
         return woven.reshape(-1, self.grid.height, self.grid.width) != 0
 
-    pack_mask, unpack_mask = pack, unpack
-
     def prepare(self, tables: PyTree, params: PyTree) -> TiedParameters:
         """Takes parameters that carry a chain axis last (1 where all chains share them)."""
         del tables

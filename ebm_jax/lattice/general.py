@@ -4,8 +4,7 @@ Sites are renumbered so that the sites drawn together are contiguous rows of one
 then copies whole rows of chains. The tables travel with the kernel as arguments of the compiled code.
 
 Rows of a table are as long as the largest number of neighbours, so the sites of a group are cut into parts of about the
-same degree. Sites of a group share no edge, so it makes no difference whether they are drawn part after part or at
-once.
+same degree. Sites of a group share no edge, so drawing them part after part gives the same law as drawing all at once.
 """
 
 from __future__ import annotations
@@ -244,8 +243,6 @@ class GeneralLayout(Layout):
     def unpack(self, tables: GraphTables, rows: Array) -> Array:
         """The inverse of `pack`."""
         return rows[tables.back].T.reshape(-1, *self.shape)
-
-    pack_mask, unpack_mask = pack, unpack
 
     def prepare(self, tables: GraphTables, params: PyTree) -> tuple[tuple[Site, ...], ...]:
         """Lays out parameters that carry a chain axis last (1 where all chains share them)."""

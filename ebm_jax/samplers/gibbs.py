@@ -22,7 +22,6 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.custom_batching import custom_vmap
 
 from ebm_jax import rng
 from ebm_jax.checks import check_choice
@@ -31,16 +30,10 @@ from ebm_jax.graphs.blocks import BlockSpec
 from ebm_jax.lattice import bipartite
 from ebm_jax.lattice.base import Layout
 from ebm_jax.lattice.bits import BitsLayout
-from ebm_jax.lattice.fields import MAX_LOG_ODDS
 from ebm_jax.lattice.general import GeneralLayout
 from ebm_jax.lattice.grid import GridLayout
-from ebm_jax.samplers.base import (
-    ChainState,
-    DiscreteKernelBase,
-    count_nonfinite,
-    partitions,
-    with_automatic_axes,
-)
+from ebm_jax.samplers.base import ChainState, DiscreteKernelBase, count_nonfinite
+from ebm_jax.samplers.sweeps import sweeps, sweeps_of_one_chain
 from ebm_jax.types import Info, Key, PyTree
 
 # The fastest comes first.
@@ -95,7 +88,7 @@ class Gibbs(DiscreteKernelBase):
     ) -> tuple[ChainState, Info]:
         """Takes `n` sweeps. Under `vmap` all chains run side by side, as fast as in `packed_steps`."""
         params, beta = jax.lax.stop_gradient((params, jnp.asarray(beta, jnp.float32)))
-        new = _one_chain(n)(self, rng.chain_words(key), params, beta, state)
+        new = sweeps_of_one_chain(n)(self, rng.chain_words(key), params, beta, state)
         return new, _info(n, state.step, params, self._variance(beta))
 
     def pack(self, params: PyTree, states: ChainState) -> PackedGibbs:
@@ -125,7 +118,7 @@ class Gibbs(DiscreteKernelBase):
         params, beta = jax.lax.stop_gradient((params, jnp.asarray(beta, jnp.float32)))
         shared = jax.tree.map(lambda p: jnp.asarray(p)[..., None], params)
         betas = beta if beta.ndim == 2 else beta[..., None]
-        new = _sweeps(self, rng.chain_words(keys), shared, betas, packed, n)
+        new = sweeps(self, rng.chain_words(keys), shared, betas, packed, n)
         beta = self._variance(beta)
         return new, jax.vmap(lambda step: _info(n, step, params, beta))(packed.step)
 
@@ -207,41 +200,12 @@ def _info(n: int, step: jax.Array, params: PyTree, beta: jax.Array) -> Info:
     return Info.of(n_steps=n, **count_nonfinite(step, n, params, beta))
 
 
-def _sweeps(
-    kernel: Gibbs, words: jax.Array, params: PyTree, betas: jax.Array, packed: PackedGibbs, n: int
-) -> PackedGibbs:
-    """Runs `n` sweeps; `betas` is `(c,)` or `(n, c)`, and parameters carry a chain axis last, of size c or 1."""
-    layout, tables = kernel.layout, kernel.tables
-    prepared = layout.prepare(tables, params)
-
-    def sweep(weights: PyTree, odds: bool, carry: PackedGibbs) -> PackedGibbs:
-        blocks, step = carry.blocks, carry.step
-        for group in range(len(kernel.spec.free)):
-            blocks = layout.update(group, tables, weights, odds, words, step, blocks, carry.masks)
-        return carry._replace(blocks=blocks, step=step + jnp.uint32(1))
-
-    def run(odds: bool, beta: jax.Array, carry: PackedGibbs, length: int) -> PackedGibbs:
-        weights = layout.weigh(prepared, beta, odds)
-        return jax.lax.scan(lambda c, _: (sweep(weights, odds, c), None), carry, length=length)[0]
-
-    def run_at_beta(beta: jax.Array, carry: PackedGibbs, length: int) -> PackedGibbs:
-        if not layout.has_odds:
-            return run(False, beta, carry, length)
-        # Decided by this β alone, so that a run cut into pieces decides alike.
-        fits = layout.largest_log_odds(prepared) * jnp.max(jnp.abs(beta)) < MAX_LOG_ODDS
-        with_odds, with_logits = (functools.partial(run, odds, beta, length=length) for odds in (True, False))
-        return jax.lax.cond(fits, with_odds, with_logits, carry)
-
-    if betas.ndim == 1:
-        return run_at_beta(betas, packed, n)
-    return jax.lax.scan(lambda carry, beta: (run_at_beta(beta, carry, 1), None), packed, betas, length=n)[0]
-
-
 def _sweeps_and_inputs(
     kernel: Gibbs, words: jax.Array, prepared: PyTree, beta: jax.Array, packed: PackedGibbs, n: int
 ) -> tuple[PackedGibbs, bipartite.Seen]:
     """Runs `n` sweeps at one β, and returns what the last layer was drawn from."""
     layout, tables = kernel.layout, kernel.tables
+    assert isinstance(layout, bipartite.BipartiteLayout)
     weights = layout.weigh(prepared, beta, False)
     last = len(kernel.spec.free) - 1
 
@@ -259,103 +223,6 @@ def _sweeps_and_inputs(
     return carry._replace(blocks=blocks, step=carry.step + jnp.uint32(1)), seen
 
 
-# A kernel's methods are not compiled, but this function is. Otherwise a caller who steps eagerly, as through `bind` in
-# a notebook, would compile the loop over steps again at every call.
-@functools.partial(jax.jit, static_argnums=5)
-def _many_chains(
-    kernel: Gibbs, words: jax.Array, params: PyTree, betas: jax.Array, states: ChainState, n: int
-) -> ChainState:
-    def run(
-        kernel: Gibbs, words: jax.Array, params: PyTree, betas: jax.Array, states: ChainState
-    ) -> ChainState:
-        return kernel.unpack(_sweeps(kernel, words, params, betas, kernel.pack(params, states), n))
-
-    return with_automatic_axes(run, partitions(states), kernel, words, params, betas, states)
-
-
-@functools.cache
-def _one_chain(n: int) -> Any:
-    """Returns a function of `n` sweeps of one chain, whose batching rule hands all chains to `_all_chains` at once."""
-
-    @custom_vmap
-    def run(
-        kernel: Gibbs, words: jax.Array, params: PyTree, betas: jax.Array, state: ChainState
-    ) -> ChainState:
-        words, state = jax.tree.map(lambda leaf: leaf[None], (words, state))
-        params, betas = jax.tree.map(lambda leaf: jnp.asarray(leaf)[..., None], (params, betas))
-        states = _many_chains(kernel, words, params, betas, state, n)
-        return jax.tree.map(lambda leaf: leaf[0], states)
-
-    @run.def_vmap
-    def rule(
-        size: int, batched: Any, kernel: Gibbs, words: Any, params: PyTree, betas: Any, state: Any
-    ) -> Any:
-        _refuse_batched_tables(batched[0])
-
-        def chains_last(leaf: jax.Array, b: bool) -> jax.Array:
-            return jnp.moveaxis(leaf, 0, -1) if b else leaf[..., None]
-
-        words, state = _chains_first(words, batched[1], size), _chains_first(state, batched[4], size)
-        params, betas = jax.tree.map(chains_last, (params, betas), (batched[2], batched[3]))
-        new = _all_chains(n)(kernel, words, params, betas, state)
-        return new, jax.tree.map(lambda _: True, new)
-
-    return run
-
-
-@functools.cache
-def _all_chains(n: int) -> Any:
-    """Returns a function of `n` sweeps of many chains, whose batching rule merges a further axis into the chain axis.
-
-    Words and states carry the chain axis first; parameters and `betas` carry it last, of size 1 where shared.
-    """
-
-    @custom_vmap
-    def run(
-        kernel: Gibbs, words: jax.Array, params: PyTree, betas: jax.Array, states: ChainState
-    ) -> ChainState:
-        return _many_chains(kernel, words, params, betas, states, n)
-
-    @run.def_vmap
-    def rule(
-        size: int, batched: Any, kernel: Gibbs, words: Any, params: PyTree, betas: Any, states: Any
-    ) -> Any:
-        _refuse_batched_tables(batched[0])
-        words, states = _chains_first(words, batched[1], size), _chains_first(states, batched[4], size)
-        chains = words.shape[1]
-
-        def merge_last(leaf: jax.Array, b: bool) -> jax.Array:
-            if not b and leaf.shape[-1] == 1:
-                return leaf
-            leaf = leaf if b else jnp.broadcast_to(leaf, (size, *leaf.shape))
-            leaf = jnp.broadcast_to(jnp.moveaxis(leaf, 0, -2), (*leaf.shape[1:-1], size, chains))
-            return leaf.reshape(*leaf.shape[:-2], size * chains)
-
-        words, states = jax.tree.map(
-            lambda leaf: leaf.reshape(size * chains, *leaf.shape[2:]), (words, states)
-        )
-        params, betas = jax.tree.map(merge_last, (params, betas), (batched[2], batched[3]))
-        new = _all_chains(n)(kernel, words, params, betas, states)
-        new = jax.tree.map(lambda leaf: leaf.reshape(size, chains, *leaf.shape[1:]), new)
-        return new, jax.tree.map(lambda _: True, new)
-
-    return run
-
-
 def _first(tree: PyTree, step: jax.Array) -> PyTree:
     """Returns as many rows as there are chains; a layout may hold more, to fill a tile."""
     return jax.tree.map(lambda leaf: leaf[: step.shape[0]], tree)
-
-
-def _chains_first(tree: PyTree, batched: PyTree, size: int) -> PyTree:
-    """Gives every leaf the leading axis that the batched leaves have."""
-    return jax.tree.map(
-        lambda leaf, b: leaf if b else jnp.broadcast_to(leaf, (size, *jnp.shape(leaf))), tree, batched
-    )
-
-
-def _refuse_batched_tables(batched: PyTree) -> None:
-    if any(jax.tree.leaves(batched)):
-        raise ValueError(
-            "a Gibbs kernel's index tables cannot be mapped; vmap over keys, params, beta and state only"
-        )

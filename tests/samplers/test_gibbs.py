@@ -9,9 +9,11 @@ import numpy as np
 import pytest
 
 import ebm_jax as ej
+from ebm_jax import rng
 from ebm_jax.lattice.general import GeneralLayout
 from ebm_jax.lattice.grid import GridLayout
-from ebm_jax.samplers import gibbs as module
+from ebm_jax.samplers import sweeps
+from ebm_jax.samplers.gibbs import Gibbs
 from tests import oracles, systems
 from tests.statistics import assert_other_law, assert_same_law
 
@@ -125,7 +127,7 @@ def test_order_of_blocks_on_a_grid_is_the_callers():
 
 def mutant_updates_neighbours_together(system):
     everything = ej.BlockSpec([ej.Block(np.arange(system.n_sites))])
-    kernel = module.Gibbs(system.model, everything, *GeneralLayout.build(system.model, everything))
+    kernel = Gibbs(system.model, everything, *GeneralLayout.build(system.model, everything))
     return kernel, system.params, BETA
 
 
@@ -183,7 +185,7 @@ def test_mutants_are_caught(mutant):
 def test_biased_draw_is_caught(monkeypatch):
     """A uniform short of one part in a hundred."""
     system = systems.get("potts_1x4_edge")
-    genuine = module.rng.uniform
+    genuine = rng.uniform
     monkeypatch.setattr("ebm_jax.rng.uniform", lambda word: genuine(word) * np.float32(0.99))
     counts = transitions(system, ej.gibbs(system.model), run=systems.run_patched)
     assert_other_law(counts, exact_matrix(system, system.model.default_spec()), "biased draw")
@@ -395,7 +397,7 @@ def test_both_arithmetics_give_the_same_draws(monkeypatch):
     starts = jax.tree.map(lambda x: jnp.repeat(x, 1000, axis=0), system.all_positions())
     arguments = ej.gibbs(system.model), jax.random.key(1), system.params, BETA, starts
     odds, _ = systems.run_chains(*arguments)
-    monkeypatch.setattr(module, "MAX_LOG_ODDS", 0.0)
+    monkeypatch.setattr("ebm_jax.lattice.base.MAX_LOG_ODDS", 0.0)
     logits, _ = systems.run_patched(*arguments)
     assert float(jnp.mean(odds != logits)) < 1e-5
 
@@ -440,10 +442,10 @@ def test_eager_steps_in_the_shape_that_blackjax_drives_compile_once():
     state, info = step(jax.random.key(0), init(system.all_positions()[0]))
     assert int(state.step) == 1
     assert int(info.n_steps) == 1
-    before = module._many_chains._cache_size()
+    before = sweeps._many_chains._cache_size()
     for _ in range(3):
         state, _ = step(jax.random.key(0), state)
-    assert module._many_chains._cache_size() == before
+    assert sweeps._many_chains._cache_size() == before
     assert int(state.step) == 4
 
 
