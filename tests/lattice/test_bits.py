@@ -97,8 +97,8 @@ def test_a_draw_site_by_site():
     """`_draw` against the rule in words, on planes of which most are rigged to leave sites undecided."""
     rng = np.random.default_rng(0)
     n = 60
-    draw_word = lambda *shape: rng.integers(0, 2**32, shape, dtype=np.uint32)  # noqa: E731
-    near, tails = draw_word(4, 1, n, 1), draw_word(2, 1, n, 1)
+    neighbours = rng.integers(0, 2**32, (4, 1, n, 1), dtype=np.uint32)
+    tails = rng.integers(0, 2**32, (2, 1, n, 1), dtype=np.uint32)
     thresholds = rng.integers(0, 2**24 + 1, (3, 3))
     thresholds[0, 0], thresholds[2, 2] = 0, 2**24
     upper = np.minimum(thresholds >> 16, 255)
@@ -108,16 +108,29 @@ def test_a_draw_site_by_site():
         jnp.asarray(np.where(bit, 2**32 - 1, 0), jnp.uint32)[..., None],
         jnp.asarray(rest, jnp.uint32)[..., None],
     )
-    site = lambda words, k: (words >> np.uint32(k)) & 1  # noqa: E731
-    down, across = [np.stack([site(near[i], k) + site(near[i + 1], k) for k in range(32)]) for i in (0, 2)]
+
+    def up(i):
+        """How many of two neighbours are up, at every site of a word."""
+        return np.stack(
+            [
+                ((neighbours[i] >> np.uint32(k)) & 1) + ((neighbours[i + 1] >> np.uint32(k)) & 1)
+                for k in range(32)
+            ]
+        )
+
+    down, across = up(0), up(2)
     planes = np.zeros((8, 1, n, 1), np.uint32)
-    for k in range(32):  # a plane agrees with the threshold's bit in three of four places
+    # A plane differs from the threshold's bit in few places.
+    for k in range(32):
         own = bit[:, down[k], across[k]]
         wrong = rng.random(own.shape) < 0.05
         planes |= (own ^ wrong).astype(np.uint32) << np.uint32(k)
     found = np.asarray(
         bits._draw(
-            t, tuple(map(jnp.asarray, near)), list(map(jnp.asarray, planes)), list(map(jnp.asarray, tails))
+            t,
+            tuple(map(jnp.asarray, neighbours)),
+            list(map(jnp.asarray, planes)),
+            list(map(jnp.asarray, tails)),
         )
     )
     expected, n_undecided = np.zeros((1, n, 1), np.uint32), 0
@@ -127,15 +140,15 @@ def test_a_draw_site_by_site():
             i, j = down[k, 0, w, 0], across[k, 0, w, 0]
             top = int("".join(str((int(planes[p, 0, w, 0]) >> k) & 1) for p in range(8)), 2)
             if top != upper[i, j]:
-                up = top < upper[i, j]
+                is_up = top < upper[i, j]
             elif rank < 4:
                 tail = (int(tails[rank // 2, 0, w, 0]) >> (16 * (rank % 2))) & 0xFFFF
-                up = tail < rest[i, j]
+                is_up = tail < rest[i, j]
                 rank += 1
             else:
-                up = upper[i, j] >= 128
+                is_up = upper[i, j] >= 128
                 n_undecided += 1
-            expected[0, w, 0] |= np.uint32(int(up) << k)
+            expected[0, w, 0] |= np.uint32(int(is_up) << k)
     assert n_undecided > 100
     np.testing.assert_array_equal(found, expected)
 

@@ -480,7 +480,10 @@ def test_keys_of_another_implementation_give_each_chain_its_own_stream():
 def test_jitted_and_eager_probabilities_agree():
     system = systems.get("potts_2x2_matrix")
     x = jax.tree.map(lambda leaf: leaf[17], system.all_positions())
-    probabilities = lambda p, x: jax.nn.softmax(BETA * system.model.conditional_logits(p, x))  # noqa: E731
+
+    def probabilities(p, x):
+        return jax.nn.softmax(BETA * system.model.conditional_logits(p, x))
+
     np.testing.assert_allclose(
         jax.jit(probabilities)(system.params, x), probabilities(system.params, x), atol=1e-6
     )

@@ -33,7 +33,10 @@ def test_the_oracle_of_conditionals_agrees_with_its_energies():
     edges, bias, tables = conditionals.interactions(model, params)
     x = np.random.default_rng(0).integers(3, size=(2, 9))
     found = oracles.site_conditionals(x, range(9), bias, edges, tables, 0.7)
-    energy = lambda levels: oracles.potts_energy(levels, params.bias, edges, params.coupling)  # noqa: E731
+
+    def energy(levels):
+        return oracles.potts_energy(levels, params.bias, edges, params.coupling)
+
     for row, site in [(0, 0), (1, 4), (1, 8)]:
         exact = oracles.site_conditional(energy, x[row], site, 3, 0.7)
         np.testing.assert_allclose(found[row, site], exact, atol=1e-12)

@@ -30,9 +30,8 @@ def test_a_chain_does_not_know_how_many_run_beside_it():
     whole = jitted_run(kernel, keys, params, 0.8, x, (3,))
     for size in sizes[1:]:
         # The last chains of all, so that they lie elsewhere in their tile.
-        last = lambda leaf, n=size: leaf[-n:]  # noqa: E731
-        part = jitted_run(kernel, last(keys), params, 0.8, jax.tree.map(last, x), (3,))
-        assert_equal(part, jax.tree.map(last, whole))
+        own_keys, own_x, expected = jax.tree.map(lambda leaf, n=size: leaf[-n:], (keys, x, whole))
+        assert_equal(jitted_run(kernel, own_keys, params, 0.8, own_x, (3,)), expected)
 
 
 def test_a_run_may_be_cut_anywhere():
