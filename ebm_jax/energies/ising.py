@@ -18,9 +18,9 @@ from jaxtyping import Array, Bool, Float, Int
 
 from ebm_jax.checks import FLOATS, check_choice, check_struct
 from ebm_jax.energies import pairwise
-from ebm_jax.energies.hidden import HiddenSites, check_hidden
+from ebm_jax.energies.sites import GraphModel, check_hidden
 from ebm_jax.graphs import AnyGraph
-from ebm_jax.graphs.blocks import Block, BlockSpec, default_spec
+from ebm_jax.graphs.blocks import Block
 from ebm_jax.types import Key
 
 
@@ -43,7 +43,7 @@ class IsingParams(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Ising(HiddenSites):
+class Ising(GraphModel):
     """Ising spins on a graph.
 
     A configuration is a bool array of shape `graph.shape`; parameters are `IsingParams`.
@@ -79,6 +79,7 @@ class Ising(HiddenSites):
 
     n_levels = 2
     spins = True
+    site_dtype = jnp.bool_
     position_dtypes = frozenset({"bool"})
 
     def init(self, key: Key, *, scale: float = 0.01) -> IsingParams:
@@ -119,14 +120,6 @@ class Ising(HiddenSites):
         )
         return jnp.stack([-field, field], axis=-1)
 
-    def default_spec(self) -> BlockSpec:
-        """Returns the graph's own blocks."""
-        return default_spec(self.graph)
-
-    def position_struct(self) -> Any:
-        """Returns the shape and dtype of a configuration: `graph.shape`, bool."""
-        return jax.ShapeDtypeStruct(self.graph.shape, jnp.bool_)
-
     def params_struct(self) -> IsingParams:
         """Returns the shapes of the parameters, float32."""
         shape = pairwise.coupling_shape(self.graph, str(self.coupling), 2)
@@ -134,12 +127,8 @@ class Ising(HiddenSites):
         bias = self.graph.shape if self.bias == "site" else ()
         return IsingParams(struct(bias, jnp.float32), struct(shape, jnp.float32))
 
-    def levels(self, x: Bool[Array, "*sites"]) -> Int[Array, " n_sites"]:
-        """Returns the spins as levels 0 (−1) and 1 (+1), int32."""
-        return x.reshape(-1).astype(jnp.int32)
-
     def from_levels(self, levels: Int[Array, " n_sites"]) -> Bool[Array, "*sites"]:
-        """The inverse of `levels`."""
+        """The inverse of `levels`: spins from levels 0 (−1) and 1 (+1)."""
         return (levels != 0).reshape(self.graph.shape)
 
 

@@ -19,9 +19,9 @@ from jaxtyping import Array, Float, Int, UInt8
 
 from ebm_jax.checks import FLOATS, check_integer, check_struct
 from ebm_jax.energies import pairwise
-from ebm_jax.energies.hidden import HiddenSites, check_hidden
+from ebm_jax.energies.sites import GraphModel, check_hidden
 from ebm_jax.graphs import AnyGraph
-from ebm_jax.graphs.blocks import Block, BlockSpec, default_spec
+from ebm_jax.graphs.blocks import Block
 from ebm_jax.types import Key
 
 
@@ -44,7 +44,7 @@ class PottsParams(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Potts(HiddenSites):
+class Potts(GraphModel):
     """Sites of several levels on a graph.
 
     A configuration is a uint8 array of shape `graph.shape`; parameters are `PottsParams`.
@@ -80,6 +80,7 @@ class Potts(HiddenSites):
         object.__setattr__(self, "hidden", check_hidden(self.graph, self.hidden))
 
     spins = False
+    site_dtype = jnp.uint8
     position_dtypes = frozenset({"uint8"})
 
     def init(self, key: Key, *, scale: float = 0.01) -> PottsParams:
@@ -132,14 +133,6 @@ class Potts(HiddenSites):
             to_first = to_second = same
         return pairwise.add_at_sites(self.graph, str(self.coupling), coupling, x, bias, to_first, to_second)
 
-    def default_spec(self) -> BlockSpec:
-        """Returns the graph's own blocks."""
-        return default_spec(self.graph)
-
-    def position_struct(self) -> Any:
-        """Returns the shape and dtype of a configuration: `graph.shape`, uint8."""
-        return jax.ShapeDtypeStruct(self.graph.shape, jnp.uint8)
-
     def params_struct(self) -> PottsParams:
         """Returns the shapes of the parameters, float32."""
         shape = pairwise.coupling_shape(self.graph, str(self.coupling), self.n_levels)
@@ -147,10 +140,6 @@ class Potts(HiddenSites):
         return PottsParams(
             struct((*self.graph.shape, self.n_levels), jnp.float32), struct(shape, jnp.float32)
         )
-
-    def levels(self, x: UInt8[Array, "*sites"]) -> Int[Array, " n_sites"]:
-        """Returns the configuration as int32 in the order of the graph's sites."""
-        return x.reshape(-1).astype(jnp.int32)
 
     def from_levels(self, levels: Int[Array, " n_sites"]) -> UInt8[Array, "*sites"]:
         """The inverse of `levels`."""

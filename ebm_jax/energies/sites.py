@@ -1,4 +1,4 @@
-"""Hidden sites of a model on a graph: those that no data show.
+"""Models of sites on a graph, some of which may be hidden: no data show them.
 
 With x = (v, h) the data follow p(v) ∝ Σ_h exp(−E(v, h)) (Ackley, Hinton and Sejnowski 1985). A sampler treats hidden
 sites as any other. They only change which sites a datum has.
@@ -16,21 +16,37 @@ from jaxtyping import Array, Bool, Int, UInt8
 
 from ebm_jax.checks import check_struct
 from ebm_jax.graphs import AnyGraph
-from ebm_jax.graphs.blocks import Block
+from ebm_jax.graphs.blocks import Block, BlockSpec, default_spec
 
 Sites = Bool[Array, "*sites"] | UInt8[Array, "*sites"]
 Visible = Bool[Array, "*visible"] | UInt8[Array, "*visible"]
 
 
-class HiddenSites:
-    """The base of models with fields `graph` and `hidden`, a `Block` or None: what data of the visible sites need."""
+class GraphModel:
+    """The base of Ising and Potts models, frozen dataclasses with fields `graph` and `hidden`.
+
+    Attributes:
+      graph: Which sites interact.
+      hidden: The sites that no data show, or None.
+      site_dtype: Dtype of a configuration.
+    """
 
     graph: AnyGraph
     hidden: Block | None
 
+    site_dtype: Any
+
+    def default_spec(self) -> BlockSpec:
+        """Returns the graph's own blocks."""
+        return default_spec(self.graph)
+
     def position_struct(self) -> Any:
-        """Returns the shape and dtype of a configuration; the model defines it."""
-        raise NotImplementedError
+        """Returns the shape and dtype of a configuration."""
+        return jax.ShapeDtypeStruct(self.graph.shape, self.site_dtype)
+
+    def levels(self, x: Sites) -> Int[Array, " n_sites"]:
+        """Returns the configuration as int32 levels in the order of the graph's sites; False is 0 and True is 1."""
+        return x.reshape(-1).astype(jnp.int32)
 
     @functools.cached_property
     def visible_mask(self) -> Bool[np.ndarray, "*sites"]:
