@@ -24,8 +24,8 @@ from ebm_jax.energies.gaussian_rbm import GaussianRBM
 from ebm_jax.energies.ising import Ising, IsingParams
 from ebm_jax.energies.potts import Potts, PottsParams
 from ebm_jax.energies.rbm import RBM, RBMParams
+from ebm_jax.graphs import Bipartite, Graph, Grid
 from ebm_jax.graphs.blocks import Block
-from ebm_jax.graphs.grids import Bipartite, Graph, Grid
 
 FORMAT = 1
 

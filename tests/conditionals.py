@@ -70,8 +70,8 @@ def draws(kernel, params, beta=1.0, n_starts=16, n_copies=600, seed=0):
     held = kernel.spec.clamped_sites
     np.testing.assert_array_equal(new[:, held], old[:, held])
     free = np.concatenate(kernel.spec.groups)
-    split = lambda a: a[:, free].reshape(n_starts, n_copies, len(free), *a.shape[2:])  # noqa: E731
-    return split(new), split(chances)
+    shape = n_starts, n_copies, len(free)
+    return new[:, free].reshape(shape), chances[:, free].reshape(*shape, n_levels)
 
 
 def law_pvalue(levels, chances, minimum_expected=25.0):

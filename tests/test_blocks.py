@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ebm_jax.graphs import Bipartite, Graph, Grid
 from ebm_jax.graphs.blocks import Block, BlockSpec, SamplingSchedule, checkerboard, colour, default_spec
-from ebm_jax.graphs.grids import Bipartite, Graph, Grid
 from tests.test_graphs import GRIDS, edge_lists
 
 
@@ -174,7 +174,9 @@ def test_bad_blocks_and_schedules_are_refused(make, message):
 
 
 def test_specifications_compare_by_value_and_share_one_trace(count_traces):
-    make = lambda: BlockSpec([Block(np.array([0, 2, 4])), [Block([1]), Block([3])]])  # noqa: E731
+    def make():
+        return BlockSpec([Block(np.array([0, 2, 4])), [Block([1]), Block([3])]])
+
     assert make() == make()
     assert hash(make()) == hash(make())
     assert make() != BlockSpec([Block([0, 2, 4]), Block([1, 3])])

@@ -7,9 +7,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from ebm_jax.graphs import colouring
+from ebm_jax.graphs import Graph, Grid, colouring
 from ebm_jax.graphs.blocks import BlockSpec, colour
-from ebm_jax.graphs.grids import Graph, Grid
 from tests import oracles
 from tests.test_graphs import edge_lists
 

@@ -13,7 +13,7 @@ from ebm_jax.energies.potts import Potts, PottsParams
 from ebm_jax.energies.rbm import RBM, RBMParams
 from ebm_jax.exact import transfer
 from ebm_jax.exact.enumeration import Enumeration, logsumexp, smallest
-from ebm_jax.graphs.grids import Bipartite, Graph, Grid
+from ebm_jax.graphs import Bipartite, Graph, Grid
 from tests import oracles
 from tests.energies.cases import oracle_energy, random_levels, random_params
 from tests.statistics import assert_other_law, assert_same_law

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ebm_jax.graphs import Bipartite, Graph, Grid, local_grid, neighbours
 from ebm_jax.graphs.blocks import colour
-from ebm_jax.graphs.grids import Bipartite, Graph, Grid, local_grid, neighbours
 from tests import oracles
 
 GRIDS = [

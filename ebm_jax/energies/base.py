@@ -13,12 +13,19 @@ from ebm_jax.types import Key, PyTree
 class Energy(Protocol):
     """A pure function of parameters and one configuration: `energy(params, x) -> scalar`."""
 
-    def __call__(self, params: PyTree, x: PyTree, /) -> Float[Array, ""]: ...
+    def __call__(self, params: PyTree, x: PyTree, /) -> Float[Array, ""]:
+        """Returns E(x; params) of one configuration."""
+        ...
 
 
 @runtime_checkable
 class Model(Protocol):
-    """A frozen, value-hashed description of structure; its numbers live in `params`."""
+    """A frozen, value-hashed description of structure. Its numbers live in `params`.
+
+    Example:
+      >>> isinstance(ej.Ising(ej.Grid(2, 2)), ej.Model)
+      True
+    """
 
     def init(self, key: Key) -> PyTree:
         """Draws parameters."""
@@ -31,7 +38,7 @@ class Model(Protocol):
 
 @runtime_checkable
 class BlockModel(Model, Protocol):
-    """A model whose sites are drawn in blocks from their conditionals; what Gibbs sampling needs."""
+    """A model whose sites are drawn in blocks from their conditionals: what Gibbs sampling needs."""
 
     @property
     def graph(self) -> Any:
@@ -39,21 +46,51 @@ class BlockModel(Model, Protocol):
         ...
 
     def default_spec(self) -> BlockSpec:
-        """The blocks that Gibbs sampling updates together when the caller names none."""
+        """Returns the blocks that Gibbs sampling updates together when the caller names none."""
         ...
 
     def position_struct(self) -> PyTree:
-        """`jax.ShapeDtypeStruct`s of one configuration."""
+        """Returns the `jax.ShapeDtypeStruct`s of one configuration."""
         ...
 
     def params_struct(self) -> PyTree:
-        """`jax.ShapeDtypeStruct`s of the parameters."""
+        """Returns the `jax.ShapeDtypeStruct`s of the parameters."""
         ...
 
 
 @runtime_checkable
+class PairwiseModel(BlockModel, Protocol):
+    """A model with parameters `(bias, coupling)` on the sites and edges of its graph, as Ising and Potts models have.
+
+    Attributes:
+      coupling: "tied", "edge" or "matrix": one number a direction of a grid (or one for a graph), one an edge, or a
+        K×K table an edge.
+      spins: True where E = −Σ b s − Σ J s s with s = ±1, stored as bool; False where E = −Σ b[x] − Σ w δ(x, x) or
+        −Σ w[x, x] with levels x.
+      n_levels: Levels of a site, K; 2 for spins.
+    """
+
+    coupling: Any
+    spins: Any
+    n_levels: Any
+
+
+@runtime_checkable
+class LayeredModel(BlockModel, Protocol):
+    """A model of two layers on a `Bipartite` graph with parameters `(weights, visible_bias, hidden_bias)`: an RBM.
+
+    Attributes:
+      units: The kinds of units, visible and hidden: "binary", "spin", "categorical" or "gaussian".
+      level_counts: Levels of a visible and of a hidden unit; None for real units.
+    """
+
+    units: Any
+    level_counts: Any
+
+
+@runtime_checkable
 class DiscreteModel(BlockModel, Protocol):
-    """A model whose sites all take the same finite number of levels; what enumeration needs."""
+    """A model whose sites all take the same finite number of levels: what enumeration needs."""
 
     @property
     def n_levels(self) -> int:

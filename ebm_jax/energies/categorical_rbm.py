@@ -1,8 +1,12 @@
 """The restricted Boltzmann machine of categorical ("softmax") visible units.
 
-E(v, h) = −Σᵢ aᵢ[vᵢ] − b·h − Σᵢ Wᵢ[vᵢ]·h with vᵢ in {0, …, K−1} and h in {0, 1} (Salakhutdinov, Mnih and Hinton 2007,
-"Restricted Boltzmann machines for collaborative filtering"). Summing h out gives the free energy
-F(v) = −Σᵢ aᵢ[vᵢ] − Σⱼ softplus(bⱼ + Σᵢ Wᵢ[vᵢ, j]), with p(v) ∝ exp(−F(v)) at β = 1.
+The energy is
+
+    E(v, h) = −Σᵢ aᵢ[vᵢ] − b·h − Σᵢ Wᵢ[vᵢ]·h
+
+with vᵢ in {0, …, K−1} and h in {0, 1} (Salakhutdinov, Mnih and Hinton 2007, "Restricted Boltzmann machines for
+collaborative filtering"). Summing over h gives the free energy F(v) = −Σᵢ aᵢ[vᵢ] − Σⱼ softplus(bⱼ + Σᵢ Wᵢ[vᵢ, j]), with
+p(v) ∝ exp(−F(v)) at β = 1.
 """
 
 from __future__ import annotations
@@ -15,8 +19,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, UInt8
 
 from ebm_jax.checks import FLOATS, check_integer, check_struct
-from ebm_jax.graphs.blocks import BlockSpec, default_spec
-from ebm_jax.graphs.grids import Bipartite
+from ebm_jax.energies.layers import TwoLayers
 from ebm_jax.types import Key
 
 Visible = UInt8[Array, " n_visible"]
@@ -24,8 +27,16 @@ Hidden = UInt8[Array, " n_hidden"]
 
 
 class CategoricalRBMParams(NamedTuple):
-    """Parameters, floating point: weights W `(n_visible, K, n_hidden)`, visible_bias a `(n_visible, K)`, hidden_bias
-    b `(n_hidden,)`.
+    """Parameters of an RBM of categorical visible units, floating point.
+
+    Attributes:
+      weights: W, `(n_visible, K, n_hidden)`.
+      visible_bias: a, `(n_visible, K)`.
+      hidden_bias: b, `(n_hidden,)`.
+
+    Example:
+      >>> ej.CategoricalRBM(4, 3, n_levels=5).init(jax.random.key(0)).weights.shape
+      (4, 5, 3)
     """
 
     weights: Float[Array, "n_visible levels n_hidden"]
@@ -34,43 +45,44 @@ class CategoricalRBMParams(NamedTuple):
 
 
 @dataclass(frozen=True)
-class CategoricalRBM:
-    """`n_visible` units of `n_levels` levels (2 to 256) joined to `n_hidden` binary ones.
+class CategoricalRBM(TwoLayers):
+    """Visible units of several levels joined to binary hidden ones.
 
-    A configuration is the pair `(v, h)` of uint8 arrays of shapes `(n_visible,)`, levels, and `(n_hidden,)`, 0 or 1.
-    Sites are numbered visible first; a Gibbs sweep draws the hidden layer, then the visible one. Raises ValueError on
-    an empty layer or a number of levels outside 2 to 256.
+    A configuration is the pair `(v, h)` of uint8 arrays of shapes `(n_visible,)`, levels, and `(n_hidden,)`, 0 or 1;
+    parameters are `CategoricalRBMParams`. Sites are numbered visible first. A Gibbs sweep draws the hidden layer, then
+    the visible one.
+
+    Args:
+      n_visible: Number of visible units.
+      n_hidden: Number of hidden units.
+      n_levels: Levels of a visible unit, K, from 2 to 256.
+
+    Raises:
+      ValueError: If a layer is empty, or the number of levels is not from 2 to 256.
+
+    Example:
+      >>> model = ej.CategoricalRBM(4, 3, n_levels=5)
+      >>> model.level_counts
+      (5, 2)
     """
 
     n_visible: int
     n_hidden: int
     n_levels: int
 
-    def __post_init__(self) -> None:
-        for name, least in (("n_visible", 1), ("n_hidden", 1), ("n_levels", 2)):
-            object.__setattr__(self, name, check_integer(name, getattr(self, name), least))
-        if self.n_levels > 256:
-            raise ValueError(f"n_levels is {self.n_levels}; a level is stored in a byte: use at most 256")
-
     units = ("categorical", "binary")
     position_dtypes = frozenset({"uint8"})
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        object.__setattr__(self, "n_levels", check_integer("n_levels", self.n_levels, 2))
+        if self.n_levels > 256:
+            raise ValueError(f"n_levels is {self.n_levels}; a level is stored in a byte: use at most 256")
 
     @property
     def level_counts(self) -> tuple[int, int]:
         """Levels of a visible and of a hidden unit."""
         return self.n_levels, 2
-
-    @property
-    def graph(self) -> Bipartite:
-        """The complete bipartite graph of visible (left) and hidden (right) units."""
-        return Bipartite(self.n_visible, self.n_hidden)
-
-    def init(self, key: Key, *, scale: float = 0.01) -> CategoricalRBMParams:
-        """Draws weights from N(0, scale²), float32; biases are zero."""
-        struct = self.params_struct()
-        weights = scale * jax.random.normal(key, struct.weights.shape, jnp.float32)
-        zeros = (jnp.zeros(bias.shape, jnp.float32) for bias in (struct.visible_bias, struct.hidden_bias))
-        return CategoricalRBMParams(weights, *zeros)
 
     def draw_position(self, key: Key) -> tuple[Visible, Hidden]:
         """Draws a configuration with independent uniform levels."""
@@ -90,8 +102,9 @@ class CategoricalRBM:
         params: CategoricalRBMParams,
         one_hot: tuple[Float[Array, "n_visible levels"], Float[Array, "n_hidden 2"]],
     ) -> Float[Array, ""]:
-        """Returns E with every visible level replaced by the weights of its row, every hidden unit by p₁ of its:
-        E(v, h) where rows are one-hot.
+        """Returns E with every visible level replaced by the weights of its row, every hidden unit by p₁ of its row.
+
+        That is E(v, h) where rows are one-hot.
         """
         bias, hidden_input = self._inputs_of_weights(params, one_hot[0])
         return -bias - jnp.sum(hidden_input * one_hot[1][..., 1])
@@ -118,25 +131,8 @@ class CategoricalRBM:
         to_visible = params.visible_bias + jnp.dot(params.weights, hidden, precision="highest")
         return to_visible, jnp.stack([jnp.zeros_like(hidden_input), hidden_input], axis=-1)
 
-    def visible(self, x: tuple[Visible, Hidden]) -> Visible:
-        """Returns the visible part of a configuration."""
-        return x[0]
-
-    def complete(self, v: Visible) -> tuple[Visible, Hidden]:
-        """Returns a configuration with visible part `v` and all hidden units off (a sweep draws them first)."""
-        return v, jnp.zeros((self.n_hidden,), jnp.uint8)
-
-    def default_spec(self) -> BlockSpec:
-        """The hidden layer, then the visible one."""
-        return default_spec(self.graph)
-
-    def position_struct(self) -> tuple[Any, Any]:
-        """uint8 pair `(v, h)`."""
-        struct: Any = jax.ShapeDtypeStruct
-        return struct((self.n_visible,), jnp.uint8), struct((self.n_hidden,), jnp.uint8)
-
     def params_struct(self) -> CategoricalRBMParams:
-        """Shapes of the parameters, float32."""
+        """Returns the shapes of the parameters, float32."""
         n, k, m = self.n_visible, self.n_levels, self.n_hidden
         struct: Any = jax.ShapeDtypeStruct
         return CategoricalRBMParams(*(struct(shape, jnp.float32) for shape in ((n, k, m), (n, k), (m,))))
@@ -147,7 +143,7 @@ class CategoricalRBM:
         return self._inputs_of_weights(params, jax.nn.one_hot(v, self.n_levels, dtype=params.weights.dtype))
 
     def _inputs_of_weights(self, params: CategoricalRBMParams, chosen: Array) -> tuple[Array, Array]:
-        """Returns Σ aᵢ·cᵢ and b + Σ cᵢWᵢ for rows c of weights of the levels."""
+        """Returns Σ aᵢ·cᵢ and b + Σ cᵢWᵢ, where the rows cᵢ hold a weight for each level."""
         check_struct("params", params, self.params_struct(), dtypes=FLOATS)
         hidden_input = jnp.tensordot(chosen, params.weights, 2, precision="highest")
         return jnp.sum(chosen * params.visible_bias), params.hidden_bias + hidden_input

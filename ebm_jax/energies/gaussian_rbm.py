@@ -1,8 +1,12 @@
 """The restricted Boltzmann machine of Gaussian visible units, for real data.
 
-E(v, h) = ½ ‖v − a‖² − b·h − vᵀ W h with v real and h in {0, 1} (Welling, Rosen-Zvi and Hinton 2004; Hinton 2012, "A
-practical guide", §13.2): visible units have unit variance, so data should be standardised. Summing h out gives the free
-energy F(v) = ½ ‖v − a‖² − Σⱼ softplus(bⱼ + (vᵀW)ⱼ), with p(v) ∝ exp(−F(v)) at β = 1.
+The energy is
+
+    E(v, h) = ½ ‖v − a‖² − b·h − vᵀ W h
+
+with v real and h in {0, 1} (Welling, Rosen-Zvi and Hinton 2004; Hinton 2012, "A practical guide", §13.2). Visible units
+have unit variance, so data should be standardised. Summing over h gives the free energy
+F(v) = ½ ‖v − a‖² − Σⱼ softplus(bⱼ + (vᵀW)ⱼ), with p(v) ∝ exp(−F(v)) at β = 1.
 """
 
 from __future__ import annotations
@@ -14,10 +18,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, UInt8
 
-from ebm_jax.checks import FLOATS, check_integer, check_struct
+from ebm_jax.checks import FLOATS, check_struct
+from ebm_jax.energies.layers import TwoLayers
 from ebm_jax.energies.rbm import RBMParams
-from ebm_jax.graphs.blocks import BlockSpec, default_spec
-from ebm_jax.graphs.grids import Bipartite
 from ebm_jax.types import Key
 
 Visible = Float[Array, " n_visible"]
@@ -25,41 +28,35 @@ Hidden = UInt8[Array, " n_hidden"]
 
 
 @dataclass(frozen=True)
-class GaussianRBM:
-    """`n_visible` real units joined to `n_hidden` binary ones. Raises ValueError when either is under 1.
+class GaussianRBM(TwoLayers):
+    """Real visible units joined to binary hidden ones.
 
-    A configuration is the pair `(v, h)` of a float32 array of shape `(n_visible,)` and a uint8 one of shape
+    A configuration is the pair `(v, h)` of a float32 array of shape `(n_visible,)` and a uint8 array of shape
     `(n_hidden,)`; parameters are `RBMParams`. At inverse temperature β, v given h is N(a + W h, 1/β), drawn by
     inverting the distribution function at 24 bits (so within 5.4 standard deviations), and hⱼ given v is on with
-    probability σ(β (bⱼ + (vᵀW)ⱼ)). Sites are numbered visible first; a Gibbs sweep draws the hidden layer, then the
+    probability σ(β (bⱼ + (vᵀW)ⱼ)). Sites are numbered visible first. A Gibbs sweep draws the hidden layer, then the
     visible one.
+
+    Args:
+      n_visible: Number of visible units.
+      n_hidden: Number of hidden units.
+
+    Raises:
+      ValueError: If a layer is empty.
+
+    Example:
+      >>> v, h = ej.GaussianRBM(4, 3).draw_position(jax.random.key(0))
+      >>> v.dtype, h.shape
+      (dtype('float32'), (3,))
     """
 
     n_visible: int
     n_hidden: int
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "n_visible", check_integer("n_visible", self.n_visible, 1))
-        object.__setattr__(self, "n_hidden", check_integer("n_hidden", self.n_hidden, 1))
-
     units = ("gaussian", "binary")
+    level_counts = (None, 2)
     position_dtypes = None
-
-    @property
-    def level_counts(self) -> tuple[None, int]:
-        """None for the real units, and the levels of a hidden one."""
-        return None, 2
-
-    @property
-    def graph(self) -> Bipartite:
-        """The complete bipartite graph of visible (left) and hidden (right) units."""
-        return Bipartite(self.n_visible, self.n_hidden)
-
-    def init(self, key: Key, *, scale: float = 0.01) -> RBMParams:
-        """Draws weights from N(0, scale²), float32; biases are zero."""
-        weights = scale * jax.random.normal(key, (self.n_visible, self.n_hidden), jnp.float32)
-        zeros = (jnp.zeros(n, jnp.float32) for n in (self.n_visible, self.n_hidden))
-        return RBMParams(weights, *zeros)
+    visible_dtype = jnp.float32
 
     def draw_position(self, key: Key) -> tuple[Visible, Hidden]:
         """Draws a configuration: v from N(0, 1), h uniformly."""
@@ -78,25 +75,8 @@ class GaussianRBM:
         square, hidden_input = self._inputs(params, v)
         return square - jnp.sum(jax.nn.softplus(hidden_input))
 
-    def visible(self, x: tuple[Visible, Hidden]) -> Visible:
-        """Returns the visible part of a configuration."""
-        return x[0]
-
-    def complete(self, v: Visible) -> tuple[Visible, Hidden]:
-        """Returns a configuration with visible part `v` and all hidden units off (a sweep draws them first)."""
-        return v, jnp.zeros((self.n_hidden,), jnp.uint8)
-
-    def default_spec(self) -> BlockSpec:
-        """The hidden layer, then the visible one."""
-        return default_spec(self.graph)
-
-    def position_struct(self) -> tuple[Any, Any]:
-        """float32 and uint8 pair `(v, h)`."""
-        struct: Any = jax.ShapeDtypeStruct
-        return struct((self.n_visible,), jnp.float32), struct((self.n_hidden,), jnp.uint8)
-
     def params_struct(self) -> RBMParams:
-        """Shapes of the parameters, float32."""
+        """Returns the shapes of the parameters, float32."""
         shapes = (self.n_visible, self.n_hidden), (self.n_visible,), (self.n_hidden,)
         struct: Any = jax.ShapeDtypeStruct
         return RBMParams(*(struct(shape, jnp.float32) for shape in shapes))

@@ -1,6 +1,10 @@
 """The Ising model on a grid or any graph.
 
-E(s) = −Σᵢ bᵢ sᵢ − Σ_(i,j) J_ij sᵢ sⱼ with spins s = ±1 (Lenz 1920, Ising 1925), stored as bool: True is +1.
+The energy is
+
+    E(s) = −Σᵢ bᵢ sᵢ − Σ_(i,j) J_ij sᵢ sⱼ
+
+with spins s = ±1 (Lenz 1920, Ising 1925), stored as bool: True is +1.
 """
 
 from __future__ import annotations
@@ -14,18 +18,24 @@ from jaxtyping import Array, Bool, Float, Int
 
 from ebm_jax.checks import FLOATS, check_choice, check_struct
 from ebm_jax.energies import pairwise
-from ebm_jax.energies.hidden import HiddenSites, check_hidden
-from ebm_jax.graphs.blocks import Block, BlockSpec, default_spec
-from ebm_jax.graphs.grids import AnyGraph
+from ebm_jax.energies.sites import GraphModel, check_hidden
+from ebm_jax.graphs import AnyGraph
+from ebm_jax.graphs.blocks import Block
 from ebm_jax.types import Key
 
 
 class IsingParams(NamedTuple):
     """Parameters of an Ising model, floating point.
 
-    bias: one a site, shaped like a configuration, or `()` where tied. coupling: `(2,)` or `(4,)` for a tied grid
-    (horizontal, vertical, down-right, down-left), `()` for a tied graph, `(n_edges,)` in the order of `graph.edges` for
-    `"edge"`.
+    Attributes:
+      bias: One number a site, shaped like a configuration, or `()` where tied.
+      coupling: `(2,)` or `(4,)` for a tied grid (horizontal, vertical, down-right, down-left), `()` for a tied graph,
+        and `(n_edges,)` in the order of `graph.edges` for "edge".
+
+    Example:
+      >>> params = ej.IsingParams(bias=jnp.zeros((4, 4)), coupling=jnp.array([0.5, 0.5]))
+      >>> float(ej.Ising(ej.Grid(4, 4)).energy(params, jnp.ones((4, 4), bool)))
+      -12.0
     """
 
     bias: Float[Array, "*biases"]
@@ -33,13 +43,27 @@ class IsingParams(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Ising(HiddenSites):
-    """Ising spins on `graph`; `coupling` is "tied" (default on a Grid) or "edge" (default elsewhere).
+class Ising(GraphModel):
+    """Ising spins on a graph.
 
-    A configuration is a bool array of shape `graph.shape`. hidden: sites that no data show; a sampler treats them as
-    any other. bias: "site", one a site, or "tied", one for all: a uniform field (on periodic grids with tied couplings
-    too, sampling is several times as fast). Raises ValueError on another graph, coupling or bias, and on hidden sites
-    that are not a part of the graph's.
+    A configuration is a bool array of shape `graph.shape`; parameters are `IsingParams`.
+
+    Args:
+      graph: A `Grid`, `Graph` or `Bipartite`.
+      coupling: "tied" (the default on a `Grid`), one number a direction of a grid or one for a graph, or "edge" (the
+        default elsewhere), one number an edge.
+      hidden: Sites that no data show. A sampler treats them as any other.
+      bias: "site", one number a site, or "tied", one for all, a uniform field. With tied couplings on a periodic grid
+        a tied bias makes sampling several times as fast.
+
+    Raises:
+      ValueError: If the graph, coupling or bias is none of these, or the hidden sites are not part of the graph.
+
+    Example:
+      >>> model = ej.Ising(ej.Grid(3, 3, "periodic"))
+      >>> params = ej.IsingParams(jnp.zeros((3, 3)), jnp.ones(2))
+      >>> float(model.energy(params, jnp.ones((3, 3), bool)))
+      -18.0
     """
 
     graph: AnyGraph
@@ -55,10 +79,11 @@ class Ising(HiddenSites):
 
     n_levels = 2
     spins = True
+    site_dtype = jnp.bool_
     position_dtypes = frozenset({"bool"})
 
     def init(self, key: Key, *, scale: float = 0.01) -> IsingParams:
-        """Draws couplings from N(0, scale²); biases are zero. float32."""
+        """Draws float32 couplings from N(0, scale²); biases are zero."""
         struct = self.params_struct()
         coupling = scale * jax.random.normal(key, struct.coupling.shape, jnp.float32)
         return IsingParams(jnp.zeros(struct.bias.shape, jnp.float32), coupling)
@@ -95,27 +120,15 @@ class Ising(HiddenSites):
         )
         return jnp.stack([-field, field], axis=-1)
 
-    def default_spec(self) -> BlockSpec:
-        """The graph's own blocks."""
-        return default_spec(self.graph)
-
-    def position_struct(self) -> Any:
-        """bool, shape `graph.shape`."""
-        return jax.ShapeDtypeStruct(self.graph.shape, jnp.bool_)
-
     def params_struct(self) -> IsingParams:
-        """Shapes of the parameters, float32."""
+        """Returns the shapes of the parameters, float32."""
         shape = pairwise.coupling_shape(self.graph, str(self.coupling), 2)
         struct: Any = jax.ShapeDtypeStruct
         bias = self.graph.shape if self.bias == "site" else ()
         return IsingParams(struct(bias, jnp.float32), struct(shape, jnp.float32))
 
-    def levels(self, x: Bool[Array, "*sites"]) -> Int[Array, " n_sites"]:
-        """Spins as levels 0 (−1) and 1 (+1), int32."""
-        return x.reshape(-1).astype(jnp.int32)
-
     def from_levels(self, levels: Int[Array, " n_sites"]) -> Bool[Array, "*sites"]:
-        """The inverse of `levels`."""
+        """The inverse of `levels`: spins from levels 0 (−1) and 1 (+1)."""
         return (levels != 0).reshape(self.graph.shape)
 
 

@@ -1,7 +1,11 @@
 """The visible units of an RBM alone, the hidden ones summed out.
 
-E(v) = F(v) = −log Σ_h exp(−E(v, h)), so that p(v) ∝ exp(−β F(v)). At β = 1 that is the RBM's own law of its visible
-units; at another β it is not, since the sum over h is taken at 1.
+The energy is
+
+    E(v) = F(v) = −log Σ_h exp(−E(v, h)),
+
+so that p(v) ∝ exp(−β F(v)). At β = 1 this is the law of the RBM's visible units. At another β it is not, because the
+sum over h is taken at β = 1.
 """
 
 from __future__ import annotations
@@ -17,11 +21,23 @@ from ebm_jax.types import Key, PyTree
 
 @dataclass(frozen=True)
 class Marginal:
-    """The visible units of `model`, an RBM with binary, ±1 or categorical visible units.
+    """The visible units of an RBM.
 
-    Parameters are the RBM's, a configuration is its visible part. At β = 1 its law is the RBM's of the visible units;
-    at another β it is exp(−β F), which is not (tempered and annealed chains of the two differ on the way). Raises
-    ValueError on a model without `free_energy_relaxed`.
+    Parameters are the RBM's, and a configuration is its visible part. At β = 1 the law is that of the RBM's visible
+    units. At another β it is proportional to exp(−β F), which is another law: tempered and annealed chains of the two
+    models differ on the way.
+
+    Args:
+      model: An RBM with binary, ±1 or categorical visible units.
+
+    Raises:
+      ValueError: If the model has no `free_energy_relaxed`.
+
+    Example:
+      >>> rbm = ej.RBM(4, 3)
+      >>> params, v = rbm.init(jax.random.key(0)), jnp.ones(4, jnp.uint8)
+      >>> bool(ej.Marginal(rbm).energy(params, v) == rbm.free_energy(params, v))
+      True
     """
 
     model: Any
@@ -58,9 +74,9 @@ class Marginal:
         return self.model.free_energy_relaxed(params, one_hot)
 
     def position_struct(self) -> Any:
-        """Shape and dtype of the visible part."""
+        """Returns the shape and dtype of the visible part."""
         return self.model.position_struct()[0]
 
     def params_struct(self) -> Any:
-        """The RBM's."""
+        """Returns the structure of the RBM's parameters."""
         return self.model.params_struct()

@@ -1,7 +1,7 @@
 """What Ising and Potts models share: how couplings lie on the edges of a graph.
 
-`"tied"` is one number a direction on a grid and a single one on a graph, `"edge"` one an edge, `"matrix"` a K×K table
-an edge. On grids edges are listed direction by direction and row by row, so per-edge values are plain images and
+"tied" is one number a direction on a grid and a single number on a graph, "edge" one number an edge, and "matrix" a K×K
+table an edge. A grid lists its edges direction by direction and row by row, so values of edges are plain images and
 neighbours are slices or rolls: no index table enters the compiled code.
 """
 
@@ -13,11 +13,23 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from ebm_jax.checks import check_choice
-from ebm_jax.graphs.grids import AnyGraph, Bipartite, Graph, Grid
+from ebm_jax.graphs import AnyGraph, Bipartite, Graph, Grid
 
 
 def resolve_coupling(graph: AnyGraph, coupling: str | None, allowed: tuple[str, ...]) -> str:
-    """Returns the kind of coupling, the graph's default when None; raises ValueError on an unknown one."""
+    """Returns the kind of coupling, or the graph's default for None.
+
+    Args:
+      graph: The graph.
+      coupling: A kind, or None.
+      allowed: The kinds that the family has.
+
+    Returns:
+      "tied", "edge" or "matrix".
+
+    Raises:
+      ValueError: If the graph or the kind is unknown.
+    """
     if not isinstance(graph, (Grid, Graph, Bipartite)):
         raise ValueError(f"graph is {graph!r}; give a Grid, a Graph or a Bipartite")
     if coupling is None:
@@ -35,9 +47,9 @@ def coupling_shape(graph: AnyGraph, coupling: str, n_levels: int) -> tuple[int, 
 def edge_values(
     graph: AnyGraph, coupling: str, values: Array, x: Array
 ) -> Iterator[tuple[Array, Array, Array]]:
-    """Yields (coupling, first sites' x, second sites' x) for each class of edges; the coupling broadcasts over edges.
+    """Yields (coupling, x at first sites, x at second sites) for each class of edges; couplings broadcast over edges.
 
-    Per-edge tables keep their two level axes last.
+    Tables of edges keep their two level axes last.
     """
     if not isinstance(graph, Grid):
         yield values, x[graph.edges[:, 0]], x[graph.edges[:, 1]]
@@ -58,7 +70,17 @@ def add_at_sites(
 ) -> Array:
     """Returns `field` plus, at every site, the contributions of its edges.
 
-    `to_first(coupling, x_second)` is what an edge adds at its first site, `to_second(coupling, x_first)` at its second.
+    Args:
+      graph: The graph.
+      coupling: "tied", "edge" or "matrix".
+      values: The couplings.
+      x: The configuration.
+      field: What to add to, shaped like a configuration with further axes behind.
+      to_first: `to_first(coupling, x_second)` is what an edge adds at its first site.
+      to_second: `to_second(coupling, x_first)` is what an edge adds at its second site.
+
+    Returns:
+      An array shaped like `field`.
     """
     if not isinstance(graph, Grid):
         first, second = graph.edges[:, 0], graph.edges[:, 1]
@@ -98,7 +120,7 @@ def _ends(grid: Grid, direction: tuple[int, int], x: Array) -> tuple[Array, Arra
 def _ends_of_slices(
     grid: Grid, direction: tuple[int, int]
 ) -> tuple[tuple[slice, slice], tuple[slice, slice]]:
-    """Row slices and column slices of first and second sites on a free grid."""
+    """Returns the row slices and the column slices of first and second sites on a free grid."""
     down, right = direction
     height, width = grid.edge_shape(direction)
     left = max(0, -right)

@@ -1,7 +1,11 @@
 """The Potts model on a grid or any graph, with K levels a site.
 
-E(x) = −Σᵢ bᵢ[xᵢ] − Σ_(i,j) w_ij δ(xᵢ, xⱼ) (Potts 1952), or with a table an edge, −Σ w_e[xᵢ, xⱼ], i the first column
-of `graph.edges`.
+The energy is
+
+    E(x) = −Σᵢ bᵢ[xᵢ] − Σ_(i,j) w_ij δ(xᵢ, xⱼ)
+
+(Potts 1952). With a table for each edge the second term is −Σ w_e[xᵢ, xⱼ], where i is the first column of
+`graph.edges`.
 """
 
 from __future__ import annotations
@@ -15,17 +19,24 @@ from jaxtyping import Array, Float, Int, UInt8
 
 from ebm_jax.checks import FLOATS, check_integer, check_struct
 from ebm_jax.energies import pairwise
-from ebm_jax.energies.hidden import HiddenSites, check_hidden
-from ebm_jax.graphs.blocks import Block, BlockSpec, default_spec
-from ebm_jax.graphs.grids import AnyGraph
+from ebm_jax.energies.sites import GraphModel, check_hidden
+from ebm_jax.graphs import AnyGraph
+from ebm_jax.graphs.blocks import Block
 from ebm_jax.types import Key
 
 
 class PottsParams(NamedTuple):
     """Parameters of a Potts model, floating point.
 
-    bias: `(*sites, K)`. coupling: `(2,)` or `(4,)` for a tied grid (horizontal, vertical, down-right, down-left), `()`
-    for a tied graph, `(n_edges,)` for "edge", `(n_edges, K, K)` for "matrix", in the order of `graph.edges`.
+    Attributes:
+      bias: `(*sites, K)`.
+      coupling: `(2,)` or `(4,)` for a tied grid (horizontal, vertical, down-right, down-left), `()` for a tied graph.
+        `(n_edges,)` for "edge" and `(n_edges, K, K)` for "matrix", in the order of `graph.edges`.
+
+    Example:
+      >>> params = ej.PottsParams(bias=jnp.zeros((2, 2, 3)), coupling=jnp.ones(2))
+      >>> float(ej.Potts(ej.Grid(2, 2), 3).energy(params, jnp.zeros((2, 2), jnp.uint8)))
+      -4.0
     """
 
     bias: Float[Array, "*sites_and_levels"]
@@ -33,12 +44,26 @@ class PottsParams(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Potts(HiddenSites):
-    """Sites of `graph` with `n_levels` levels (2 to 256); `coupling` is "tied" (default on a Grid), "edge" or "matrix".
+class Potts(GraphModel):
+    """Sites of several levels on a graph.
 
-    A configuration is a uint8 array of shape `graph.shape`. hidden: sites that no data show; a sampler treats them as
-    any other. Raises ValueError on another graph, number of levels or coupling, and on hidden sites that are not a part
-    of the graph's.
+    A configuration is a uint8 array of shape `graph.shape`; parameters are `PottsParams`.
+
+    Args:
+      graph: A `Grid`, `Graph` or `Bipartite`.
+      n_levels: Levels of a site, K, from 2 to 256.
+      coupling: "tied" (the default on a `Grid`), one number a direction of a grid or one for a graph; "edge" (the
+        default elsewhere), one number an edge; or "matrix", a K×K table an edge.
+      hidden: Sites that no data show. A sampler treats them as any other.
+
+    Raises:
+      ValueError: If the graph, the number of levels or the coupling is none of these, or the hidden sites are not part
+        of the graph.
+
+    Example:
+      >>> model = ej.Potts(ej.Grid(28, 28), n_levels=4)
+      >>> ej.count_parameters(model.params_struct())
+      3138
     """
 
     graph: AnyGraph
@@ -55,10 +80,11 @@ class Potts(HiddenSites):
         object.__setattr__(self, "hidden", check_hidden(self.graph, self.hidden))
 
     spins = False
+    site_dtype = jnp.uint8
     position_dtypes = frozenset({"uint8"})
 
     def init(self, key: Key, *, scale: float = 0.01) -> PottsParams:
-        """Draws couplings from N(0, scale²); biases are zero. float32."""
+        """Draws float32 couplings from N(0, scale²); biases are zero."""
         struct = self.params_struct()
         coupling = scale * jax.random.normal(key, struct.coupling.shape, jnp.float32)
         return PottsParams(jnp.zeros(struct.bias.shape, jnp.float32), coupling)
@@ -79,7 +105,7 @@ class Potts(HiddenSites):
         return -total
 
     def energy_relaxed(self, params: PottsParams, one_hot: Float[Array, "*sites levels"]) -> Float[Array, ""]:
-        """Returns E with every level replaced by the weights of its row, multilinear: E(x) where rows are one-hot."""
+        """Returns E with every level replaced by the weights of its row, a multilinear form: E(x) on one-hot rows."""
         check_struct("params", params, self.params_struct(), dtypes=FLOATS)
         bias, coupling = params
         total = jnp.sum(bias * one_hot)
@@ -102,30 +128,18 @@ class Potts(HiddenSites):
             return w[..., None] * jax.nn.one_hot(x_other, self.n_levels, dtype=bias.dtype)
 
         if self.coupling == "matrix":
-            to_first, to_second = lambda w, second: _at_level(jnp.swapaxes(w, -1, -2), second), _at_level
+            to_first, to_second = _at_second_level, _at_level
         else:
             to_first = to_second = same
         return pairwise.add_at_sites(self.graph, str(self.coupling), coupling, x, bias, to_first, to_second)
 
-    def default_spec(self) -> BlockSpec:
-        """The graph's own blocks."""
-        return default_spec(self.graph)
-
-    def position_struct(self) -> Any:
-        """uint8, shape `graph.shape`."""
-        return jax.ShapeDtypeStruct(self.graph.shape, jnp.uint8)
-
     def params_struct(self) -> PottsParams:
-        """Shapes of the parameters, float32."""
+        """Returns the shapes of the parameters, float32."""
         shape = pairwise.coupling_shape(self.graph, str(self.coupling), self.n_levels)
         struct: Any = jax.ShapeDtypeStruct
         return PottsParams(
             struct((*self.graph.shape, self.n_levels), jnp.float32), struct(shape, jnp.float32)
         )
-
-    def levels(self, x: UInt8[Array, "*sites"]) -> Int[Array, " n_sites"]:
-        """The configuration as int32 in the order of the graph's sites."""
-        return x.reshape(-1).astype(jnp.int32)
 
     def from_levels(self, levels: Int[Array, " n_sites"]) -> UInt8[Array, "*sites"]:
         """The inverse of `levels`."""
@@ -133,6 +147,10 @@ class Potts(HiddenSites):
 
 
 def _at_level(table: Array, level: Array) -> Array:
-    """Picks the entry of the first level axis: (edges…, K, *rest) at (edges…) -> (edges…, *rest)."""
+    """Returns the entries at levels `(*edges)` of the first level axis of `(*edges, K, *rest)`, `(*edges, *rest)`."""
     index = level.astype(jnp.int32).reshape(level.shape + (1,) * (table.ndim - level.ndim))
     return jnp.squeeze(jnp.take_along_axis(table, index, axis=level.ndim), axis=level.ndim)
+
+
+def _at_second_level(table: Array, level: Array) -> Array:
+    return _at_level(jnp.swapaxes(table, -1, -2), level)

@@ -1,8 +1,11 @@
 """The restricted Boltzmann machine of binary units.
 
-E(v, h) = −a·v − b·h − vᵀ W h with v, h in {0, 1} (Smolensky 1986; Hinton 2002), or in {−1, +1}, the convention of
-physics. Summing h out gives the free energy F(v) = −a·v − Σⱼ log Σ_h exp(h (bⱼ + (vᵀW)ⱼ)), with p(v) ∝ exp(−F(v)) at
-β = 1.
+The energy is
+
+    E(v, h) = −a·v − b·h − vᵀ W h
+
+with v, h in {0, 1} (Smolensky 1986; Hinton 2002), or in {−1, +1}, the convention of physics. Summing over h gives the
+free energy F(v) = −a·v − Σⱼ log Σ_h exp(h (bⱼ + (vᵀW)ⱼ)), with p(v) ∝ exp(−F(v)) at β = 1.
 """
 
 from __future__ import annotations
@@ -14,17 +17,25 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, UInt8
 
-from ebm_jax.checks import FLOATS, check_choice, check_integer, check_struct
-from ebm_jax.graphs.blocks import BlockSpec, default_spec
-from ebm_jax.graphs.grids import Bipartite
-from ebm_jax.types import Key
+from ebm_jax.checks import FLOATS, check_choice, check_struct
+from ebm_jax.energies.layers import TwoLayers
 
 Visible = UInt8[Array, " n_visible"] | Bool[Array, " n_visible"]
 Hidden = UInt8[Array, " n_hidden"] | Bool[Array, " n_hidden"]
 
 
 class RBMParams(NamedTuple):
-    """Parameters of an RBM, floating point: weights W `(n_visible, n_hidden)`, visible_bias a, hidden_bias b."""
+    """Parameters of an RBM, floating point.
+
+    Attributes:
+      weights: W, `(n_visible, n_hidden)`.
+      visible_bias: a, `(n_visible,)`.
+      hidden_bias: b, `(n_hidden,)`.
+
+    Example:
+      >>> ej.RBM(4, 3).init(jax.random.key(0)).weights.shape
+      (4, 3)
+    """
 
     weights: Float[Array, "n_visible n_hidden"]
     visible_bias: Float[Array, " n_visible"]
@@ -32,43 +43,44 @@ class RBMParams(NamedTuple):
 
 
 @dataclass(frozen=True)
-class RBM:
-    """`n_visible` data units joined to `n_hidden` hidden ones. Raises ValueError when either is under 1.
+class RBM(TwoLayers):
+    """`n_visible` data units joined to `n_hidden` hidden ones.
 
-    A configuration is the pair `(v, h)` of uint8 or bool arrays of shapes `(n_visible,)` and `(n_hidden,)`. Sites are
-    numbered visible first; a Gibbs sweep draws the hidden layer, then the visible one.
+    A configuration is the pair `(v, h)` of uint8 or bool arrays of shapes `(n_visible,)` and `(n_hidden,)`; parameters
+    are `RBMParams`. Sites are numbered visible first. A Gibbs sweep draws the hidden layer, then the visible one.
 
-    spins: False for units 0 and 1; True for units −1 and +1, stored as 0 and 1. Parameters W, a, b of spins are 4W,
-    2a − 2 W·1, 2b − 2 Wᵀ·1 of units 0 and 1.
+    Args:
+      n_visible: Number of visible units.
+      n_hidden: Number of hidden units.
+      spins: False for units 0 and 1. True for units −1 and +1, stored as 0 and 1: parameters W, a, b of spins describe
+        the same law as 4W, 2a − 2 W·1, 2b − 2 Wᵀ·1 of units 0 and 1.
+
+    Raises:
+      ValueError: If a layer is empty.
+
+    Example:
+      >>> model = ej.RBM(4, 3)
+      >>> params = model.init(jax.random.key(0))
+      >>> float(model.energy(params, (jnp.zeros(4, jnp.uint8), jnp.zeros(3, jnp.uint8))) + 0.0)
+      0.0
     """
 
     n_visible: int
     n_hidden: int
     spins: bool = False
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "n_visible", check_integer("n_visible", self.n_visible, 1))
-        object.__setattr__(self, "n_hidden", check_integer("n_hidden", self.n_hidden, 1))
-        check_choice("spins", self.spins, (False, True))
-
     n_levels = 2
+    level_counts = (2, 2)
     position_dtypes = frozenset({"uint8", "bool"})
 
-    @property
-    def graph(self) -> Bipartite:
-        """The complete bipartite graph of visible (left) and hidden (right) units."""
-        return Bipartite(self.n_visible, self.n_hidden)
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_choice("spins", self.spins, (False, True))
 
     @property
     def units(self) -> tuple[str, str]:
         """The kinds of units, visible and hidden."""
         return ("spin", "spin") if self.spins else ("binary", "binary")
-
-    def init(self, key: Key, *, scale: float = 0.01) -> RBMParams:
-        """Draws weights from N(0, scale²), float32; biases are zero (Hinton 2012, "A practical guide", §8)."""
-        weights = scale * jax.random.normal(key, (self.n_visible, self.n_hidden), jnp.float32)
-        zeros = (jnp.zeros(n, jnp.float32) for n in (self.n_visible, self.n_hidden))
-        return RBMParams(weights, *zeros)
 
     def energy(self, params: RBMParams, x: tuple[Visible, Hidden]) -> Float[Array, ""]:
         """Returns E(v, h) = −a·v − b·h − vᵀWh; raises ValueError when shapes or dtypes do not fit."""
@@ -79,15 +91,17 @@ class RBM:
     def energy_relaxed(
         self, params: RBMParams, one_hot: tuple[Float[Array, "n_visible 2"], Float[Array, "n_hidden 2"]]
     ) -> Float[Array, ""]:
-        """Returns E with every unit replaced by p₁ of its row (p₀, p₁), of a spin p₁ − p₀: E(v, h) where rows are
-        one-hot.
+        """Returns E with every unit replaced by p₁ of its row (p₀, p₁), or by p₁ − p₀ for spins.
+
+        That is E(v, h) where rows are one-hot.
         """
         check_struct("params", params, self.params_struct(), dtypes=FLOATS)
         return self._energy_of_values(params, *map(self._relaxed, one_hot))
 
     def free_energy(self, params: RBMParams, v: Visible) -> Float[Array, ""]:
-        """Returns F(v) = −log Σ_h exp(−E(v, h)) at β = 1: with inputs y = b + vᵀW of the hidden units,
-        −a·v − Σ softplus(y), or of spins −a·v − Σ log 2cosh(y).
+        """Returns F(v) = −log Σ_h exp(−E(v, h)) at β = 1.
+
+        With the inputs y = b + vᵀW of the hidden units, F is −a·v − Σ softplus(y), or −a·v − Σ log 2cosh(y) for spins.
         """
         check_struct("params", params, self.params_struct(), dtypes=FLOATS)
         check_struct("v", v, self.position_struct()[0], dtypes=self.position_dtypes)
@@ -150,8 +164,9 @@ class RBM:
     def free_energy_relaxed(
         self, params: RBMParams, one_hot: Float[Array, "n_visible 2"]
     ) -> Float[Array, ""]:
-        """Returns F with every visible unit replaced by p₁ of its row, of a spin p₁ − p₀: F(v) where rows are
-        one-hot.
+        """Returns F with every visible unit replaced by p₁ of its row, or by p₁ − p₀ for spins.
+
+        That is F(v) where rows are one-hot.
         """
         check_struct("params", params, self.params_struct(), dtypes=FLOATS)
         return self._free_energy_of_values(params, self._relaxed(one_hot))
@@ -159,7 +174,7 @@ class RBM:
     def flip_differences(self, params: RBMParams, v: Visible) -> Float[Array, " n_visible"]:
         """Returns F(v with unit i flipped) − F(v) for every visible unit i: log p(vᵢ) − log p(1 − vᵢ) given the others.
 
-        A flip moves the inputs of the hidden units by one row of W, so that no matrix product is needed beside v W.
+        A flip moves the inputs of the hidden units by one row of W, so vᵀW is the only matrix product.
         """
         check_struct("params", params, self.params_struct(), dtypes=FLOATS)
         check_struct("v", v, self.position_struct()[0], dtypes=self.position_dtypes)
@@ -173,13 +188,11 @@ class RBM:
         """Returns E[v | h] at h = E[h | v]: probabilities of ones, of spins means in [−1, 1] mapped to [0, 1]."""
         check_struct("params", params, self.params_struct(), dtypes=FLOATS)
         check_struct("v", v, self.position_struct()[0], dtypes=self.position_dtypes)
-        scale = 2.0 if self.spins else 1.0
-        on = jax.nn.sigmoid
-        hidden_input = params.hidden_bias + jnp.dot(
-            self._values(v, params.weights.dtype), params.weights, precision="highest"
-        )
-        hidden = self._values(on(scale * hidden_input), params.weights.dtype)
-        return on(scale * (params.visible_bias + jnp.dot(params.weights, hidden, precision="highest")))
+        scale, dtype = 2.0 if self.spins else 1.0, params.weights.dtype
+        to_hidden = jnp.dot(self._values(v, dtype), params.weights, precision="highest")
+        hidden = self._values(jax.nn.sigmoid(scale * (params.hidden_bias + to_hidden)), dtype)
+        to_visible = jnp.dot(params.weights, hidden, precision="highest")
+        return jax.nn.sigmoid(scale * (params.visible_bias + to_visible))
 
     def _energy_of_values(self, params: RBMParams, v: Array, h: Array) -> Float[Array, ""]:
         hidden_input = jnp.dot(v, params.weights, precision="highest")
@@ -190,48 +203,34 @@ class RBM:
         return -jnp.sum(params.visible_bias * visible) - jnp.sum(self._summed(hidden_input))
 
     def _summed(self, hidden_input: Array) -> Array:
-        """Log Σ_h exp(h · input) of every hidden unit."""
+        """Returns log Σ_h exp(h · input) of every hidden unit."""
         return jnp.logaddexp(hidden_input, -hidden_input) if self.spins else jax.nn.softplus(hidden_input)
 
     def conditional_logits(self, params: RBMParams, x: tuple[Visible, Hidden]) -> tuple[Array, Array]:
-        """Returns (0, input) of every unit, or of a spin (−input, input): a + Wh for the visible units, b + vᵀW for the
-        hidden ones.
+        """Returns (0, input) of every unit, or (−input, input) of every spin.
+
+        The input of the visible units is a + Wh, that of the hidden ones b + vᵀW.
         """
         check_struct("params", params, self.params_struct(), dtypes=FLOATS)
         check_struct("x", x, self.position_struct(), dtypes=self.position_dtypes)
         v, h = (self._values(units, params.weights.dtype) for units in x)
         to_visible = params.visible_bias + jnp.dot(params.weights, h, precision="highest")
         to_hidden = params.hidden_bias + jnp.dot(v, params.weights, precision="highest")
-        stack = lambda field: jnp.stack([-field if self.spins else jnp.zeros_like(field), field], axis=-1)  # noqa: E731
-        return stack(to_visible), stack(to_hidden)
 
-    def visible(self, x: tuple[Visible, Hidden]) -> Visible:
-        """Returns the visible part of a configuration."""
-        return x[0]
+        def logits(unit_input: Array) -> Array:
+            off = -unit_input if self.spins else jnp.zeros_like(unit_input)
+            return jnp.stack([off, unit_input], axis=-1)
 
-    def complete(self, v: Visible) -> tuple[Visible, Hidden]:
-        """Returns a configuration with visible part `v` and all hidden units off (a sweep draws them first)."""
-        return v, jnp.zeros((self.n_hidden,), v.dtype)
-
-    def default_spec(self) -> BlockSpec:
-        """The hidden layer, then the visible one."""
-        return default_spec(self.graph)
-
-    def position_struct(self) -> tuple[Any, Any]:
-        """uint8 pair `(v, h)`."""
-        return (
-            jax.ShapeDtypeStruct((self.n_visible,), jnp.uint8),
-            jax.ShapeDtypeStruct((self.n_hidden,), jnp.uint8),
-        )
+        return logits(to_visible), logits(to_hidden)
 
     def params_struct(self) -> RBMParams:
-        """Shapes of the parameters, float32."""
+        """Returns the shapes of the parameters, float32."""
         shapes = (self.n_visible, self.n_hidden), (self.n_visible,), (self.n_hidden,)
         struct: Any = jax.ShapeDtypeStruct
         return RBMParams(*(struct(shape, jnp.float32) for shape in shapes))
 
     def levels(self, x: tuple[Visible, Hidden]) -> Int[Array, " n_sites"]:
-        """Visible and hidden units in one int32 row."""
+        """Returns visible and hidden units in one int32 row."""
         return jnp.concatenate([x[0], x[1]]).astype(jnp.int32)
 
     def from_levels(self, levels: Int[Array, " n_sites"]) -> tuple[Visible, Hidden]:

@@ -14,7 +14,7 @@ from jaxtyping import Array
 
 from ebm_jax.checks import check_choice
 from ebm_jax.energies.rbm import RBM, RBMParams
-from ebm_jax.graphs.grids import Bipartite
+from ebm_jax.graphs import Bipartite
 from ebm_jax.types import PyTree
 
 MAX_STATES = 2**22

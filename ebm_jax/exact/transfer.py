@@ -17,7 +17,7 @@ import numpy as np
 
 from ebm_jax.energies.ising import Ising
 from ebm_jax.energies.potts import Potts
-from ebm_jax.graphs.grids import AnyGraph, Grid, neighbours
+from ebm_jax.graphs import AnyGraph, Grid, neighbours
 
 MAX_TABLE = 2**22  # entries of the largest table
 MAX_STORED = 2**25  # entries of all tables together, where they must be kept

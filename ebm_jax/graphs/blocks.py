@@ -1,7 +1,7 @@
-"""Who is updated together: blocks, block specifications and sampling schedules, in THRML's words.
+"""Which sites are updated together: blocks, block specifications and sampling schedules, in THRML's words.
 
-Sites of one block must be independent given the rest, that is, share no edge: then all of them can be drawn at once
-from their conditionals and the joint distribution stays invariant (Geman and Geman 1984; Gonzalez et al. 2011,
+The sites of a block must be independent given all others, that is, share no edge. All of them can then be drawn at once
+from their conditionals, and the joint distribution stays invariant (Geman and Geman 1984; Gonzalez et al. 2011,
 "Parallel Gibbs sampling: from colored fields to thin junction trees").
 """
 
@@ -16,14 +16,24 @@ import numpy as np
 from jaxtyping import Int
 
 from ebm_jax.checks import check_integer
+from ebm_jax.graphs.adjacency import AnyGraph
 from ebm_jax.graphs.colouring import greedy_colours
-from ebm_jax.graphs.grids import AnyGraph, Bipartite, Grid
+from ebm_jax.graphs.edges import Bipartite
+from ebm_jax.graphs.grids import Grid
 
 
 class Block:
-    """A set of site numbers, kept in the caller's order; compares by value.
+    """A set of site numbers in the caller's order. Blocks compare by value.
 
-    Raises ValueError when empty, negative, not whole numbers, or when a site is named twice.
+    Args:
+      sites: Whole numbers of at least 0, at least one of them, none twice.
+
+    Raises:
+      ValueError: If there is no site, a number is negative or not whole, or a site is named twice.
+
+    Example:
+      >>> len(ej.Block([0, 2, 5]))
+      3
     """
 
     def __init__(self, sites: Any) -> None:
@@ -63,10 +73,22 @@ class Block:
 class BlockSpec:
     """Which blocks are free, in the order of their update, and which are held at their initial values.
 
-    free: a sequence of `Block`s and of superblocks, a superblock being a sequence of blocks that are drawn at the same
-    moment from the same state (so no edge may join any two of their sites). clamped: a sequence of blocks that never
-    move. `BlockSpec(colour(graph))` is a complete specification. Whether it fits a graph is checked by
-    `check(graph)`, which `gibbs` calls.
+    `BlockSpec(colour(graph))` is a complete specification. `check(graph)` says whether it fits a graph; `gibbs` calls
+    it.
+
+    Args:
+      free: A sequence of `Block`s and of superblocks. A superblock is a sequence of blocks that are drawn at once from
+        the same state, so no edge may join any two of their sites.
+      clamped: A sequence of blocks that never move.
+
+    Raises:
+      ValueError: If an entry is not a block, or a superblock is empty.
+
+    Example:
+      >>> spec = ej.BlockSpec([ej.Block([0, 2]), ej.Block([1])])
+      >>> spec.check(ej.Graph(3, [(0, 1), (1, 2)]))
+      >>> len(spec.groups)
+      2
     """
 
     free: tuple[tuple[Block, ...], ...]
@@ -90,7 +112,7 @@ class BlockSpec:
 
     @property
     def groups(self) -> tuple[Int[np.ndarray, " n"], ...]:
-        """The sites that are drawn together, one array a superblock, sorted."""
+        """The sites that are drawn together, one sorted array a superblock."""
         return tuple(np.sort(np.concatenate([b.sites for b in g])) for g in self.free)
 
     @property
@@ -99,7 +121,14 @@ class BlockSpec:
         return np.sort(np.concatenate([b.sites for b in self.clamped] or [np.zeros(0, np.int32)]))
 
     def check(self, graph: AnyGraph) -> None:
-        """Raises ValueError unless every site is in exactly one block and no superblock contains an edge."""
+        """Checks that every site is in exactly one block and that no superblock contains an edge.
+
+        Args:
+          graph: The graph whose sites the blocks name.
+
+        Raises:
+          ValueError: If it does not fit; the message names a site or an edge.
+        """
         blocks = [b for g in self.free for b in g] + list(self.clamped)
         sites = np.concatenate([b.sites for b in blocks] or [np.zeros(0, np.int32)])
         if sites.size and sites.max() >= graph.n_sites:
@@ -130,8 +159,8 @@ class BlockSpec:
             )
 
     def _edges_to_check(self, graph: AnyGraph) -> tuple[np.ndarray, np.ndarray]:
-        # A complete bipartite graph has n_left · n_right edges: a superblock holds one only if it holds both layers, so
-        # one pair a superblock stands for all of them.
+        # A complete bipartite graph has n_left · n_right edges. A superblock contains one only if it has sites of both
+        # layers, so one pair a superblock stands for all of them.
         if not isinstance(graph, Bipartite):
             return graph.edges[:, 0], graph.edges[:, 1]
         pairs = [(m[0], m[-1]) for m in self.groups if m[0] < graph.n_left <= m[-1]]
@@ -143,10 +172,21 @@ class BlockSpec:
 class SamplingSchedule:
     """How many steps to discard, how many samples to keep, and how many steps lie between two of them.
 
-    The first sample is the position after `n_warmup` steps; `steps_per_sample` steps separate each from the next, so a
-    run takes n_warmup + (n_samples − 1) · steps_per_sample steps. `n_samples=0` only warms up. A schedule that goes on
-    evenly from an earlier run has `n_warmup` equal to that run's `steps_per_sample`. Raises ValueError on a
-    negative count or `steps_per_sample` under 1.
+    The first sample is the position after `n_warmup` steps, and `steps_per_sample` steps separate each from the next: a
+    run takes n_warmup + (n_samples − 1) · steps_per_sample steps. To continue an earlier run at even distances, set
+    `n_warmup` to that run's `steps_per_sample`.
+
+    Args:
+      n_warmup: Steps before the first sample.
+      n_samples: Samples to keep. With 0 the run only warms up.
+      steps_per_sample: Steps from one sample to the next.
+
+    Raises:
+      ValueError: If a count is negative, or `steps_per_sample` is under 1.
+
+    Example:
+      >>> ej.SamplingSchedule(n_warmup=100, n_samples=50, steps_per_sample=2).n_steps
+      198
     """
 
     n_warmup: int = 0
@@ -159,15 +199,28 @@ class SamplingSchedule:
 
     @property
     def n_steps(self) -> int:
-        """Steps of the whole run."""
+        """Number of steps of the run."""
         return self.n_warmup + max(self.n_samples - 1, 0) * self.steps_per_sample
 
 
 def checkerboard(grid: Grid) -> tuple[Block, ...]:
-    """Returns blocks of a grid from its regular pattern.
+    """Returns the blocks of a grid's regular pattern.
 
-    Two for four neighbours, four (by parity of row and column) for eight. A periodic side of odd length cannot
-    alternate: four neighbours then need three blocks, and with eight each odd side triples its pattern (6 or 9).
+    Four neighbours need two blocks, eight need four (by parity of row and column). A periodic side of odd length cannot
+    alternate: four neighbours then need three blocks, and eight need three instead of two along each odd side (6 or 9).
+
+    Args:
+      grid: The grid.
+
+    Returns:
+      The blocks; together they hold every site once.
+
+    Raises:
+      ValueError: If `grid` is not a `Grid`.
+
+    Example:
+      >>> [block.sites.tolist() for block in ej.checkerboard(ej.Grid(2, 2))]
+      [[0, 3], [1, 2]]
     """
     if not isinstance(grid, Grid):
         raise ValueError(f"checkerboard needs a Grid, got {grid!r}; use colour(graph) for other graphs")
@@ -188,19 +241,39 @@ def checkerboard(grid: Grid) -> tuple[Block, ...]:
 
 
 def colour(graph: AnyGraph) -> tuple[Block, ...]:
-    """Returns blocks such that no edge lies within one: greedy colouring in breadth-first order.
+    """Returns blocks without an edge inside any, by greedy colouring in breadth-first order.
 
-    Deterministic: components start at their lowest site and neighbours are visited in edge order. Finds two blocks
-    whenever two suffice, and never more than the largest degree plus one. Raises nothing.
+    The result is deterministic: a component starts at its lowest site, and neighbours are visited in edge order. There
+    are two blocks whenever two suffice, and never more than the largest degree plus one.
+
+    Args:
+      graph: Any graph.
+
+    Returns:
+      The blocks; together they hold every site once.
+
+    Example:
+      >>> len(ej.colour(ej.Graph(3, [(0, 1), (1, 2), (2, 0)])))
+      3
     """
     return _blocks_of(greedy_colours(graph))
 
 
-@functools.lru_cache(maxsize=2)  # layouts compare a specification with it
+# Cached because layouts compare a specification with it.
+@functools.lru_cache(maxsize=2)
 def default_spec(graph: AnyGraph) -> BlockSpec:
-    """Returns the specification used where the caller gives none.
+    """Returns the specification that is used where the caller gives none.
 
-    A grid's checkerboard, a bipartite graph's right (hidden) layer and then its left, any other graph's colouring.
+    Args:
+      graph: Any graph.
+
+    Returns:
+      The checkerboard of a grid; the right (hidden) layer and then the left one of a bipartite graph; the colouring of
+      any other graph.
+
+    Example:
+      >>> len(ej.default_spec(ej.Grid(4, 4)).free)
+      2
     """
     if isinstance(graph, Grid):
         return BlockSpec(checkerboard(graph))
@@ -216,7 +289,8 @@ def _sequence(name: str, value: Any) -> Any:
 
 
 def _blocks_of(pattern: np.ndarray) -> tuple[Block, ...]:
-    if pattern.max() < 16:  # a look at all sites a colour is quicker than sorting them
+    if pattern.max() < 16:
+        # One pass over all sites for each colour is quicker than sorting them.
         parts = [np.flatnonzero(pattern == number) for number in range(int(pattern.max()) + 1)]
         return tuple(Block(part) for part in parts if part.size)
     order = np.argsort(pattern, kind="stable")
@@ -225,16 +299,16 @@ def _blocks_of(pattern: np.ndarray) -> tuple[Block, ...]:
 
 
 def _cycle_colours(n: int) -> np.ndarray:
-    """Proper colours 0, 1, 0, 1, …, 2 of an odd cycle."""
+    """Returns the proper colours 0, 1, 0, 1, …, 2 of an odd cycle."""
     colours = np.arange(n) % 2
     colours[-1] = 2
     return colours
 
 
 def _cycle_walk(n: int) -> np.ndarray:
-    """Residues along a cycle whose every step, the closing one too, is ±1 modulo 3.
+    """Returns residues along a cycle of which every step, the closing one too, is ±1 modulo 3.
 
-    With q steps of −1 and n − q of +1 the walk closes when n − 2q ≡ 0 (mod 3), that is q = 2n mod 3.
+    With q steps of −1 and n − q of +1 the walk closes when n − 2q ≡ 0 (mod 3), that is, q = 2n mod 3.
     """
     step = np.ones(n, np.int64)
     step[: 2 * n % 3] = -1

@@ -1,12 +1,12 @@
 """Greedy colouring of a graph in breadth-first order, in waves.
 
-Sites are visited breadth first and each takes the smallest colour that none of its earlier neighbours has,
+Sites are visited breadth first. Each takes the smallest colour that none of its earlier neighbours has,
 
     c(i) = min {k ≥ 0 : c(j) ≠ k for all neighbours j visited before i}
 
-(Welsh and Powell 1967, in another order). That looks sequential, but a site waits for its earlier neighbours alone: all
-sites whose earlier neighbours have colours form a wave that is coloured at once (Jones and Plassmann 1993), with the
-same result. Waves of a few sites cost more than visiting the sites one by one, so long thin graphs go on that way.
+(Welsh and Powell 1967, in another order). A site waits only for its earlier neighbours. So all sites whose earlier
+neighbours have colours form a wave that is coloured at once (Jones and Plassmann 1993), with the same result as one by
+one. A wave of a few sites costs more than visiting them one by one; on long thin graphs the code switches to that.
 """
 
 from __future__ import annotations
@@ -16,23 +16,32 @@ import itertools
 import numpy as np
 from jaxtyping import Int
 
-from ebm_jax.graphs.grids import AnyGraph, neighbours
+from ebm_jax.graphs.adjacency import AnyGraph, neighbours
 
-_NARROW = 32  # sites that are visited one by one in about the time of one wave
-_PATIENCE = 100  # narrow waves after which the rest is visited one by one
+# As many sites are visited one by one in about the time of one wave.
+_NARROW = 32
+# After this many narrow waves the remaining sites are visited one by one.
+_PATIENCE = 100
 
 
 def greedy_colours(graph: AnyGraph) -> Int[np.ndarray, " n_sites"]:
     """Returns the colour of every site, int64.
 
-    Components start at their lowest site, and neighbours are visited in edge order. A graph that two colours suffice
-    for gets two; none gets more than its largest degree plus one.
+    Components start at their lowest site, and neighbours are visited in edge order. A graph gets two colours where two
+    suffice, and never more than its largest degree plus one.
+
+    Args:
+      graph: Any graph.
+
+    Returns:
+      A number from 0 on for every site, `(n_sites,)`.
     """
     rows = neighbours(graph)
     order, level = _breadth_first(rows.starts, rows.sites)
     parity = level % 2
     if (parity[graph.edges[:, 0]] != parity[graph.edges[:, 1]]).all():
-        return parity  # what the greedy rule comes to: earlier neighbours all lie one level up
+        # The greedy rule gives the same: all earlier neighbours lie one level up.
+        return parity
     return _greedy(rows.starts, rows.sites, order)
 
 
@@ -49,8 +58,8 @@ def _breadth_first(starts: np.ndarray, sites: np.ndarray) -> tuple[np.ndarray, n
             if narrow > _PATIENCE:
                 return np.concatenate([*order, _breadth_first_rest(starts, sites, wave, rest, level)]), level
             order.append(wave)
-            near = sites[_entries(starts, wave)[0]]
-            wave, depth = _first_ones(near[level[near] < 0], slots), depth + 1
+            adjacent = sites[_entries(starts, wave)[0]]
+            wave, depth = _without_repetitions(adjacent[level[adjacent] < 0], slots), depth + 1
         rest = rest[level[rest] < 0]
     return np.concatenate(order), level
 
@@ -58,12 +67,13 @@ def _breadth_first(starts: np.ndarray, sites: np.ndarray) -> tuple[np.ndarray, n
 def _breadth_first_rest(
     starts: np.ndarray, sites: np.ndarray, wave: np.ndarray, rest: np.ndarray, level: np.ndarray
 ) -> np.ndarray:
-    """Goes on from a wave whose levels are known, one site at a time; fills `level`, returns the order of the visit."""
-    begin, near, levels = starts.tolist(), sites.tolist(), level.tolist()
+    """Continues one site at a time from a wave whose levels are known; fills `level` and returns the order."""
+    begin, adjacent, levels = starts.tolist(), sites.tolist(), level.tolist()
     order, queue, roots = [], wave.tolist(), iter(rest.tolist())
     while queue:
-        for site in queue:  # grows while it is read
-            for other in near[begin[site] : begin[site + 1]]:
+        # The queue grows while it is read.
+        for site in queue:
+            for other in adjacent[begin[site] : begin[site + 1]]:
                 if levels[other] < 0:
                     levels[other] = levels[site] + 1
                     queue.append(other)
@@ -76,7 +86,7 @@ def _breadth_first_rest(
 
 
 def _greedy(starts: np.ndarray, sites: np.ndarray, order: np.ndarray) -> np.ndarray:
-    """Returns the greedy colours of sites that are visited in `order`."""
+    """Returns the greedy colours of the sites when they are visited in `order`."""
     degree = np.diff(starts)
     rank = np.empty_like(order)
     rank[order] = np.arange(order.size)
@@ -89,19 +99,20 @@ def _greedy(starts: np.ndarray, sites: np.ndarray, order: np.ndarray) -> np.ndar
         if narrow > _PATIENCE:
             return _greedy_rest(starts, sites, order, colours)
         entries, firsts = _entries(starts, wave)
-        near = sites[entries]
-        colours[wave] = _smallest_missing(colours[near], firsts)
-        later = near[colours[near] < 0]  # an earlier neighbour has its colour
+        adjacent = sites[entries]
+        colours[wave] = _smallest_missing(colours[adjacent], firsts)
+        # Earlier neighbours have a colour by now.
+        later = adjacent[colours[adjacent] < 0]
         np.subtract.at(waits_for, later, 1)
-        wave = _first_ones(later[waits_for[later] == 0], slots)
+        wave = _without_repetitions(later[waits_for[later] == 0], slots)
     return colours
 
 
 def _greedy_rest(starts: np.ndarray, sites: np.ndarray, order: np.ndarray, colours: np.ndarray) -> np.ndarray:
-    """Goes on one site at a time where `colours` is −1."""
-    begin, near, found = starts.tolist(), sites.tolist(), colours.tolist()
+    """Continues one site at a time where `colours` is −1."""
+    begin, adjacent, found = starts.tolist(), sites.tolist(), colours.tolist()
     for site in order[colours[order] < 0].tolist():
-        used = {found[other] for other in near[begin[site] : begin[site + 1]]}
+        used = {found[other] for other in adjacent[begin[site] : begin[site + 1]]}
         colour = 0
         while colour in used:
             colour += 1
@@ -112,11 +123,13 @@ def _greedy_rest(starts: np.ndarray, sites: np.ndarray, order: np.ndarray, colou
 def _smallest_missing(colours: np.ndarray, firsts: np.ndarray) -> np.ndarray:
     """Returns the smallest number ≥ 0 missing in every run of `colours`; runs begin at `firsts`, −1 is no colour."""
     found = np.full(firsts.size, -1)
-    for base in range(0, int(colours.max()) + 2, 63):  # 63 colours to a word
+    # Sets of colours are words of 63 bits.
+    for base in range(0, int(colours.max()) + 2, 63):
         inside = (colours >= base) & (colours < base + 63)
         bits = np.where(inside, np.left_shift(1, np.where(inside, colours - base, 0)), 0)
         used = np.bitwise_or.reduceat(bits, firsts)
-        smallest = np.bitwise_count((~used & (used + 1)) - 1)  # ones below the lowest zero
+        # The number of ones below the lowest zero.
+        smallest = np.bitwise_count((~used & (used + 1)) - 1)
         found = np.where((found < 0) & (smallest < 63), base + smallest, found)
     return found
 
@@ -128,8 +141,9 @@ def _entries(starts: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarr
     return np.arange(counts.sum()) + np.repeat(starts[rows] - firsts, counts), firsts
 
 
-def _first_ones(values: np.ndarray, slots: np.ndarray) -> np.ndarray:
-    """Returns `values` without repetitions, in order of first appearance; `slots` is scratch, one entry a site."""
+def _without_repetitions(values: np.ndarray, slots: np.ndarray) -> np.ndarray:
+    """Returns `values` once each, in order of first appearance; `slots` is scratch memory, one entry a site."""
     number = np.arange(values.size)
-    slots[values[::-1]] = number[::-1]  # of repeated indices the last assignment stays
+    # Of assignments to one index the last one stays.
+    slots[values[::-1]] = number[::-1]
     return values[slots[values] == number]

@@ -1,30 +1,39 @@
-"""Which sites interact: grids, arbitrary graphs, bipartite ones, and grids with any local pattern.
-
-A graph is static structure. It compares and hashes by value, so that two equal graphs share one compilation.
-"""
+"""Rectangular grids, and grids with any local pattern of edges."""
 
 from __future__ import annotations
 
 import functools
-import hashlib
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Int
 
 from ebm_jax.checks import check_choice, check_integer
+from ebm_jax.graphs.edges import Graph, freeze
 
 
 @dataclass(frozen=True)
 class Grid:
-    """A rectangular lattice of `height` × `width` sites, numbered row by row.
+    """A rectangular lattice whose sites are numbered row by row.
 
-    boundary: "free" (edges stop at the border) or "periodic" (a torus; both sides at least 3, since a shorter one
-    would join two sites twice). neighbourhood: 4 (horizontal, vertical) or 8 (and the two diagonals).
     `shape` is `(height, width)`. `edges` lists one direction after the other (horizontal, vertical, down-right,
-    down-left), each row by row, the second site lying in that direction from the first.
-    Raises ValueError on a side under 1, a periodic side under 3, or an unknown boundary or neighbourhood.
+    down-left), each row by row. The second site of an edge lies in that direction from the first.
+
+    Args:
+      height: Number of rows.
+      width: Number of columns.
+      boundary: "free", where edges stop at the border, or "periodic", a torus. Both sides of a torus are at least 3:
+        a shorter one would join two sites twice.
+      neighbourhood: 4 (horizontal and vertical) or 8 (also the two diagonals).
+
+    Raises:
+      ValueError: If a side is under 1, a periodic side is under 3, or the boundary or neighbourhood is unknown.
+
+    Example:
+      >>> grid = ej.Grid(2, 3)
+      >>> grid.shape, grid.n_sites, grid.n_edges
+      ((2, 3), 6, 7)
     """
 
     height: int
@@ -88,80 +97,7 @@ class Grid:
             row, column = np.divmod(first, self.width)
             second = (row + down) % self.height * self.width + (column + right) % self.width
             listed.append(np.stack([first.ravel(), second.ravel()], axis=1))
-        return _freeze(np.concatenate(listed).astype(np.int32))
-
-
-class Graph:
-    """Any simple undirected graph: sites 0 … n_sites − 1 and an `(n_edges, 2)` list of joined pairs.
-
-    The order of edges, and of the two sites of each, is the caller's: per-edge couplings follow it. `shape` is
-    `(n_sites,)`. Isolated sites are allowed. Raises ValueError on no sites, a site number out of range, a self-loop,
-    or an edge that is listed twice (in either direction).
-    """
-
-    def __init__(self, n_sites: int, edges: Any) -> None:
-        self.n_sites = check_integer("n_sites", n_sites, 1)
-        self.edges = _freeze(_checked_edges(self.n_sites, edges))
-        self.digest = _digest("Graph", self.n_sites, self.edges)
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Shape of a configuration, `(n_sites,)`."""
-        return (self.n_sites,)
-
-    @property
-    def n_edges(self) -> int:
-        """Number of edges."""
-        return len(self.edges)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Graph) and self.digest == other.digest
-
-    def __hash__(self) -> int:
-        return hash(self.digest)
-
-    def __repr__(self) -> str:
-        return f"Graph(n_sites={self.n_sites}, n_edges={self.n_edges})"
-
-
-@dataclass(frozen=True)
-class Bipartite:
-    """Two layers, every site of one joined to every site of the other: the graph of an RBM.
-
-    Sites 0 … n_left − 1 are the left (visible) layer, the rest the right (hidden) one; edges run through the right
-    layer fastest. `shape` is `(n_left + n_right,)`. Raises ValueError on an empty layer.
-    """
-
-    n_left: int
-    n_right: int
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "n_left", check_integer("n_left", self.n_left, 1))
-        object.__setattr__(self, "n_right", check_integer("n_right", self.n_right, 1))
-
-    @property
-    def n_sites(self) -> int:
-        """n_left + n_right."""
-        return self.n_left + self.n_right
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Shape of a configuration, `(n_sites,)`."""
-        return (self.n_sites,)
-
-    @property
-    def n_edges(self) -> int:
-        """n_left · n_right."""
-        return self.n_left * self.n_right
-
-    @functools.cached_property
-    def edges(self) -> Int[np.ndarray, "n_edges 2"]:
-        """Pairs of joined sites, int32."""
-        left, right = np.divmod(np.arange(self.n_edges, dtype=np.int32), np.int32(self.n_right))
-        return _freeze(np.stack([left, self.n_left + right], axis=1))
-
-
-AnyGraph = Grid | Graph | Bipartite
+        return freeze(np.concatenate(listed).astype(np.int32))
 
 
 def local_grid(
@@ -172,17 +108,31 @@ def local_grid(
     *,
     rotations: bool = False,
 ) -> Graph:
-    """Returns a grid in which every site is joined to those at a fixed pattern of offsets.
+    """Returns a grid in which every site is joined to the sites at a fixed pattern of offsets.
 
-    Site (r, c), number r · width + c, is joined to (r + dr, c + dc) for every (dr, dc) of `offsets`; an offset and its
-    opposite say the same and count once. rotations: joins the quarter turns of each offset too, (dr, dc), (−dc, dr),
-    (−dr, −dc) and (dc, −dr), as denoising thermodynamic models do (Jelinčič et al. 2025, "An efficient probabilistic
-    hardware architecture for diffusion-like models"): `[(0, 1), (4, 1)]` gives eight neighbours. boundary: "free" drops
-    edges that would leave the grid, "periodic" wraps them round. Edges are listed offset by offset, in the order given,
-    each row by row. Where every dr + dc is odd, and periodic sides are even, two blocks suffice.
+    Site (r, c), number r · width + c, is joined to (r + dr, c + dc) for every offset (dr, dc). An offset and its
+    opposite mean the same edges and count once. Edges are listed offset by offset in the order given, each row by row.
+    Two blocks suffice where every dr + dc is odd and periodic sides are even.
 
-    Raises ValueError on a side under 1, offsets that are not pairs of whole numbers, the offset (0, 0), one that is
-    longer than a free grid, and on a periodic grid where wrapping joins a site to itself or two sites twice.
+    Args:
+      height: Number of rows.
+      width: Number of columns.
+      offsets: Pairs of whole numbers (rows down, columns right).
+      boundary: "free" drops edges that would leave the grid, "periodic" wraps them around it.
+      rotations: Whether the quarter turns of each offset join sites too: (dr, dc), (−dc, dr), (−dr, −dc) and (dc, −dr).
+        With them `[(0, 1), (4, 1)]` gives eight neighbours, as in denoising thermodynamic models (Jelinčič et al. 2025,
+        "An efficient probabilistic hardware architecture for diffusion-like models").
+
+    Returns:
+      A `Graph` of height · width sites.
+
+    Raises:
+      ValueError: If a side is under 1, offsets are not pairs of whole numbers, an offset is (0, 0) or longer than a
+        free grid, or wrapping joins a site to itself or two sites twice.
+
+    Example:
+      >>> ej.local_grid(6, 6, [(0, 1), (2, 1)], "periodic", rotations=True)
+      Graph(n_sites=36, n_edges=144)
     """
     height, width = check_integer("height", height, 1), check_integer("width", width, 1)
     periodic = check_choice("boundary", boundary, ("free", "periodic")) == "periodic"
@@ -198,61 +148,6 @@ def local_grid(
     return Graph(height * width, np.concatenate(listed))
 
 
-class Adjacency(NamedTuple):
-    """Adjacency of every site as compressed rows: those of site i are `[starts[i] : starts[i + 1]]`.
-
-    sites: the neighbour; edges: the number of the edge; forward: True where the site in question is the edge's first.
-    Rows are sorted by edge number.
-    """
-
-    starts: Int[np.ndarray, " n_sites_plus_one"]
-    sites: Int[np.ndarray, " two_n_edges"]
-    edges: Int[np.ndarray, " two_n_edges"]
-    forward: np.ndarray
-
-
-@functools.lru_cache(maxsize=2)  # colouring and tables of one kernel ask for the same
-def neighbours(graph: AnyGraph) -> Adjacency:
-    """Returns the compressed neighbour rows of a graph; read only."""
-    ends = graph.edges.ravel()  # edge e has places 2e and 2e + 1
-    # Sorting words of (site, place) is a stable sort by site, and several times as fast as one.
-    words = np.sort((ends.astype(np.int64) << 32) | np.arange(ends.size))
-    place = words & (2**32 - 1)
-    starts = np.zeros(graph.n_sites + 1, np.int64)
-    np.cumsum(np.bincount(ends, minlength=graph.n_sites), out=starts[1:])
-    columns = starts, ends[place ^ 1], (place >> 1).astype(np.int32), (place & 1) == 0
-    return Adjacency(*map(_freeze, columns))
-
-
-def _checked_edges(n_sites: int, edges: Any) -> np.ndarray:
-    table = np.asarray(edges)
-    if table.size == 0:
-        return np.zeros((0, 2), np.int32)
-    if table.ndim != 2 or table.shape[1] != 2 or not np.issubdtype(table.dtype, np.integer):
-        raise ValueError(
-            f"edges has shape {table.shape} and dtype {table.dtype}; give whole site numbers of shape (n_edges, 2)"
-        )
-    if table.min() < 0 or table.max() >= n_sites:
-        bad = table[((table < 0) | (table >= n_sites)).any(axis=1)][0]
-        raise ValueError(
-            f"edge {tuple(bad.tolist())} names a site outside 0 … {n_sites - 1}; mend it or raise n_sites"
-        )
-    loops = np.flatnonzero(table[:, 0] == table[:, 1])
-    if loops.size:
-        raise ValueError(
-            f"edge {int(loops[0])} joins site {int(table[loops[0], 0])} to itself; drop it (a self-coupling is a bias)"
-        )
-    ends = table.astype(np.int64).T
-    code = np.minimum(*ends) * n_sites + np.maximum(*ends)
-    in_order = np.sort(code)
-    if (in_order[1:] == in_order[:-1]).any():
-        _, first = np.unique(code, return_index=True)
-        repeated = int(np.setdiff1d(np.arange(len(table)), first)[0])
-        pair = tuple(table[repeated].tolist())
-        raise ValueError(f"edge {repeated}, {pair}, is listed twice; keep one and add up the couplings")
-    return table.astype(np.int32)
-
-
 def _checked_offsets(
     height: int, width: int, periodic: bool, offsets: Any, rotations: bool
 ) -> list[tuple[int, int]]:
@@ -263,7 +158,8 @@ def _checked_offsets(
             f"offsets has shape {table.shape} and dtype {table.dtype}; give pairs of rows and columns, e.g. [(0, 1)]"
         )
     kept: list[tuple[int, int]] = []
-    taken: dict[tuple[int, int], tuple[int, int]] = {}  # wrapped steps, and the offset that makes each
+    # Wrapped steps, and the offset that makes each.
+    taken: dict[tuple[int, int], tuple[int, int]] = {}
     remedy = f"on a periodic grid of {height}×{width}; make the sides longer, or drop the offset"
     for dr, dc in table.tolist():
         # A half turn is the opposite offset, and one quarter turn the opposite of the other.
@@ -289,16 +185,3 @@ def _checked_offsets(
                 raise ValueError(f"offset {step} joins the same sites as {other} {remedy}")
             taken[there] = taken[back] = step
     return kept
-
-
-def _freeze(array: np.ndarray) -> np.ndarray:
-    array = np.ascontiguousarray(array)
-    array.setflags(write=False)
-    return array
-
-
-def _digest(*parts: Any) -> str:
-    h = hashlib.sha256()
-    for part in parts:
-        h.update(part.tobytes() if isinstance(part, np.ndarray) else repr(part).encode())
-    return h.hexdigest()

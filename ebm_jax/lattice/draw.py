@@ -1,8 +1,8 @@
 """Draws from a site's conditional, one random word each.
 
-A conditional comes as logits, or as odds, the exponentials of logits. Odds of a site are products of factors that
-are exponentials of parameters, computed once for all chains, so a draw from odds needs no exponential of its own; but
-they must fit float32, which the caller has to see to.
+A conditional comes as logits, or as odds, the exponentials of logits. The odds of a site are products of exponentials
+of parameters, which are computed once for all chains, so a draw from odds needs no exponential of its own. The caller
+must ensure that odds fit float32.
 
 Sums are written out level by level: the order of additions, and so every decision, is the same however many chains run
 side by side. A uniform has 24 bits, so an event of probability p is drawn with probability p to within 2⁻²⁴.
@@ -18,7 +18,8 @@ from jaxtyping import Array, Bool, Float, Int, UInt8, UInt32
 
 from ebm_jax import rng
 
-UNROLLED_LEVELS = 8  # beyond this a loop over levels costs less to compile, and no more to run
+# With more levels a loop over them costs less to compile, and no more to run.
+UNROLLED_LEVELS = 8
 
 LevelFunction = Callable[[Int[Array, ""] | int], Float[Array, "..."]]
 
@@ -49,25 +50,25 @@ def categorical(logit: LevelFunction, n_levels: int, word: UInt32[Array, "..."])
 
 
 def categorical_odds(odds: LevelFunction, n_levels: int, word: UInt32[Array, "..."]) -> UInt8[Array, "..."]:
-    """Returns level k with probability odds(k) / Σⱼ odds(j): the uniform, times the total, against running sums."""
+    """Returns level k with probability odds(k) / Σⱼ odds(j), by comparing uniform · total with running sums."""
     u = rng.uniform(word)
     if n_levels <= UNROLLED_LEVELS:
         sums = [odds(0)]
         for k in range(1, n_levels):
             sums.append(sums[-1] + odds(k))
-        mark = u * sums[-1]
-        level = jnp.zeros(mark.shape, jnp.uint8)
+        threshold = u * sums[-1]
+        level = jnp.zeros(threshold.shape, jnp.uint8)
         for running in sums[:-1]:
-            level = level + (mark >= running).astype(jnp.uint8)
+            level = level + (threshold >= running).astype(jnp.uint8)
         return level
     like = jax.eval_shape(odds, 0)
     shape = jnp.broadcast_shapes(like.shape, u.shape)
-    none = jnp.zeros(shape, like.dtype)
-    mark = u * jax.lax.fori_loop(0, n_levels, lambda k, total: total + odds(k), none)
+    zero = jnp.zeros(shape, like.dtype)
+    threshold = u * jax.lax.fori_loop(0, n_levels, lambda k, total: total + odds(k), zero)
 
     def count(k: Int[Array, ""], carry: tuple[Array, Array]) -> tuple[Array, Array]:
         running, level = carry
         running = running + odds(k)
-        return running, level + (mark >= running).astype(jnp.uint8)
+        return running, level + (threshold >= running).astype(jnp.uint8)
 
-    return jax.lax.fori_loop(0, n_levels - 1, count, (none, jnp.zeros(shape, jnp.uint8)))[1]
+    return jax.lax.fori_loop(0, n_levels - 1, count, (zero, jnp.zeros(shape, jnp.uint8)))[1]

@@ -1,11 +1,12 @@
-"""A site's conditional from its own bias and its neighbours, the part that all pairwise layouts share.
+"""A site's conditional from its own bias and its neighbours, which all pairwise layouts share.
 
-A slot is one neighbour of every site in a group. Empty slots (the outside of a free grid, padding of a short row) have
+A slot is one neighbour of every site in a group. Empty slots (outside a free grid, or padding of a short row) have
 coupling zero, which changes nothing.
 
-Two arithmetics give the same conditional. With logits, couplings are added, and the draw takes an exponential for each
-level. With odds, exponentials of the couplings are multiplied, and the exponentials are of parameters alone: one for
-all chains. Odds are used while no product can leave float32, that is while `spread` times β stays under `MAX_SPREAD`.
+Two arithmetics give the same conditional. With logits, couplings are added, and a draw takes an exponential for each
+level. With odds, exponentials of the couplings are multiplied; these exponentials depend on the parameters alone, so
+all chains share them. Odds are used while no product can leave float32: while `largest_log_odds` times β stays under
+`MAX_LOG_ODDS`.
 """
 
 from __future__ import annotations
@@ -20,16 +21,21 @@ from jaxtyping import Array, Bool, Float, Int, UInt8, UInt32
 
 from ebm_jax.lattice import draw
 
-UNROLLED_SLOTS = 8  # beyond this a loop over neighbours costs less to compile, and no more to run
-SELECTED_LEVELS = 4  # up to here a table entry is chosen by comparisons, beyond by a gather
-MAX_SPREAD = 75.0  # exp(±75) and a sum of 256 of them fit float32 (exp(88))
+# With more slots a loop over neighbours costs less to compile, and no more to run.
+UNROLLED_SLOTS = 8
+# With more levels a table entry is taken by a gather instead of comparisons.
+SELECTED_LEVELS = 4
+# exp(±75), and a sum of 256 of them, fit float32, which holds exp(88).
+MAX_LOG_ODDS = 75.0
 
 
 class Site(NamedTuple):
-    """Parameters of a group: bias `(*levels, *sites, c)`, couplings `(*sites, c)` or `(K, K, *sites, c)` for each slot.
+    """Parameters of a group of sites. `c` is the chain axis, 1 where chains share parameters.
 
-    Couplings are a tuple over slots, or one array with the slots in front. `c` is the chain axis, 1 where chains share
-    parameters.
+    Attributes:
+      bias: `(*levels, *sites, c)`.
+      couplings: `(*sites, c)` or `(K, K, *sites, c)` for each slot: a tuple over slots, or one array with slots in
+        front.
     """
 
     bias: Float[Array, "*shape"]
@@ -37,30 +43,38 @@ class Site(NamedTuple):
 
 
 class Weights(NamedTuple):
-    """What an update reads: `Site` times β, as logits or as odds.
+    """What an update reads: the parameters of `Site` times β, as logits or as odds.
 
-    Spins have couplings for a neighbour up and for one down; levels have one set.
+    Attributes:
+      bias: As in `Site`.
+      couplings: Spins have one set for a neighbour that is up and one for a neighbour that is down; levels have one
+        set.
     """
 
     bias: Float[Array, "*shape"]
     couplings: tuple[Array | tuple[Array, ...], ...]
 
 
-class Neighbours(NamedTuple):
-    """The slots of a group: how many, and the configuration in a slot, `(*sites, chains)`."""
+class Slots(NamedTuple):
+    """The neighbours of the sites of a group.
+
+    Attributes:
+      n_slots: How many neighbours a site has at most.
+      at: Gives the configuration in a slot, `(*sites, chains)`.
+    """
 
     n_slots: int
     at: Callable[[Any], Array]
 
-    def read(self) -> Neighbours:
-        """Reads every slot, once for all levels, unless there are too many to write out."""
+    def read(self) -> Slots:
+        """Reads every slot once for all levels, unless there are too many to write out."""
         if self.n_slots > UNROLLED_SLOTS:
             return self
-        return Neighbours(self.n_slots, [self.at(slot) for slot in range(self.n_slots)].__getitem__)
+        return Slots(self.n_slots, [self.at(slot) for slot in range(self.n_slots)].__getitem__)
 
 
-def spread(site: Site, spins: bool) -> Float[Array, ""]:
-    """Returns a bound on |logit| at β = 1, over all sites, levels and neighbours; biases count from their largest."""
+def largest_log_odds(site: Site, spins: bool) -> Float[Array, ""]:
+    """Returns a bound on |logit| at β = 1 over all sites, levels and neighbours; biases count from their largest."""
     widest = jnp.max(jnp.abs(site.bias) if spins else jnp.max(site.bias, axis=0) - jnp.min(site.bias, axis=0))
     if isinstance(site.couplings, tuple):
         strengths = [jnp.max(jnp.abs(coupling), initial=0.0) for coupling in site.couplings]
@@ -75,55 +89,62 @@ def weigh(site: Site, spins: bool, beta: Float[Array, "..."], odds: bool) -> Wei
     """Returns the weights at one β."""
     scale = 2 * beta if spins else beta
     bias = site.bias if spins or not odds else site.bias - jnp.max(site.bias, axis=0)
-    give = (lambda value: jnp.exp(scale * value)) if odds else (lambda value: scale * value)
+
+    def scaled(value: Array) -> Array:
+        return jnp.exp(scale * value) if odds else scale * value
+
     signs = (1.0, -1.0) if spins else (1.0,)
-    sets = (jax.tree.map(lambda w, sign=sign: give(sign * w), site.couplings) for sign in signs)
-    return Weights(give(bias), tuple(sets))
+    sets = (jax.tree.map(lambda w, sign=sign: scaled(sign * w), site.couplings) for sign in signs)
+    return Weights(scaled(bias), tuple(sets))
 
 
-def draw_spins(
-    weights: Weights, near: Neighbours, odds: bool, word: UInt32[Array, "..."]
-) -> Bool[Array, "..."]:
+def draw_spins(weights: Weights, slots: Slots, odds: bool, word: UInt32[Array, "..."]) -> Bool[Array, "..."]:
     """Draws spins: True with probability σ(2β(b + Σ J s)); a neighbour is up where it is not 0."""
     up, down = weights.couplings
-    total = _combine(
-        weights.bias, near, odds, word.shape, lambda slot, x: jnp.where(x != 0, up[slot], down[slot])
-    )
+
+    def weight_of_slot(slot: Any, x: Array) -> Array:
+        return jnp.where(x != 0, up[slot], down[slot])
+
+    total = _combine(weights.bias, slots, odds, word.shape, weight_of_slot)
     return draw.bernoulli_odds(total, word) if odds else draw.bernoulli(total, word)
 
 
 def draw_levels(
-    n_levels: int, weights: Weights, near: Neighbours, odds: bool, word: UInt32[Array, "..."]
+    n_levels: int, weights: Weights, slots: Slots, odds: bool, word: UInt32[Array, "..."]
 ) -> UInt8[Array, "..."]:
     """Draws levels: k with probability ∝ exp(β(b[k] + Σ w[k, x_neighbour]))."""
-    (couplings,), near = weights.couplings, near.read()
+    (couplings,), slots = weights.couplings, slots.read()
     site_ndim = weights.bias.ndim - 1
 
     def value(level: Int[Array, ""] | int) -> Float[Array, "..."]:
-        def of_slot(slot: Any, x: Array) -> Array:
+        def weight_of_slot(slot: Any, x: Array) -> Array:
             coupling = couplings[slot]
             if coupling.ndim == site_ndim:
                 return jnp.where(x == jnp.asarray(level, x.dtype), coupling, 1.0 if odds else 0.0)
             return _entry(coupling[level], x, n_levels)
 
-        return _combine(weights.bias[level], near, odds, word.shape, of_slot)
+        return _combine(weights.bias[level], slots, odds, word.shape, weight_of_slot)
 
     return (draw.categorical_odds if odds else draw.categorical)(value, n_levels, word)
 
 
 def _combine(
-    bias: Array, near: Neighbours, odds: bool, shape: tuple[int, ...], of_slot: Callable[[Any, Array], Array]
+    bias: Array,
+    slots: Slots,
+    odds: bool,
+    shape: tuple[int, ...],
+    weight_of_slot: Callable[[Any, Array], Array],
 ) -> Array:
-    """Returns the bias with the weight of every slot multiplied or added to it, slot after slot."""
+    """Returns the bias with the weight of every slot multiplied by it or added to it, slot after slot."""
 
-    def take(slot: Any, total: Array) -> Array:
-        weight = of_slot(slot, near.at(slot))
+    def include(slot: Any, total: Array) -> Array:
+        weight = weight_of_slot(slot, slots.at(slot))
         return total * weight if odds else total + weight
 
-    if near.n_slots > UNROLLED_SLOTS:
-        return jax.lax.fori_loop(0, near.n_slots, take, jnp.broadcast_to(bias, shape))
-    for slot in range(near.n_slots):
-        bias = take(slot, bias)
+    if slots.n_slots > UNROLLED_SLOTS:
+        return jax.lax.fori_loop(0, slots.n_slots, include, jnp.broadcast_to(bias, shape))
+    for slot in range(slots.n_slots):
+        bias = include(slot, bias)
     return bias
 
 
@@ -134,7 +155,7 @@ def _entry(row: Float[Array, "levels *sites_c"], x: Array, n_levels: int) -> Flo
         for other in range(1, n_levels):
             chosen = jnp.where(x == other, row[other], chosen)
         return chosen
-    # A gather from a flat table, whose last axis, chains, has length 1 where they share parameters.
+    # A gather from a flat table. Its last axis, chains, has length 1 where chains share parameters.
     width = row[0].size
     address = jnp.arange(width, dtype=jnp.int32).reshape(row.shape[1:])
     return jnp.take(row.reshape(-1), x.astype(jnp.int32) * width + address)

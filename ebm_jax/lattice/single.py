@@ -1,6 +1,6 @@
 """The conditional of one site, for kernels that move one site at a time.
 
-`prepare` is done once a call and `logits` once a proposal; the configuration is a flat int32 row of levels.
+`prepare` runs once a call and `logits` once a proposal. The configuration is a flat int32 row of levels.
 """
 
 from __future__ import annotations
@@ -13,15 +13,21 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from ebm_jax.graphs.grids import Bipartite, neighbours
+from ebm_jax.graphs import Bipartite, neighbours
 from ebm_jax.lattice import general
 from ebm_jax.types import PyTree
 
-UNROLLED_SLOTS = 16  # beyond this a loop over neighbours costs less to compile
+# With more slots a loop over neighbours costs less to compile.
+UNROLLED_SLOTS = 16
 
 
 class PairwisePrepared(NamedTuple):
-    """bias `(n, K)` (spins: `(n, 2)`), couplings `(width, n)` or `(width, K, K, n)`."""
+    """The parameters of one chain.
+
+    Attributes:
+      bias: `(n, K)`; `(n, 2)` for spins.
+      couplings: `(width, n)` or `(width, K, K, n)`.
+    """
 
     bias: Float[Array, "n levels"]
     couplings: Float[Array, "width *shape"]
@@ -40,7 +46,8 @@ class PairwiseSites:
         values = params.coupling[..., None]
         couplings = general.slot_couplings(tables, self.coupling, self.n_levels, values)[..., 0]
         if self.spins:
-            bias = jnp.broadcast_to(params.bias.reshape(-1), tables.row.shape[1:])  # where tied
+            # A tied bias becomes one bias a site.
+            bias = jnp.broadcast_to(params.bias.reshape(-1), tables.row.shape[1:])
             return PairwisePrepared(jnp.stack([-bias, bias], axis=-1), couplings)
         return PairwisePrepared(params.bias.reshape(-1, self.n_levels), couplings)
 
@@ -54,7 +61,7 @@ class PairwiseSites:
         """Returns log p(site = k | rest) + const at β = 1; neighbours are added one after the other."""
         levels = jnp.arange(self.n_levels)
 
-        def add(slot: Any, total: Array) -> Array:
+        def include(slot: Any, total: Array) -> Array:
             other = x[tables.row[slot, site]]
             if self.coupling == "matrix":
                 return total + prepared.couplings[slot, :, other, site]
@@ -64,28 +71,28 @@ class PairwiseSites:
 
         width, total = tables.row.shape[0], prepared.bias[site]
         if width > UNROLLED_SLOTS:
-            return jax.lax.fori_loop(0, width, add, total)
+            return jax.lax.fori_loop(0, width, include, total)
         for slot in range(width):
-            total = add(slot, total)
+            total = include(slot, total)
         return total
 
 
 @dataclass(frozen=True)
 class BipartiteSites:
-    """Binary units of an RBM, visible ones first."""
+    """Units of an RBM of two values each, visible ones first."""
 
     graph: Bipartite
     spins: bool
 
     def prepare(self, tables: PyTree, params: PyTree) -> PyTree:
-        """Parameters are used as they are."""
+        """Returns the parameters as they are."""
         del tables
         return params
 
     def logits(
         self, tables: PyTree, params: PyTree, x: Int[Array, " n_sites"], site: Int[Array, ""]
     ) -> Array:
-        """Returns (0, input) of one unit, or of a spin (−input, input)."""
+        """Returns (0, input) of one unit, or (−input, input) of a spin."""
         del tables
         n_visible = self.graph.n_left
         units = x.astype(params.weights.dtype)
@@ -99,12 +106,12 @@ class BipartiteSites:
             column = params.weights[:, site - n_visible]
             return params.hidden_bias[site - n_visible] + jnp.dot(column, v, precision="highest")
 
-        field = jax.lax.cond(site < n_visible, visible, hidden)
-        return jnp.stack([-field if self.spins else jnp.zeros_like(field), field])
+        unit_input = jax.lax.cond(site < n_visible, visible, hidden)
+        return jnp.stack([-unit_input if self.spins else jnp.zeros_like(unit_input), unit_input])
 
 
 def pairwise_tables(graph: Any, coupling: str) -> general.PartTables:
-    """Returns neighbour tables of all sites in their own order."""
+    """Returns the neighbour tables of all sites in the order of their numbers."""
     sites = np.arange(graph.n_sites, dtype=np.int32)
     return jax.device_put(
         general.part_tables(general.edge_rows(graph, neighbours(graph), coupling, sites), sites)

@@ -1,8 +1,8 @@
 """The layers of an RBM: how units of one kind are stored, multiplied and drawn.
 
-A layer of a tile of chains is an array `(rows + 1, chains)`. The last row is empty: it makes the write of a new layer a
-partial one, which the compiler carries out once, where a new array would be computed again, random words included, for
-every reader.
+A layer of a tile of chains is an array `(rows + 1, chains)`. The last row is empty, which makes the write of a new
+layer a partial one. The compiler carries out a partial write once; it would compute a whole new array again for every
+reader, random words included.
 """
 
 from __future__ import annotations
@@ -23,8 +23,9 @@ from ebm_jax.lattice import draw
 class Binary:
     """`n` units of two values, 0 and 1 or (`spins`) −1 and +1.
 
-    Two units share a byte and a cipher call: with rows = ⌈n/2⌉, unit i < rows has bit 0 and the first word, unit
-    n − rows + i has bit 1 and the second. (The middle unit of an odd layer has both, and is read from the first.)
+    Two units share a byte and a cipher call. With rows = ⌈n/2⌉, unit i < rows has bit 0 and the first word, and unit
+    n − rows + i has bit 1 and the second word. The middle unit of an odd layer has both bits, and is read from the
+    first.
     """
 
     n: int
@@ -71,13 +72,13 @@ class Binary:
         return low | (high << np.uint8(1))
 
     def hold(self, mask: Array, old: Array, new: Array) -> Array:
-        """Returns `new`, or `old` where the packed mask has its bits."""
+        """Returns `new`, with the bits of `old` where the packed mask has ones."""
         return (old & mask) | (new & ~mask)
 
 
 @dataclass(frozen=True)
-class _Whole:
-    """What units with an entry each share."""
+class _EntryPerUnit:
+    """Units that take one entry of an array each."""
 
     n: int
 
@@ -110,8 +111,8 @@ class _Whole:
 
 
 @dataclass(frozen=True)
-class Categorical(_Whole):
-    """`n` units of `n_levels` levels, a byte each; weights multiply one row a unit and level."""
+class Categorical(_EntryPerUnit):
+    """`n` units of `n_levels` levels, a byte each; weights have one row for each unit and level."""
 
     n_levels: int
 
@@ -120,7 +121,7 @@ class Categorical(_Whole):
         return units.astype(jnp.uint8)
 
     def operand(self, layer: UInt8[Array, "n chains"], dtype: Any) -> Float[Array, "n_times_levels chains"]:
-        """Returns what weights multiply: a one at each unit's level."""
+        """Returns what weights multiply: the units' levels as one-hot rows."""
         levels = jnp.arange(self.n_levels, dtype=jnp.uint8)[:, None]
         return (layer[:, None] == levels).astype(dtype).reshape(self.n * self.n_levels, -1)
 
@@ -138,7 +139,7 @@ class Categorical(_Whole):
 
 
 @dataclass(frozen=True)
-class Gaussian(_Whole):
+class Gaussian(_EntryPerUnit):
     """`n` real units of unit variance at β = 1, float32."""
 
     def pack(self, units: Array) -> Float[Array, "*tiles n chains"]:
@@ -165,8 +166,9 @@ class Gaussian(_Whole):
 Units = Binary | Categorical | Gaussian
 
 
-def units(kind: str, n: int, n_levels: int) -> Units:
+def make_units(kind: str, n: int, n_levels: int | None) -> Units:
     """Returns the layer of `n` units of a kind: "binary", "spin", "categorical" or "gaussian"."""
     if kind == "categorical":
+        assert n_levels is not None
         return Categorical(n, n_levels)
     return Gaussian(n) if kind == "gaussian" else Binary(n, kind == "spin")

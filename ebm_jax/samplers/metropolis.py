@@ -1,10 +1,13 @@
 """Single-site Metropolis sampling of discrete models.
 
-A proposal picks a site uniformly and one of its other K − 1 levels uniformly, and is accepted with probability
-min(1, exp(−β ΔE)) (Metropolis et al. 1953). One step makes as many proposals as there are sites. Every proposal, and so
-every step, leaves p(x) ∝ exp(−β E(x)) invariant; a single proposal is reversible.
+A proposal picks a site uniformly and one of its other K − 1 levels uniformly. It is accepted with probability
 
-ΔE comes from the site's own conditional, at the cost of its neighbours, not of the whole energy.
+    min(1, exp(−β ΔE))
+
+(Metropolis et al. 1953). One step makes as many proposals as there are sites. Every proposal, and so every step, leaves
+p(x) ∝ exp(−β E(x)) invariant. A single proposal is reversible.
+
+ΔE comes from the site's own conditional: it costs the site's neighbours, not a whole energy.
 """
 
 from __future__ import annotations
@@ -17,7 +20,7 @@ import jax
 import jax.numpy as jnp
 
 from ebm_jax import rng
-from ebm_jax.energies.base import DiscreteModel
+from ebm_jax.energies.base import DiscreteModel, LayeredModel, PairwiseModel
 from ebm_jax.lattice import single
 from ebm_jax.samplers.base import ChainState, DiscreteKernelBase, count_nonfinite
 from ebm_jax.types import Info, Key, PyTree
@@ -26,7 +29,13 @@ from ebm_jax.types import Info, Key, PyTree
 @functools.partial(jax.tree_util.register_dataclass, data_fields=("tables",), meta_fields=("model", "sites"))
 @dataclass(frozen=True, eq=False)
 class Metropolis(DiscreteKernelBase):
-    """The kernel that `metropolis` builds. `tables` are index tables, traced; everything else is structure."""
+    """The kernel that `metropolis` builds.
+
+    Attributes:
+      model: The model.
+      sites: How the conditional of one site is computed.
+      tables: Index tables, the only traced leaves of the kernel.
+    """
 
     model: Any
     sites: Any
@@ -35,16 +44,16 @@ class Metropolis(DiscreteKernelBase):
     may_diverge = False
 
     def step(self, key: Key, params: PyTree, beta: Any, state: ChainState) -> tuple[ChainState, Info]:
-        """Makes `n_sites` proposals; those at a clamped site are rejected. Counts two local energies a proposal as
-        none: no whole energy is evaluated.
+        """Makes `n_sites` proposals; those at a clamped site are rejected.
+
+        The report counts no energies, since no whole energy is evaluated.
         """
         params, beta = jax.lax.stop_gradient((params, beta))
         n, n_levels = self.model.graph.n_sites, self.model.n_levels
         prepared = self.sites.prepare(self.tables, params)
-        like = lambda new, old: new.astype(old.dtype)  # noqa: E731
         held = None
         if state.clamped is not None:
-            held = self.model.levels(jax.tree.map(like, state.clamped, state.position)) != 0
+            held = self.model.levels(_with_dtypes(state.clamped, state.position)) != 0
         words = rng.chain_words(key)
 
         def propose(t: jax.Array, carry: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
@@ -64,18 +73,39 @@ class Metropolis(DiscreteKernelBase):
 
         start = self.model.levels(state.position), jnp.zeros((), jnp.uint32)
         x, accepted = jax.lax.fori_loop(0, n, propose, start)
-        position = jax.tree.map(like, self.model.from_levels(x), state.position)
+        position = _with_dtypes(self.model.from_levels(x), state.position)
         bad = count_nonfinite(state.step, 1, params, jnp.asarray(beta, jnp.float32))
         info = Info.of(n_steps=1, n_proposed=n, n_accepted=accepted, **bad)
         return state._replace(position=position, step=state.step + jnp.uint32(1)), info
 
 
 def metropolis(model: DiscreteModel) -> Metropolis:
-    """Returns the single-site Metropolis kernel of an Ising, Potts or RBM model; raises ValueError on any other."""
-    coupling = getattr(model, "coupling", None)
-    if coupling is not None:
-        sites = single.PairwiseSites(coupling, model.n_levels, getattr(model, "spins", False))
-        return Metropolis(model, sites, single.pairwise_tables(model.graph, coupling))
-    if getattr(model, "units", None) in (("binary", "binary"), ("spin", "spin")):
-        return Metropolis(model, single.BipartiteSites(model.graph, getattr(model, "spins", False)), ())
+    """Returns the single-site Metropolis kernel of an Ising, Potts or RBM model.
+
+    Args:
+      model: A model on a graph, or an RBM whose units have two values each.
+
+    Returns:
+      A `Kernel` for `sample`.
+
+    Raises:
+      ValueError: If the model is any other.
+
+    Example:
+      >>> model = ej.Potts(ej.Grid(3, 3), n_levels=4)
+      >>> start = ej.init_chains(jax.random.key(0), model, 8)
+      >>> params = model.init(jax.random.key(1))
+      >>> run = ej.sample(jax.random.key(2), ej.metropolis(model), params, start, ej.SamplingSchedule(10, 5))
+      >>> run.positions.shape, int(run.info.n_proposed[0])
+      ((5, 8, 3, 3), 126)
+    """
+    if isinstance(model, PairwiseModel):
+        sites = single.PairwiseSites(model.coupling, model.n_levels, model.spins)
+        return Metropolis(model, sites, single.pairwise_tables(model.graph, model.coupling))
+    if isinstance(model, LayeredModel) and model.units in (("binary", "binary"), ("spin", "spin")):
+        return Metropolis(model, single.BipartiteSites(model.graph, model.units[0] == "spin"), ())
     raise ValueError(f"metropolis cannot propose for {model!r}; give an Ising, Potts or RBM model")
+
+
+def _with_dtypes(tree: PyTree, like: PyTree) -> PyTree:
+    return jax.tree.map(lambda leaf, old: leaf.astype(old.dtype), tree, like)

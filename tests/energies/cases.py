@@ -7,7 +7,7 @@ import numpy as np
 from ebm_jax.energies.ising import Ising
 from ebm_jax.energies.potts import Potts
 from ebm_jax.energies.rbm import RBM
-from ebm_jax.graphs.grids import Bipartite, Graph, Grid
+from ebm_jax.graphs import Bipartite, Graph, Grid
 from tests import oracles
 
 GRAPHS = [
@@ -39,7 +39,10 @@ BIG_CASES = [
 def random_params(model, seed=0, scale=1.0):
     """float32 parameters of both signs, off centre so that energies do not cancel to nothing."""
     rng = np.random.default_rng(seed)
-    draw = lambda leaf: jnp.asarray(scale * (0.3 + rng.normal(size=leaf.shape)), jnp.float32)  # noqa: E731
+
+    def draw(leaf):
+        return jnp.asarray(scale * (0.3 + rng.normal(size=leaf.shape)), jnp.float32)
+
     return jax.tree.map(draw, model.params_struct())
 
 

@@ -9,7 +9,7 @@ from ebm_jax.energies.base import DiscreteModel
 from ebm_jax.energies.ising import Ising, IsingParams
 from ebm_jax.energies.potts import Potts, PottsParams
 from ebm_jax.energies.rbm import RBM, RBMParams
-from ebm_jax.graphs.grids import Graph, Grid
+from ebm_jax.graphs import Graph, Grid
 from ebm_jax.types import count_parameters
 from tests import oracles
 from tests.energies.cases import BIG_CASES, CASES, configuration, oracle_energy, random_levels, random_params

@@ -33,10 +33,10 @@ def test_visible_and_complete_are_inverse(model):
     x = draw(model, model.graph.shape)
     v = model.visible(x)
     assert v.tolist() == [x.reshape(-1)[site] for site in shown]
-    whole = model.complete(v)
-    assert (whole.shape, whole.dtype) == (x.shape, x.dtype)
-    np.testing.assert_array_equal(whole, jnp.where(model.visible_mask, x, 0))
-    np.testing.assert_array_equal(model.visible(whole), v)
+    completed = model.complete(v)
+    assert (completed.shape, completed.dtype) == (x.shape, x.dtype)
+    np.testing.assert_array_equal(completed, jnp.where(model.visible_mask, x, 0))
+    np.testing.assert_array_equal(model.visible(completed), v)
 
 
 def test_where_nothing_is_hidden_a_datum_is_a_configuration():
@@ -49,7 +49,9 @@ def test_where_nothing_is_hidden_a_datum_is_a_configuration():
 
 
 def test_hidden_sites_are_a_set_and_part_of_the_value():
-    make = lambda *sites: ej.Ising(ej.Grid(2, 3), hidden=ej.Block(sites))  # noqa: E731
+    def make(*sites):
+        return ej.Ising(ej.Grid(2, 3), hidden=ej.Block(sites))
+
     assert make(5, 0) == make(0, 5) and hash(make(5, 0)) == hash(make(0, 5))
     assert make(0) != make(5) and make(0) != ej.Ising(ej.Grid(2, 3))
 

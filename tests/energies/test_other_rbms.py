@@ -127,16 +127,12 @@ def test_gaussian_units_follow_the_mixture(beta):
 def test_chains_are_alike_in_any_company_and_pieces(model):
     params, kernel, key = params_of(model), ej.gibbs(model), jax.random.key(4)
     start = ej.init_chains(jax.random.key(2), model, 70)
-    whole, _ = systems.run_chains(kernel, key, params, 1.0, start, n_steps=5)
     few, _ = systems.run_chains(
-        kernel, key, params, 1.0, jax.tree.map(lambda leaf: leaf[:3], start), n_steps=5
+        kernel, key, params, 1.0, jax.tree.map(lambda leaf: leaf[:3], start), n_steps=6
     )
-    for a, b in zip(jax.tree.leaves(whole), jax.tree.leaves(few), strict=True):
-        np.testing.assert_array_equal(a[:3], b)
-    schedule = lambda n: ej.SamplingSchedule(n, 1)  # noqa: E731
-    first = ej.sample(key, kernel, params, start, schedule(2))
-    second = ej.sample(key, kernel, params, first.state, schedule(3))
-    jax.tree.map(np.testing.assert_array_equal, jax.tree.map(lambda s: s[0], second.positions), whole)
+    first = ej.sample(key, kernel, params, start, ej.SamplingSchedule(3, 1))
+    second = ej.sample(key, kernel, params, first.state, ej.SamplingSchedule(3, 1))
+    jax.tree.map(np.testing.assert_array_equal, jax.tree.map(lambda s: s[0, :3], second.positions), few)
 
 
 @pytest.mark.parametrize("model", [CATEGORICAL, GAUSSIAN, SPIN], ids=str)

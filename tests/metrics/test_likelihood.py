@@ -12,7 +12,7 @@ from ebm_jax.energies.categorical_rbm import CategoricalRBM
 from ebm_jax.energies.ising import Ising
 from ebm_jax.energies.potts import Potts
 from ebm_jax.energies.rbm import RBM, RBMParams
-from ebm_jax.graphs.grids import Graph, Grid
+from ebm_jax.graphs import Graph, Grid
 from ebm_jax.metrics import pseudo_log_likelihood, reconstruction_error
 
 

@@ -7,7 +7,7 @@ import pytest
 
 import ebm_jax as ej
 from ebm_jax import rng
-from ebm_jax.lattice import bipartite, draw, fields, general
+from ebm_jax.lattice import bipartite, draw, general
 from ebm_jax.lattice.grid import GridLayout
 from tests import conditionals, systems
 
@@ -45,8 +45,8 @@ def grid_neighbour_dropped(patch):
     genuine = GridLayout._neighbours
 
     def mutant(self, parity, packs):
-        near = genuine(self, parity, packs)
-        return fields.Neighbours(near.n_slots - 1, near.at)
+        slots = genuine(self, parity, packs)
+        return slots._replace(n_slots=slots.n_slots - 1)
 
     patch.setattr(GridLayout, "_neighbours", mutant)
 
@@ -55,8 +55,8 @@ def grid_neighbours_left_and_right_swapped(patch):
     genuine = GridLayout._neighbours
 
     def mutant(self, parity, packs):
-        near = genuine(self, parity, packs)
-        return near._replace(at=lambda slot: near.at(slot if slot > 1 else 1 - slot))
+        slots = genuine(self, parity, packs)
+        return slots._replace(at=lambda slot: slots.at(slot if slot > 1 else 1 - slot))
 
     patch.setattr(GridLayout, "_neighbours", mutant)
 
@@ -101,8 +101,8 @@ def grid_draw_biased(patch):
 
 
 def general_neighbour_dropped(patch):
-    genuine = general.Neighbours
-    patch.setattr(general, "Neighbours", lambda n, at: genuine(n - 1, at))
+    genuine = general.Slots
+    patch.setattr(general, "Slots", lambda n, at: genuine(n - 1, at))
 
 
 def general_tables_transposed(patch):

@@ -37,7 +37,7 @@ def energies():
             rows = jnp.broadcast_to(betas, (n_steps, n))
             return kernel.packed_steps(keys, params, rows, carry, n_steps)[0]
 
-        def turn(carry, _):
+        def sweeps_and_energy(carry, _):
             packed, total = carry
             packed = steps(packed, THIN)
             s = kernel.packed_positions(packed).astype(jnp.int32) * 2 - 1
@@ -46,7 +46,7 @@ def energies():
 
         packed = kernel.pack(params, jax.vmap(kernel.init, (None, 0))(params, x))
         carry = steps(packed, N_WARMUP), jnp.zeros(n)
-        return jax.lax.scan(turn, carry, length=N_SAMPLES)[0][1] / N_SAMPLES
+        return jax.lax.scan(sweeps_and_energy, carry, length=N_SAMPLES)[0][1] / N_SAMPLES
 
     keys = jax.random.split(jax.random.key(1), n)
     return np.asarray(run(kernel, params, betas, keys, x), np.float64).reshape(-1, N_CHAINS)

@@ -14,8 +14,8 @@ from thrml import models
 from ebm_jax.checks import FLOATS, check_finite, check_struct
 from ebm_jax.energies.ising import Ising, IsingParams
 from ebm_jax.energies.potts import Potts, PottsParams
+from ebm_jax.graphs import AnyGraph, Graph, Grid
 from ebm_jax.graphs.blocks import Block, BlockSpec, default_spec
-from ebm_jax.graphs.grids import AnyGraph, Graph, Grid
 from ebm_jax.interop.thrml.sites import as_array, as_group, site_index, site_nodes, sites_of
 from ebm_jax.interop.thrml.terms import count_levels, read_terms
 

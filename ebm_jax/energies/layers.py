@@ -1,0 +1,75 @@
+"""What all RBMs share: a visible and a hidden layer, and weights between them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array
+
+from ebm_jax.checks import check_integer
+from ebm_jax.graphs.blocks import BlockSpec, default_spec
+from ebm_jax.graphs.edges import Bipartite
+from ebm_jax.types import Key
+
+
+class TwoLayers:
+    """The base of RBMs, frozen dataclasses with fields `n_visible` and `n_hidden`; hidden units have two values.
+
+    A configuration is the pair `(v, h)`. Sites are numbered visible first. A Gibbs sweep draws the hidden layer, then
+    the visible one.
+
+    Attributes:
+      visible_dtype: Dtype of the visible units in `position_struct`.
+    """
+
+    n_visible: int
+    n_hidden: int
+
+    visible_dtype: Any = jnp.uint8
+
+    def __post_init__(self) -> None:
+        for name in ("n_visible", "n_hidden"):
+            object.__setattr__(self, name, check_integer(name, getattr(self, name), 1))
+
+    @property
+    def graph(self) -> Bipartite:
+        """The complete bipartite graph of visible (left) and hidden (right) units."""
+        return Bipartite(self.n_visible, self.n_hidden)
+
+    def init(self, key: Key, *, scale: float = 0.01) -> Any:
+        """Draws weights from N(0, scale²); biases are zero (Hinton 2012, "A practical guide", §8).
+
+        Args:
+          key: A random key.
+          scale: Standard deviation of the weights.
+
+        Returns:
+          float32 parameters.
+        """
+        struct = self.params_struct()
+        weights = scale * jax.random.normal(key, struct.weights.shape, jnp.float32)
+        zeros = (jnp.zeros(bias.shape, jnp.float32) for bias in (struct.visible_bias, struct.hidden_bias))
+        return type(struct)(weights, *zeros)
+
+    def visible(self, x: tuple[Array, Array]) -> Array:
+        """Returns the visible part of a configuration."""
+        return x[0]
+
+    def complete(self, v: Array) -> tuple[Array, Array]:
+        """Returns a configuration with visible part `v` and all hidden units off (a sweep draws them first)."""
+        return v, jnp.zeros((self.n_hidden,), jnp.bool_ if v.dtype == jnp.bool_ else jnp.uint8)
+
+    def default_spec(self) -> BlockSpec:
+        """Returns the hidden layer, then the visible one."""
+        return default_spec(self.graph)
+
+    def position_struct(self) -> tuple[Any, Any]:
+        """Returns the shapes and dtypes of `(v, h)`."""
+        struct: Any = jax.ShapeDtypeStruct
+        return struct((self.n_visible,), self.visible_dtype), struct((self.n_hidden,), jnp.uint8)
+
+    def params_struct(self) -> Any:
+        """Returns the shapes of the parameters, float32."""
+        raise NotImplementedError
