@@ -2,7 +2,7 @@
 
 python notebooks/_execute.py [block_gibbs.py …]
 
-It runs them at full size, even where EBM_JAX_SMALL is set.
+Notebooks run at full size and draw into their cells, whatever EBM_JAX_SMALL and MPLBACKEND say.
 """
 
 from __future__ import annotations
@@ -53,7 +53,8 @@ def execute(source: Path) -> Any:
 
 def main() -> None:
     """Executes the sources that the command line names, or all of them."""
-    os.environ.pop("EBM_JAX_SMALL", None)
+    for name in ("EBM_JAX_SMALL", "MPLBACKEND"):
+        os.environ.pop(name, None)
     for source in [Path(name) for name in sys.argv[1:]] or sources():
         target = source.with_suffix(".ipynb")
         nbformat.write(execute(source), target)
