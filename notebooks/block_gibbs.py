@@ -58,36 +58,11 @@ params = ej.IsingParams(bias=jnp.zeros(()), coupling=jnp.ones(2))
 T_c = 2 / np.log(1 + np.sqrt(2))
 print(f"path: {kernel.path}; T_c = {T_c:.4f}")
 
-# %%
-temperatures = np.array([1.8, T_c, 3.5], np.float32)
-noise = ej.init_chains(jax.random.key(0), model, n_chains=1)
-schedule = ej.SamplingSchedule(n_warmup=20 if SMALL else 1000, n_samples=1)
-
-
-def quench(beta):
-    return ej.sample(jax.random.key(1), kernel, params, noise, schedule, beta=beta).positions[0, 0]
-
-
-snapshots = np.asarray(jax.vmap(quench)(1 / temperatures))
-
-# %%
-fig, axes = plt.subplots(1, 3, figsize=(9, 3.3), layout="constrained")
-for ax, spins, T in zip(axes, snapshots, temperatures):
-    ax.imshow(spins, cmap="gray_r", vmin=0, vmax=1, interpolation="nearest")
-    ax.set_title(f"T = {T:.2f} = {T / T_c:.2f} $T_c$")
-    ax.set_axis_off()
-
 # %% [markdown]
-# All three chains started from noise 1,000 sweeps ago. Below $T_c$, domains of one sign have grown. Several of them may
-# still be there: the walls between them move slowly, and a stripe around the torus lives for a very long time. At $T_c$
-# there are clusters of every size. Above $T_c$, spins agree over a few sites only.
-#
-# For the curves below, all chains start with every spin up, which avoids stripes. An `observe` function reduces each
-# sample to two numbers: the magnetisation and the energy per site.
+# An `observe` function reduces each sample to two numbers: the magnetisation and the energy per site.
 
 # %%
-temperatures = np.linspace(1.6, 3.4, 13, dtype=np.float32)
-up = jnp.ones((4, side, side), bool)
+temperatures = np.sort(np.append(np.linspace(1.6, 3.4, 13), T_c)).astype(np.float32)
 if SMALL:
     schedule = ej.SamplingSchedule(n_warmup=20, n_samples=4, steps_per_sample=2)
 else:
@@ -98,12 +73,34 @@ def per_site(params, x):
     return jnp.abs(jnp.mean(jnp.where(x, 1.0, -1.0))), model.energy(params, x) / x.size
 
 
-def run(beta):
-    return ej.sample(jax.random.key(2), kernel, params, up, schedule, beta=beta, observe=per_site).observed
+def run(start, beta):
+    samples = ej.sample(jax.random.key(1), kernel, params, start, schedule, beta=beta, observe=per_site)
+    return samples.observed, kernel.position(samples.state)
 
 
+at_all_temperatures = jax.vmap(run, (None, 0))
+noise = ej.init_chains(jax.random.key(0), model, n_chains=4)
+# Shape (temperatures, chains, side, side).
+_, snapshots = at_all_temperatures(noise, 1 / temperatures)
+
+# %%
+fig, axes = plt.subplots(1, 3, figsize=(9, 3.3), layout="constrained")
+for ax, index in zip(axes, (1, int(np.argmin(np.abs(temperatures - T_c))), -1)):
+    T = temperatures[index]
+    ax.imshow(snapshots[index, 0], cmap="gray_r", vmin=0, vmax=1, interpolation="nearest")
+    ax.set_title(f"T = {T:.2f} = {T / T_c:.2f} $T_c$")
+    ax.set_axis_off()
+
+# %% [markdown]
+# All three chains started from noise 700 sweeps ago. Below $T_c$, domains of one sign have grown. Several of them may
+# still be there: the walls between them move slowly, and a stripe around the torus lives for a very long time. At $T_c$
+# there are clusters of every size. Above $T_c$, spins agree over a few sites only.
+#
+# For the curves below, all chains start with every spin up, which avoids stripes.
+
+# %%
 # Both have shape (temperatures, samples, chains).
-magnetisation, energy = jax.vmap(run)(1 / temperatures)
+(magnetisation, energy), _ = at_all_temperatures(jnp.ones_like(noise), 1 / temperatures)
 
 # %% [markdown]
 # For the infinite lattice, Onsager (1944) derived the exact energy and Yang (1952) the exact magnetisation:
