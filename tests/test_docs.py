@@ -77,6 +77,13 @@ def anchors(page):
     return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
+def linked(page, target):
+    """The file that a page's link or command names: commands are run from the root, links start at the page."""
+    if not target:
+        return page
+    return DOCS.parent / target if target.startswith("docs/") else page.parent / target
+
+
 @pytest.mark.parametrize("name", PAGES)
 def test_what_they_link_to_is_there(name):
     page = DOCS / name
@@ -85,9 +92,7 @@ def test_what_they_link_to_is_there(name):
     targets += re.findall(r"`python (docs/figures/\S+\.py)", text)
     assert targets or name not in GUIDES
     for target in targets:
-        target, _, anchor = target.partition("#")
-        path = (
-            DOCS.parent / target if target.startswith("docs/") else page.parent / target if target else page
-        )
+        file, _, anchor = target.partition("#")
+        path = linked(page, file)
         assert path.exists(), target
-        assert not anchor or anchor in anchors(path), f"{target}#{anchor}"
+        assert not anchor or anchor in anchors(path), target
