@@ -1,4 +1,4 @@
-"""What all suites share: the command line, one core or a GPU, power, timing in turns, and how promises are told."""
+"""What all suites share: the command line, the device, power, timing in turns, and the report of promises."""
 
 import argparse
 import math
@@ -63,7 +63,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
 
 
 def pin_to_one_core() -> None:
-    """One core and one thread, for JAX and for its peers; before either is imported."""
+    """Restricts JAX and its peers to one core and one thread. Call it before either is imported."""
     os.environ["JAX_PLATFORMS"] = "cpu"
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS"):
         os.environ[name] = "1"
@@ -72,7 +72,7 @@ def pin_to_one_core() -> None:
 
 
 def settle(args: argparse.Namespace) -> str:
-    """Returns where the run takes place, "cpu" or "gpu"; exits where a GPU is asked for in vain."""
+    """Returns the device of the run, "cpu" or "gpu", and exits if a GPU is requested and missing."""
     if args.device == "cpu":
         pin_to_one_core()
         return "cpu"
@@ -96,7 +96,10 @@ def settle(args: argparse.Namespace) -> str:
 
 
 class Power:
-    """What nvidia-smi tells of the GPU's power draw, every tenth of a second, by the method that runs; or nothing."""
+    """Reads the GPU's power draw from nvidia-smi every tenth of a second and files it under the running method.
+
+    Without nvidia-smi, or on the CPU, it records nothing.
+    """
 
     def __init__(self, device: str) -> None:
         self.method: str | None = None
@@ -132,7 +135,7 @@ class Power:
                 self.watts.setdefault(method, []).append(watts)
 
     def mean(self, method: str) -> float | None:
-        """Watts while the method ran."""
+        """Returns the mean power in watts while the method ran, or None if nothing was recorded."""
         known = self.watts.get(method)
         return sum(known) / len(known) if known else None
 
@@ -143,7 +146,15 @@ class Power:
 
 
 def admit(label: str, name: str, prepare: Callable[[], Any], methods: dict, absent: dict) -> None:
-    """Adds a prepared method that has been called once, or why it does not take part (said on stderr too)."""
+    """Prepares a method and calls it once. If that fails, records the reason and prints it on stderr.
+
+    Args:
+      label: Name of the task, for the message.
+      name: Name of the method.
+      prepare: Function that returns the prepared method.
+      methods: Dict to which a method that works is added.
+      absent: Dict to which the reason is added otherwise.
+    """
     import jax
 
     try:
@@ -154,16 +165,25 @@ def admit(label: str, name: str, prepare: Callable[[], Any], methods: dict, abse
         absent[name] = f"{error.name or error} is not installed"
     except Absent as error:
         absent[name] = str(error)
-    except RuntimeError as error:  # out of the GPU's memory, say: the others go on
+    # For example the GPU is out of memory: the other methods go on.
+    except RuntimeError as error:
         absent[name] = f"it failed: {str(error).splitlines()[0]}"
     if name in absent:
         print(f"{label}: without {name}: {absent[name]}", file=sys.stderr, flush=True)
 
 
 def measure(methods, rounds, round_seconds=0.0, power=None, seen=None):
-    """Returns seconds a call, a list a method. A round is as many calls as fill `round_seconds`, at least one.
+    """Times all methods in turn.
 
-    seen: a dict in which the calls' results are listed by method, for suites that look at them.
+    Args:
+      methods: Dict of prepared methods.
+      rounds: Number of rounds. Every round runs every method.
+      round_seconds: A round repeats a call until this time is filled, and calls at least once.
+      power: A `Power`, or None.
+      seen: Dict that collects the results of the calls by method, for suites that use them. None drops them.
+
+    Returns:
+      Dict of lists: the seconds per call of every round, by method.
     """
     import jax
 
@@ -191,19 +211,19 @@ def measure(methods, rounds, round_seconds=0.0, power=None, seen=None):
 
 
 def ratio(times, slow, fast):
-    """How many times as fast `fast` is."""
+    """Returns how many times as fast `fast` is as `slow`: the median of the rounds' ratios."""
     return median(s / f for s, f in zip(times[slow], times[fast], strict=True))
 
 
 def kept(name, measured, promised) -> bool | None:
-    """Whether a promise is kept, or None where nothing was measured."""
+    """Returns whether a promise is kept, or None if nothing was measured."""
     if measured is None:
         return None
     return measured <= promised if name in SMALLER_IS_BETTER else measured >= promised
 
 
 def promised(promises, figures) -> dict[str, dict]:
-    """Returns what is promised, what was measured and whether it is kept, by name."""
+    """Returns the promised and the measured value of every promise, and whether it is kept, by name."""
     return {
         name: {"promised": p, "measured": figures[name], "kept": kept(name, figures[name], p)}
         for name, p in promises.items()
@@ -220,7 +240,7 @@ def tell(promises) -> None:
 
 
 def environment(device):
-    """What the figures were measured on."""
+    """Returns the hardware, versions and commit with which the figures were measured."""
     import jax
 
     import ebm_jax
@@ -258,18 +278,18 @@ class Column(NamedTuple):
 
 
 class Table:
-    """A table of columns; negative widths are to the left."""
+    """A text table. Columns with a negative width are aligned to the left."""
 
     def __init__(self, *columns: tuple[str, int]) -> None:
         self.columns = tuple(Column(*c) for c in columns)
 
     @property
     def head(self) -> str:
-        """The titles."""
+        """The line of titles."""
         return self.line(*(c.title for c in self.columns))
 
     def line(self, *cells) -> str:
-        """Lays out a line."""
+        """Returns the cells as one aligned line."""
         padded = (
             str(c).ljust(-col.width) if col.width < 0 else str(c).rjust(col.width) + " "
             for c, col in zip(cells, self.columns, strict=True)

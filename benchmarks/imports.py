@@ -1,10 +1,10 @@
-"""Time of importing the package and of the command line's help, beside that of `import jax`.
+"""Times the import of the package and the help of the command line, beside `import jax`.
 
     python benchmarks/imports.py [--runs 9]
 
-Every figure is the median wall time of fresh interpreters, their start included; the commands take turns, so
-that a busy machine slows all of them alike. The first round only fills the file cache. Promised: importing
-`ebm_jax` and touching `ebm_jax.sample` takes at most 1.4 times as long as `import jax`, help a quarter.
+Every figure is the median wall time of fresh interpreters, including their start. The commands take turns, so a busy
+machine slows all of them alike. The first round only fills the file cache. The promises: importing `ebm_jax` and
+using `ebm_jax.sample` takes at most 1.4 times as long as `import jax`, and the help a quarter of it.
 """
 
 import argparse

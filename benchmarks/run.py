@@ -1,14 +1,13 @@
-"""Runs a benchmark suite: every task with the package and its peers in turn, in one process.
+"""Runs a benchmark suite: every task with ebm_jax and its peers in turn, in one process.
 
     python benchmarks/run.py --suite gibbs|samplers|training|all [--tasks potts4_28_tied …] [--rounds 7]
         [--device cpu|gpu] [--scale 0.02]
 
-Methods take turns, round by round, so that a busy machine slows all of them alike; a figure is the median round, a
-ratio the median of the rounds' ratios, except where a task says otherwise. Compile time is kept apart. Results go to
-benchmarks/results as JSON lines, with the hardware and the versions that gave them, and as a table to the terminal. On
-the CPU everything runs on one core and one thread. On a GPU a round repeats its call for half a second, and the power
-that nvidia-smi tells meanwhile is kept; tasks that would begin after nine minutes are left out, and of several suites
-each has an equal share of the time.
+Methods take turns, round by round, so a busy machine slows all of them alike. A figure is the median of the rounds, and
+a ratio the median of the rounds' ratios, except where a task says otherwise. Compile times are recorded separately.
+Results go to benchmarks/results as JSON lines, with hardware and versions, and to the terminal as a table. On the CPU
+everything runs on one core and one thread. On a GPU a round repeats its call for half a second and records the power
+that nvidia-smi reports. No task starts after nine minutes. Several suites share that time equally.
 """
 
 import importlib
@@ -43,7 +42,7 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def run_suite(name, suite, tasks, device, args, about, deadline) -> None:
-    """Runs tasks that begin before the deadline, shows each, and writes their rows unless they are scaled."""
+    """Runs the tasks that start before the deadline, prints each, and writes their rows unless they are scaled."""
     if tasks:
         print(suite.HEAD)
     for number, task in enumerate(tasks):

@@ -1,10 +1,13 @@
-"""Executes the py:percent sources beside it and writes each as an .ipynb with outputs: `make notebooks`.
+"""Executes the py:percent sources in this folder and writes each as an .ipynb with outputs: `make notebooks`.
 
 python notebooks/_execute.py [block_gibbs.py …]
+
+Notebooks run at full size and draw into their cells, whatever EBM_JAX_SMALL and MPLBACKEND say.
 """
 
 from __future__ import annotations
 
+import os
 import sys
 import tempfile
 from pathlib import Path
@@ -18,14 +21,24 @@ HERE = Path(__file__).parent
 
 
 def sources() -> list[Path]:
-    """Returns the notebooks' sources; files that start with an underscore are none."""
+    """Returns the sources of all notebooks: every .py file whose name does not start with an underscore."""
     return sorted(path for path in HERE.glob("*.py") if not path.name.startswith("_"))
 
 
 def execute(source: Path) -> Any:
-    """Returns the executed notebook; raises nbclient's CellExecutionError where a cell fails."""
+    """Executes a source and returns the notebook.
+
+    Args:
+      source: Path of a py:percent file.
+
+    Returns:
+      The notebook with the outputs of all cells. Its cell ids are fixed, and it records no times and no versions, so
+      that only the outputs change from run to run.
+
+    Raises:
+      nbclient.exceptions.CellExecutionError: If a cell fails.
+    """
     notebook = jupytext.read(source)
-    # Nothing that changes from run to run but the outputs: no random cell ids, no times, no versions.
     for number, cell in enumerate(notebook.cells):
         cell["id"] = f"cell-{number:02d}"
     with tempfile.TemporaryDirectory() as folder:
@@ -39,7 +52,9 @@ def execute(source: Path) -> Any:
 
 
 def main() -> None:
-    """Executes what the command line names, or all."""
+    """Executes the sources that the command line names, or all of them."""
+    for name in ("EBM_JAX_SMALL", "MPLBACKEND"):
+        os.environ.pop(name, None)
     for source in [Path(name) for name in sys.argv[1:]] or sources():
         target = source.with_suffix(".ipynb")
         nbformat.write(execute(source), target)

@@ -13,11 +13,16 @@
 # %% [markdown]
 # # Block Gibbs sampling: phases, digits, missing halves
 #
-# Three small experiments with one sampler. The Ising model orders below its critical temperature, as Onsager worked
-# out; a Potts grid learns handwritten digits; and a Potts grid and an RBM complete digits of which they see only the
-# upper half. About a minute on two cores; nothing is downloaded.
+# This notebook runs three small experiments with one sampler.
+#
+# 1. The Ising model orders below its critical temperature. We compare with Onsager's exact solution.
+# 2. A Potts grid learns handwritten digits.
+# 3. A Potts grid and an RBM complete digits from their upper halves.
+#
+# It takes about a minute on two cores and downloads nothing.
 
 # %%
+import os
 import warnings
 
 import jax
@@ -29,69 +34,76 @@ from scipy.special import ellipk
 
 import ebm_jax as ej
 
-warnings.filterwarnings("ignore", "IProgress not found")  # tqdm's, where ipywidgets is not installed
+# tqdm warns where ipywidgets is not installed.
+warnings.filterwarnings("ignore", "IProgress not found")
+
+# Set to run with small sizes, in seconds. The tests do this; the pictures then mean nothing.
+SMALL = bool(os.environ.get("EBM_JAX_SMALL"))
 
 # %% [markdown]
 # ## Ising phases
 #
-# $E(s) = -\sum_{\langle ij\rangle} s_i s_j$ on a torus of 128×128 spins, at the temperature $T = 1/\beta$. A sweep
-# draws the black sites of the checkerboard given the white ones, then the white ones given the black. `sample` takes
-# one β a run, so `vmap` over it gives each temperature chains of its own; they all run side by side in one compiled
-# loop. With tied parameters the kernel packs 32 sites of a chain into a word and draws them together: its path is
-# "bits".
+# The energy is $E(s) = -\sum_{\langle ij\rangle} s_i s_j$ on a torus of 128×128 spins, and the temperature is
+# $T = 1/\beta$. A sweep draws the black sites of a checkerboard given the white sites, then the white sites given the
+# black sites. `sample` takes one β per run. `vmap` over β gives each temperature its own chains, and all of them run
+# side by side in one compiled loop. Because the parameters are tied, the kernel packs 32 sites of a chain into one word
+# and draws them together: its path is "bits".
 
 # %%
-model = ej.Ising(ej.Grid(128, 128, boundary="periodic"), bias="tied")  # one bias for all sites
+side = 32 if SMALL else 128
+# bias="tied" is one bias for all sites.
+model = ej.Ising(ej.Grid(side, side, boundary="periodic"), bias="tied")
 kernel = ej.gibbs(model)
 params = ej.IsingParams(bias=jnp.zeros(()), coupling=jnp.ones(2))
 T_c = 2 / np.log(1 + np.sqrt(2))
 print(f"path: {kernel.path}; T_c = {T_c:.4f}")
 
-# %%
-temperatures = np.array([1.8, T_c, 3.5], np.float32)
-noise = ej.init_chains(jax.random.key(0), model, n_chains=1)
-schedule = ej.SamplingSchedule(n_warmup=1000, n_samples=1)
-
-
-def quench(beta):
-    return ej.sample(jax.random.key(1), kernel, params, noise, schedule, beta=beta).positions[0, 0]
-
-
-snapshots = np.asarray(jax.vmap(quench)(1 / temperatures))
-
-# %%
-fig, axes = plt.subplots(1, 3, figsize=(9, 3.3), layout="constrained")
-for ax, spins, T in zip(axes, snapshots, temperatures):
-    ax.imshow(spins, cmap="gray_r", vmin=0, vmax=1, interpolation="nearest")
-    ax.set_title(f"T = {T:.2f} = {T / T_c:.2f} $T_c$")
-    ax.set_axis_off()
-
 # %% [markdown]
-# All three started at noise, 1,000 sweeps ago. Below $T_c$ domains of one sign have grown, and may still be there: the
-# walls between them move slowly, and a stripe around the torus lives very long. At $T_c$ there are clusters of every
-# size. Above it spins agree over a few sites only.
-#
-# For the curves, chains start all up, which avoids stripes. An `observe` function reduces each sample to two numbers,
-# the magnetisation and the energy a site.
+# An `observe` function reduces each sample to two numbers: the magnetisation and the energy per site.
 
 # %%
-temperatures = np.linspace(1.6, 3.4, 13, dtype=np.float32)
-up = jnp.ones((4, 128, 128), bool)
-schedule = ej.SamplingSchedule(n_warmup=300, n_samples=40, steps_per_sample=10)
+temperatures = np.sort(np.append(np.linspace(1.6, 3.4, 13), T_c)).astype(np.float32)
+if SMALL:
+    schedule = ej.SamplingSchedule(n_warmup=20, n_samples=4, steps_per_sample=2)
+else:
+    schedule = ej.SamplingSchedule(n_warmup=300, n_samples=40, steps_per_sample=10)
 
 
 def per_site(params, x):
     return jnp.abs(jnp.mean(jnp.where(x, 1.0, -1.0))), model.energy(params, x) / x.size
 
 
-def run(beta):
-    return ej.sample(jax.random.key(2), kernel, params, up, schedule, beta=beta, observe=per_site).observed
+def run(start, beta):
+    samples = ej.sample(jax.random.key(1), kernel, params, start, schedule, beta=beta, observe=per_site)
+    return samples.observed, kernel.position(samples.state)
 
 
-magnetisation, energy = jax.vmap(run)(1 / temperatures)  # (temperatures, samples, chains) each
+at_all_temperatures = jax.vmap(run, (None, 0))
+noise = ej.init_chains(jax.random.key(0), model, n_chains=4)
+# Shape (temperatures, chains, side, side).
+_, snapshots = at_all_temperatures(noise, 1 / temperatures)
+
+# %%
+fig, axes = plt.subplots(1, 3, figsize=(9, 3.3), layout="constrained")
+for ax, index in zip(axes, (1, int(np.argmin(np.abs(temperatures - T_c))), -1)):
+    T = temperatures[index]
+    ax.imshow(snapshots[index, 0], cmap="gray_r", vmin=0, vmax=1, interpolation="nearest")
+    ax.set_title(f"T = {T:.2f} = {T / T_c:.2f} $T_c$")
+    ax.set_axis_off()
 
 # %% [markdown]
-# The exact answers of the infinite lattice are Onsager's energy (1944) and Yang's magnetisation (1952):
+# All three chains started from noise 700 sweeps ago. Below $T_c$, domains of one sign have grown. Several of them may
+# still be there: the walls between them move slowly, and a stripe around the torus lives for a very long time. At $T_c$
+# there are clusters of every size. Above $T_c$, spins agree over a few sites only.
+#
+# For the curves below, all chains start with every spin up, which avoids stripes.
+
+# %%
+# Both have shape (temperatures, samples, chains).
+(magnetisation, energy), _ = at_all_temperatures(jnp.ones_like(noise), 1 / temperatures)
+
+# %% [markdown]
+# For the infinite lattice, Onsager (1944) derived the exact energy and Yang (1952) the exact magnetisation:
 #
 # $$ u = -\coth 2\beta \left[1 + \tfrac{2}{\pi}\,(2\tanh^2 2\beta - 1)\, K(k)\right],\quad
 # k = \frac{2\sinh 2\beta}{\cosh^2 2\beta}, \qquad m = \left(1 - \sinh^{-4} 2\beta\right)^{1/8} \text{ below } T_c. $$
@@ -107,32 +119,32 @@ def onsager(T):
 
 fine = np.linspace(1.5, 3.5, 400)
 fig, axes = plt.subplots(1, 2, figsize=(9, 3.2), layout="constrained")
-names = ("magnetisation |m|", "energy a site")
-for ax, name, exact, seen in zip(axes, names, onsager(fine), (magnetisation, energy)):
+names = ("magnetisation |m|", "energy per site")
+for ax, name, exact, measured in zip(axes, names, onsager(fine), (magnetisation, energy)):
     ax.plot(fine, exact, color="#8a8d91", label="exact, infinite lattice")
-    means = np.mean(seen, axis=(1, 2))
-    ax.plot(temperatures, means, "o", color="#1f4e79", markersize=4, label="block Gibbs, 128×128")
+    means = np.mean(measured, axis=(1, 2))
+    ax.plot(temperatures, means, "o", color="#1f4e79", markersize=4, label=f"block Gibbs, {side}×{side}")
     ax.axvline(T_c, color="#222222", linewidth=0.8, linestyle=(0, (4, 3)))
     ax.set(xlabel="T", title=name)
 _ = axes[0].legend(frameon=False)
 
 # %%
 exact_m, exact_u = onsager(temperatures)
-off_m = np.abs(np.mean(magnetisation, axis=(1, 2)) - exact_m)
-off_u = np.abs(np.mean(energy, axis=(1, 2)) - exact_u)
+error_m = np.abs(np.mean(magnetisation, axis=(1, 2)) - exact_m)
+error_u = np.abs(np.mean(energy, axis=(1, 2)) - exact_u)
 below, away = temperatures < 0.92 * T_c, np.abs(temperatures / T_c - 1) > 0.08
-print(f"largest difference of |m| for T < 0.92 T_c: {off_m[below].max():.4f}")
-print(f"largest difference of the energy farther than 8 % from T_c: {off_u[away].max():.4f}")
+print(f"largest error of |m| for T < 0.92 T_c: {error_m[below].max():.4f}")
+print(f"largest error of the energy farther than 8 % from T_c: {error_u[away].max():.4f}")
 
 # %% [markdown]
-# Two things part the points from the lines: |m| of a finite torus is never zero, and near $T_c$ chains slow down, so
-# that 700 sweeps are too few to forget the start.
+# The points differ from the lines for two reasons. On a finite torus the mean of |m| is never zero. Near $T_c$ the
+# chains slow down, and 700 sweeps are too few to forget the start.
 #
 # ## A Potts grid learns digits
 #
-# 8×8 digits in four grey levels. The model has a bias for each pixel and level and one coupling for each pair of
-# neighbours: $E(x) = -\sum_i b_i[x_i] - \sum_{ij} w_{ij}\,\delta(x_i, x_j)$. Persistent
-# contrastive divergence keeps 256 chains on the model while it learns.
+# The data are 8×8 digits in four grey levels. The model has one bias for each pixel and level and one coupling for each
+# pair of neighbours: $E(x) = -\sum_i b_i[x_i] - \sum_{ij} w_{ij}\,\delta(x_i, x_j)$. Persistent contrastive divergence
+# runs 256 chains on the model while it learns.
 
 # %%
 data = ej.data.load("digits")
@@ -141,14 +153,16 @@ potts = ej.Potts(ej.Grid(8, 8), n_levels=4, coupling="edge")
 counts = np.stack([(levels == k).sum(axis=0) + 1 for k in range(4)], axis=-1)
 bias = jnp.asarray(np.log(counts / counts.sum(axis=-1, keepdims=True)), jnp.float32)
 potts_kernel = ej.gibbs(potts)
+n_epochs = 2 if SMALL else 30
 potts_fit = ej.fit(
     jax.random.key(3),
     potts,
     levels,
-    tx=optax.adam(optax.linear_schedule(0.02, 0.0, 30 * (len(levels) // 128))),
+    tx=optax.adam(optax.linear_schedule(0.02, 0.0, n_epochs * (len(levels) // 128))),
     negatives=ej.negatives.pcd(potts_kernel, k=1, n_chains=256),
-    n_epochs=30,
-    params=ej.PottsParams(bias, potts.init(jax.random.key(4)).coupling),  # independent pixels
+    n_epochs=n_epochs,
+    # Training starts from nearly independent pixels.
+    params=ej.PottsParams(bias, potts.init(jax.random.key(4)).coupling),
     progress=False,
 )
 potts_params = potts_fit.state.params
@@ -156,30 +170,31 @@ ej.plots.training_curves(potts_fit.metrics)
 
 # %%
 chains = ej.init_chains(jax.random.key(5), potts, n_chains=60)
-schedule = ej.SamplingSchedule(n_warmup=500, n_samples=1)
+schedule = ej.SamplingSchedule(n_warmup=20 if SMALL else 500, n_samples=1)
 drawn = ej.sample(jax.random.key(6), potts_kernel, potts_params, chains, schedule).positions[0]
 ej.plots.compare({"training digits": levels[:60], "Potts grid, from noise": drawn}, 10, n_levels=4)
 
 # %% [markdown]
-# The grid knows how dark each pixel is and how alike neighbours are. Strokes need more than neighbours: hardly any
-# of these would be read as a digit.
+# The grid learns how dark each pixel is and how similar neighbours are. Strokes need longer-range structure: hardly any
+# of these samples looks like a digit.
 #
 # ## The missing half
 #
-# `clamped=(mask, values)` holds the sites under the mask. Mask and values are arguments of the compiled code, so
-# another mask costs no compilation. Beside the Potts grid, an RBM: its hidden units see the whole picture.
+# `clamped=(mask, values)` holds the sites under the mask. The mask and the values are arguments of the compiled code,
+# so another mask needs no compilation. We compare the Potts grid with an RBM, whose hidden units see the whole picture.
 
 # %%
 bits, test_bits = (ej.data.binarize(s.images, 0.5).reshape(-1, 64) for s in (data.train, data.test))
 rbm = ej.RBM(n_visible=64, n_hidden=128)
 rbm_kernel = ej.gibbs(rbm)
+n_epochs = 2 if SMALL else 100
 rbm_fit = ej.fit(
     jax.random.key(7),
     rbm,
     bits.astype(np.uint8),
-    tx=optax.sgd(optax.linear_schedule(0.2, 0.0, 100 * (len(bits) // 128))),
+    tx=optax.sgd(optax.linear_schedule(0.2, 0.0, n_epochs * (len(bits) // 128))),
     negatives=ej.negatives.pcd(rbm_kernel, k=1, n_chains=256),
-    n_epochs=100,
+    n_epochs=n_epochs,
     progress=False,
 )
 rbm_params = rbm_fit.state.params
@@ -187,7 +202,10 @@ rbm_params = rbm_fit.state.params
 # %%
 upper = np.zeros((8, 8), bool)
 upper[:4] = True
-schedule = ej.SamplingSchedule(n_warmup=20, n_samples=50, steps_per_sample=20)
+if SMALL:
+    schedule = ej.SamplingSchedule(n_warmup=2, n_samples=5, steps_per_sample=2)
+else:
+    schedule = ej.SamplingSchedule(n_warmup=20, n_samples=50, steps_per_sample=20)
 n = len(test_bits)
 
 start = ej.init_chains(jax.random.key(8), potts, n)
@@ -222,9 +240,10 @@ bit_truth = test_bits.reshape(-1, 8, 8)
 potts_guess, rbm_guess = levels.mean(axis=0)[None] / 3, bits.reshape(-1, 8, 8).mean(axis=0)[None]
 potts_share = error(by_potts.mean(axis=0), truth) / error(potts_guess, truth)
 rbm_share = error(by_rbm.mean(axis=0), bit_truth) / error(rbm_guess, bit_truth)
-print("squared error in the lower half, as a share of that of the training digits' mean")
+print("squared error in the lower half, relative to predicting the mean of the training digits")
 print(f"Potts grid: {potts_share:.2f}; RBM: {rbm_share:.2f}")
 
 # %% [markdown]
-# The Potts grid hardly gains on pixels that know only their own frequency: what it sees reaches a row or two below the
-# border. The RBM continues strokes, and its single draws are mostly digits, if not always the one that was cut.
+# The Potts grid is hardly better than the mean of the training digits: the given half influences only a row or two
+# below the border. The RBM continues strokes. Its single draws are mostly digits, though not always the digit that was
+# cut.

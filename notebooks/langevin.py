@@ -13,11 +13,12 @@
 # %% [markdown]
 # # Langevin and its relatives: landscapes, trajectories, biases
 #
-# Two energies in the plane, four ways to move on them. Where do chains go, which of them end up with the right law, and
-# what does a step size do? Less than a minute on two cores; nothing is downloaded.
+# This notebook runs four samplers on two energies in the plane. It shows where the chains go, which samplers have the
+# right distribution, and what the step size changes. It takes less than a minute on two cores and downloads nothing.
 
 # %%
 import io
+import os
 
 import jax
 import jax.numpy as jnp
@@ -29,11 +30,14 @@ from PIL import Image as Picture
 import ebm_jax as ej
 from ebm_jax import diagnostics
 
+# Set to run with small sizes, in seconds. The tests do this; the pictures then mean nothing.
+SMALL = bool(os.environ.get("EBM_JAX_SMALL"))
+
 # %% [markdown]
 # ## Two landscapes
 #
-# A mixture of four Gaussians, and a ring that a small network bends. An energy is a function of parameters and *one*
-# configuration; everything below maps it over chains.
+# The first energy is a mixture of four Gaussians, the second a ring that a small network bends. An energy is a function
+# of parameters and *one* configuration. Everything below maps it over chains.
 
 # %%
 CENTRES = jnp.array([[-1.5, -1.0], [1.5, -1.0], [0.0, 1.6], [1.6, 1.8]])
@@ -71,14 +75,15 @@ def landscape(ax, name):
 fig, axes = plt.subplots(1, 2, figsize=(8, 4), layout="constrained")
 for ax, name in zip(axes, energies):
     landscape(ax, name)
-    ax.set_title(f"E of the {name} (dark is low)")
+    ax.set_title(f"E of the {name} (dark: low)")
 
 # %% [markdown]
 # ## Trajectories
 #
-# One chain each from the same point, 300 steps, on the mixture. `ula` takes every step. `mala` looks at the energy
-# where the step leads and may stay. `hmc` lets the point glide for eight gradients before it decides. `langevin` with
-# step and noise chosen apart, as papers that train networks do, mostly descends: it soon sits in one well.
+# Each kernel runs one chain of 300 steps on the mixture, from the same point. `ula` accepts every step. `mala` computes
+# the energy of the proposal and may reject it. `hmc` follows the dynamics for eight gradients before it accepts or
+# rejects. `langevin` takes a separate step size and noise scale, as papers that train networks do. Here it mostly
+# descends, and it soon stays in one well.
 
 # %%
 start = jnp.zeros((1, 2))
@@ -88,7 +93,7 @@ kernels = {
     "hmc, 8 × 0.3": ej.hmc(mixture, 0.3, 8),
     "langevin, α = 0.05, σ = 0.05": ej.langevin(mixture, 0.05, 0.05),
 }
-every = ej.SamplingSchedule(n_warmup=1, n_samples=300)
+every = ej.SamplingSchedule(n_warmup=1, n_samples=30 if SMALL else 300)
 paths = {
     name: np.asarray(ej.sample(jax.random.key(1), kernel, log_weights, start, every).positions[:, 0])
     for name, kernel in kernels.items()
@@ -102,19 +107,20 @@ for ax, (name, path) in zip(axes, paths.items()):
     ax.set_title(name, fontsize=10)
 
 # %% [markdown]
-# ## The same as an animation
+# ## An animation
 #
-# Two hundred chains of MALA on the ring, from a cloud far outside. They fall in, spread around the ring, and from then
-# on each frame is a sample of the law.
+# Two hundred chains of MALA start from a cloud far outside the ring. They fall in and spread around the ring. From then
+# on each frame is a sample of the distribution.
 
 # %%
 cloud = 0.25 * jax.random.normal(jax.random.key(4), (200, 2)) + jnp.array([2.6, 2.4])
-moving = ej.sample(jax.random.key(5), ej.mala(ring, 0.25), network, cloud, ej.SamplingSchedule(1, 60, 2))
+frame_schedule = ej.SamplingSchedule(n_warmup=1, n_samples=3 if SMALL else 60, steps_per_sample=2)
+moving = ej.sample(jax.random.key(5), ej.mala(ring, 0.25), network, cloud, frame_schedule)
 frames = np.concatenate([np.asarray(cloud)[None], np.asarray(moving.positions)])
 
 
 def animation(frames, milliseconds=90):
-    """A GIF of moving points over the ring, drawn a frame at a time."""
+    """Returns a GIF of the points over the ring, drawn frame by frame."""
     fig, ax = plt.subplots(figsize=(3.6, 3.6), layout="constrained")
     landscape(ax, "ring")
     (points,) = ax.plot([], [], ".", color="tab:orange", ms=4)
@@ -133,14 +139,14 @@ def animation(frames, milliseconds=90):
 display(Image(data=animation(frames), format="gif"))
 
 # %% [markdown]
-# ## What a step size does to the law
+# ## The bias of a step size
 #
 # On $E = x^2/2$ the unadjusted chain has variance $1 / (1 - \varepsilon^2/4)$ instead of 1: its bias shrinks as
-# $\varepsilon^2$. MALA has none, at any step size; what suffers there is the acceptance.
+# $\varepsilon^2$. MALA has no bias at any step size. A larger step only lowers its acceptance rate.
 
 # %%
 steps = np.array([0.2, 0.4, 0.6, 0.8, 1.0, 1.2], np.float32)
-x0 = jax.random.normal(jax.random.key(6), (20_000,))
+x0 = jax.random.normal(jax.random.key(6), (2_000 if SMALL else 20_000,))
 long = ej.SamplingSchedule(n_warmup=150, n_samples=1)
 
 
@@ -162,8 +168,8 @@ ax.legend(frameon=False)
 print({name: np.round(v, 3).tolist() for name, v in variance.items()})
 
 # %% [markdown]
-# A certificate says the same without knowing the theory. It starts thousands of chains with exact draws and looks
-# whether they keep their law.
+# A certificate finds the bias without knowing the theory. It starts thousands of chains with exact draws and tests
+# whether the chains keep the distribution.
 
 
 # %%
@@ -178,23 +184,26 @@ for kernel in (ej.ula(bowl, 0.8), ej.mala(bowl, 0.8)):
         (),
         key=jax.random.key(8),
         draws=exact_draws,
+        n_chains=1_000 if SMALL else 20_000,
     )
 
 # %% [markdown]
-# ## Finding a step size, and what a chain is worth
+# ## Step sizes and effective samples
 #
-# `warm_up` tunes the step to an acceptance (0.57 for MALA, 0.8 for HMC), over all chains at once. Then the mixture's
-# four wells are the test: the effective sample size counts independent draws, and is honest only if chains cross.
+# `warm_up` tunes the step size to a target acceptance rate (0.57 for MALA, 0.8 for HMC), over all chains at once. The
+# effective sample size then counts independent draws. It can be trusted only if the chains cross between the four wells
+# of the mixture, which R-hat checks.
 
 # %%
 scattered = 2.0 * jax.random.normal(jax.random.key(9), (64, 2))
 for name, kernel in {"mala": ej.mala(mixture, 0.1), "hmc": ej.hmc(mixture, 0.1, 8)}.items():
-    tuned, states = ej.warm_up(jax.random.key(10), kernel, log_weights, scattered, 400)
-    run = ej.sample(jax.random.key(10), tuned, log_weights, states, ej.SamplingSchedule(1, 1000))
-    told = diagnostics.summarize(run.positions)
+    tuned, states = ej.warm_up(jax.random.key(10), kernel, log_weights, scattered, 40 if SMALL else 400)
+    schedule = ej.SamplingSchedule(n_warmup=1, n_samples=50 if SMALL else 1000)
+    run = ej.sample(jax.random.key(10), tuned, log_weights, states, schedule)
+    summary = diagnostics.summarize(run.positions)
     gradients = int(run.info.n_gradient.sum())
     print(
         f"{name}: step {float(tuned.step_size):.2f}, acceptance {float(run.info.acceptance.mean()):.2f}, "
-        f"R-hat {float(told.r_hat.max()):.3f}, {float(told.ess_bulk.min()):.0f} effective draws of 64,000, "
-        f"{1000 * float(told.ess_bulk.min()) / gradients:.1f} per thousand gradients"
+        f"R-hat {float(summary.r_hat.max()):.3f}, {float(summary.ess_bulk.min()):.0f} effective draws of 64,000, "
+        f"{1000 * float(summary.ess_bulk.min()) / gradients:.1f} per thousand gradients"
     )

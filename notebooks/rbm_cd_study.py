@@ -13,9 +13,9 @@
 # %% [markdown]
 # # How many steps does contrastive divergence need?
 #
-# Seven RBMs of 500 hidden units were trained on MNIST with everything alike but where their negatives come from: k
-# Gibbs steps from the batch (CD-k) or from chains that persist (PCD-k). This notebook loads the records of these runs,
-# which `ebm-jax sweep` made and the repository keeps without checkpoints, and asks what the measures of fit say.
+# Seven RBMs with 500 hidden units were trained on MNIST. They differ only in their negative samples: k Gibbs steps from
+# the batch (CD-k), or k Gibbs steps of persistent chains (PCD-k). `ebm-jax sweep` made the runs, and the repository
+# keeps their records without checkpoints. This notebook loads the records and compares the measures of fit.
 
 # %%
 import json
@@ -32,7 +32,7 @@ records = Path(ej.__file__).parents[1] / "docs" / "studies" / "cd_vs_pcd" / "rec
 
 
 def load(prefix):
-    """Configuration, rows of metrics.jsonl, last figures and draws of every run whose name starts so."""
+    """Returns configuration, rows of metrics.jsonl, final figures and draws of every run with this prefix."""
     return {
         path.name.removeprefix(prefix): (
             load_config(path / "config.yaml"),
@@ -54,11 +54,11 @@ for name, (config, _, _, _) in mnist.items():
     )
 
 # %% [markdown]
-# ## Four measures, three of which do not see it
+# ## Three measures, two of which miss the difference
 #
-# Reconstruction error and pseudo-likelihood are cheap, and tell these models hardly apart. The log-likelihood of the
-# test images needs log Z, here by annealed importance sampling from both sides: the lower number is conservative, the
-# upper one optimistic.
+# Reconstruction error and pseudo-likelihood are cheap, but they hardly distinguish these models. The log-likelihood of
+# the test images requires log Z, estimated here by annealed importance sampling from both sides. The lower number is
+# conservative, the upper number optimistic.
 
 # %%
 print("          reconstruction   pseudo-LL   log-likelihood between")
@@ -85,53 +85,56 @@ for ax, title in zip(axes, titles, strict=True):
     ax.set(title=title, xlabel="k", xscale="log")
 
 # %% [markdown]
-# ## While they train
+# ## During training
 #
-# CD at small k makes the model right near the data and leaves the rest of the space alone. Its chains never get there,
-# so nothing pushes that probability down: the likelihood falls while the reconstruction still improves. Chains that
-# persist find such places. What they pay is noise: the weights must not move faster than the chains mix, and it is
-# when the learning rate has come down that PCD gains most.
+# CD with small k fits the model near the data and ignores the rest of the space. Its chains never get far from the
+# data, so nothing lowers the probability there: the likelihood falls while the reconstruction still improves.
+# Persistent chains do find such regions. Their cost is noise: the weights must not move faster than the chains mix. PCD
+# therefore gains most at the end, when the learning rate is small.
 
 # %%
 figure, axes = plt.subplots(1, 2, figsize=(10, 3.4), layout="constrained")
 for name, (_, rows, _, _) in mnist.items():
-    judged = [row for row in rows if row["kind"] == "evaluation"]
+    evaluations = [row for row in rows if row["kind"] == "evaluation"]
     style = "o-" if name.startswith("pcd") else "s--"
-    epochs = [row["epoch"] for row in judged]
-    axes[0].plot(epochs, [row["log_likelihood_lower"] for row in judged], style, markersize=4)
-    axes[1].plot(epochs, [row["reconstruction_error"] for row in judged], style, label=name, markersize=4)
+    epochs = [row["epoch"] for row in evaluations]
+    axes[0].plot(epochs, [row["log_likelihood_lower"] for row in evaluations], style, markersize=4)
+    axes[1].plot(
+        epochs, [row["reconstruction_error"] for row in evaluations], style, label=name, markersize=4
+    )
 axes[1].legend(ncols=2)
 for ax, title in zip(axes, ("log-likelihood, lower bound", "reconstruction error"), strict=True):
     ax.set(title=title, xlabel="epoch")
 
 # %% [markdown]
-# ## What chains from noise draw
+# ## Samples from noise
 #
-# A thousand Gibbs steps from noise, as means of the visible units. A model that never learned to leave the places far
-# from the data keeps its chains there.
+# Each picture is the mean of the visible units after a thousand Gibbs steps from noise. A model with too much
+# probability far from the data keeps its chains there.
 
 # %%
 ej.plots.compare({name: draws["frames"][-1][:25] for name, (_, _, _, draws) in mnist.items()})
 
 # %% [markdown]
-# ## How long chains remember
+# ## Autocorrelation
 #
-# The autocorrelation of the free energy along chains from training images. Over a thousand steps none of these chains
-# is long beside its own memory, so the effective sample sizes in the records are upper bounds, and R-hat says so.
+# The figure shows the autocorrelation of the free energy along chains from training images. A thousand steps are short
+# compared with the autocorrelation time of these chains, as R-hat shows. The effective sample sizes in the records are
+# therefore upper bounds.
 
 # %%
 figure, ax = plt.subplots(figsize=(6, 3.4), layout="constrained")
 for name, (_, _, _, draws) in mnist.items():
     ax.plot(draws["autocorrelation"][:200], "-" if name.startswith("pcd") else "--", label=name)
-ax.set(xlabel="sweeps apart", title="autocorrelation of the free energy")
+ax.set(xlabel="lag (sweeps)", title="autocorrelation of the free energy")
 ax.legend(ncols=2)
 for name, (_, _, figures, _) in mnist.items():
     print(f"{name:>6}: τ = {figures['autocorrelation_time']:.0f} sweeps, R-hat {figures['r_hat']:.2f}")
 
 # %% [markdown]
-# ## The same in small, where log Z is exact
+# ## Small models with exact log Z
 #
-# RBMs of 20 hidden units on 8×8 digits: both bounds are the exact log-likelihood, and nothing is left to estimates.
+# These RBMs have 20 hidden units and learn 8×8 digits. Their log Z is computed exactly, so the two bounds agree.
 
 # %%
 digits = load("rbm_digits_")

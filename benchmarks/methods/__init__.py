@@ -1,6 +1,6 @@
-"""Who is measured: each file holds one package, in the fastest form that its documentation gives.
+"""The measured packages: each file holds one, in the fastest form that its documentation describes.
 
-A file has `prepare(task, device) -> Method`. It raises `Absent` where the package cannot run on that device.
+A file defines `prepare(task, device) -> Method`. It raises `Absent` if the package cannot run on that device.
 """
 
 import time
@@ -12,15 +12,19 @@ BUILD_SECONDS = 10.0
 
 
 class Absent(Exception):
-    """Says why a peer does not take part."""
+    """The reason why a peer does not take part."""
 
 
 class Method(NamedTuple):
-    """A prepared method: `call()` runs the task's sweeps and returns the final states, or waits for them itself.
+    """A prepared method.
 
-    build: seconds until there is something to compile, of a system of a size that this process has not seen, as one
-    builds it. rebuild: the same, of one like it again. compiling: seconds of compiling. beyond: bytes beyond the state
-    for each site and chain, where known. path: which of several updates runs, where there are several.
+    Attributes:
+      build: Seconds until there is something to compile, for a system of a size that is new to this process.
+      rebuild: The same for a second system of this size.
+      compiling: Seconds of compilation.
+      call: Runs the task's sweeps and returns the final states, or waits for them itself.
+      beyond: Bytes beyond the state per site and chain, or None if unknown.
+      path: Which of several updates runs, or None if there is only one.
     """
 
     build: float
@@ -32,16 +36,18 @@ class Method(NamedTuple):
 
 
 def median(values: Iterable[float]) -> float:
-    """The middle one, or the mean of the middle two."""
+    """Returns the middle value, or the mean of the middle two."""
     ordered = sorted(values)
     return (ordered[(len(ordered) - 1) // 2] + ordered[len(ordered) // 2]) / 2
 
 
 def timed_builds(build: Callable[[Any], Any], task: Any) -> tuple[Any, float, float]:
-    """Returns what `build(task)` makes, the seconds of the first build, and the median of the others.
+    """Times five builds of a task, or as many as fit into ten seconds.
 
-    A small system is built before, so that the first is not the package's first of all. Five builds in all, or as many
-    as fit into ten seconds.
+    A small system is built first, so that the first timed build is not the first build of the package.
+
+    Returns:
+      The result of `build(task)`, the seconds of the first build, and the median seconds of the others.
     """
     build(task.small())
     seconds: list[float] = []

@@ -1,7 +1,7 @@
-"""BlackJAX: MALA and HMC, all chains together in one compiled scan that keeps the last state and the mean acceptance.
+"""BlackJAX: MALA and HMC. One compiled scan runs all chains and keeps the last state and the mean acceptance.
 
-Both libraries sample the same law with the same step size from the same exact start: the acceptances in the results
-must agree, and say that the work is the same.
+Both libraries sample the same distribution with the same step size from the same exact start. The acceptance rates in
+the results must therefore agree, which shows that the work is the same.
 """
 
 import time
@@ -15,13 +15,15 @@ from benchmarks.tasks.samplers import N_LEAPFROG, Task, gaussian, step_size
 
 
 def prepare(task: Task, device: str = "cpu") -> Method:
-    """Its MALA takes ε²/2 where ebm_jax's takes ε."""
-    del device  # JAX's own
+    """Prepares the task. BlackJAX's MALA takes ε²/2 where that of ebm_jax takes ε. JAX chooses the device."""
+    del device
     precision, start = map(jnp.asarray, gaussian(task))
     size = step_size(task)
 
     def steps(key, precision, start):
-        log_density = lambda x: -0.5 * jnp.dot(x, precision @ x)  # noqa: E731
+        def log_density(x):
+            return -0.5 * jnp.dot(x, precision @ x)
+
         kernel = blackjax.mala(log_density, size**2 / 2)
         if task.name == "hmc_gaussian":
             kernel = blackjax.hmc(log_density, size, jnp.ones(task.dimension), N_LEAPFROG)

@@ -1,7 +1,7 @@
-"""hamon: `nrpt`, non-reversible parallel tempering, in its temperature-linear mode: one program for all rungs.
+"""hamon: `nrpt`, non-reversible parallel tempering, in its temperature-linear mode with one program for all rungs.
 
-Ladder, colouring and starting states are those of ebm_jax; one sweep, then an exchange. One ladder at a time, since
-`nrpt` takes one. It draws from `jax.random`, measured with the older layout of counters as in `thrml_gibbs`.
+Ladder, colouring and starting states are those of ebm_jax. A step is one sweep and one exchange. `nrpt` takes one
+ladder at a time. It draws from `jax.random`, with the older layout of counters as in `thrml_gibbs`.
 """
 
 import time
@@ -20,8 +20,12 @@ from benchmarks.tasks.samplers import Task, ising, ladder
 
 
 def prepare(task: Task, device: str = "cpu") -> Method:
-    """Build is nodes and program; compiling is the first call's, less the time of another."""
-    del device  # JAX's own
+    """Prepares the task.
+
+    The build makes nodes and program. The compile time is that of the first call less that of a second. JAX chooses the
+    device.
+    """
+    del device
     kernel, states = ladder(task.side, task.n_rungs, task.n_chains, task.part)
     betas = jnp.asarray(kernel.betas)
     colours = [block.sites for block in ej.colour(ising(task.side)[0].graph)]

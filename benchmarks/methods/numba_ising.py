@@ -1,8 +1,8 @@
-"""Numba: the checkerboard loop that people write by hand for a tied Ising model, on one thread.
+"""Numba: the checkerboard loop that one would write by hand for a tied Ising model, on one thread.
 
-Chains are innermost, so that the compiler makes vector instructions of the two inner loops; every chain has its own
-xoroshiro64* generator (Blackman and Vigna 2018), a handful of 32-bit operations; probabilities are nine thresholds, by
-neighbours up along rows and along columns.
+Chains are innermost, so the compiler vectorises the two inner loops. Every chain has its own xoroshiro64* generator
+(Blackman and Vigna 2018), which takes a few 32-bit operations. The probabilities are nine thresholds, indexed by the
+numbers of neighbours up in the row and in the column.
 """
 
 import time
@@ -15,7 +15,7 @@ from benchmarks.tasks.gibbs import Task, tied_coupling
 
 
 def prepare(task: Task, device: str = "cpu") -> Method:
-    """There is nothing to build; compiling is Numba's."""
+    """Prepares the task. There is nothing to build. The compile time is Numba's."""
     if device != "cpu":
         raise Absent("the Numba loop is for the CPU")
     down, across = tied_coupling(task)[::-1]
@@ -55,7 +55,7 @@ def _sweeps(spins, generators, t, n_sweeps):
                         first[c] = turned ^ s1 ^ np.uint32(s1 << np.uint32(9))
                         second[c] = np.uint32(s1 << np.uint32(13)) | np.uint32(s1 >> np.uint32(19))
                     for c in range(n_chains):
-                        # Choices rather than an index into a table, of which no vector instructions are made.
+                        # The compiler vectorises these choices, but not an index into a table.
                         d, a = spins[below, j, c] + spins[above, j, c], spins[i, right, c] + spins[i, left, c]
                         none = t0 if a == 0 else (t1 if a == 1 else t2)
                         one = t3 if a == 0 else (t4 if a == 1 else t5)

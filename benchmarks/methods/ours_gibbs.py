@@ -1,4 +1,4 @@
-"""ebm_jax: `sample`'s own form for many chains, and `vmap(kernel.steps)` as an embedding program would call it."""
+"""ebm_jax: the form of many chains that `sample` uses, and `vmap(kernel.steps)` as an embedding program calls it."""
 
 import time
 
@@ -12,7 +12,7 @@ from ebm_jax import blocks, graphs
 
 
 def model_of(task: Task, edges=None):
-    """Returns the model, its graph made anew."""
+    """Returns the model on a new graph."""
     if task.kind == "rbm":
         return ej.RBM(task.n_visible, task.n_hidden)
     if task.kind == "graph":
@@ -25,7 +25,7 @@ def model_of(task: Task, edges=None):
 
 
 def params_of(task: Task, model, given):
-    """Returns the task's numbers in the model's shapes."""
+    """Returns the parameters of the task in the shapes of the model."""
     if task.kind == "rbm":
         return model.init(jax.random.key(0), scale=0.1)
     if task.bias == "tied":
@@ -37,16 +37,22 @@ def params_of(task: Task, model, given):
 
 
 def prepare(task: Task, device: str = "cpu", form: str = "batched") -> Method:
-    """Build is what a user waits for before compiling: the graph with its checks, the kernel, its blocks and tables."""
-    del device  # JAX's own
+    """Prepares the task.
+
+    The build is what a user waits for before compilation: the graph with its checks, the kernel, its blocks and tables.
+    JAX chooses the device.
+    """
+    del device
     systems = {}
-    for size in (task, task.small()):  # a huge grid's edges are too many
+    # The edges of a huge grid would be too many.
+    for size in (task, task.small()):
         systems[size.sites] = None if task.kind == "rbm" or task.bias == "tied" else system(size)
     given = systems[task.sites]
 
     def build(task):
         given = systems[task.sites]
-        blocks.default_spec.cache_clear()  # or the second build would find the first's work
+        # Without this the second build would reuse the results of the first.
+        blocks.default_spec.cache_clear()
         graphs.neighbours.cache_clear()
         model = model_of(task, None if given is None else given.edges)
         kernel = ej.gibbs(model, path=task.path)
@@ -83,5 +89,8 @@ def prepare(task: Task, device: str = "cpu", form: str = "batched") -> Method:
     compiling = time.perf_counter() - start
     memory = compiled.memory_analysis()
     beyond = None if memory is None else memory.temp_size_in_bytes / (task.work / task.n_sweeps)
-    call = lambda: compiled(kernel, keys, params, states)  # noqa: E731
+
+    def call():
+        return compiled(kernel, keys, params, states)
+
     return Method(first, again, compiling, call, beyond, kernel.path)

@@ -1,6 +1,6 @@
 """ebm_jax: many steps of many chains in one compiled call, for each kind of task of the samplers suite.
 
-A call goes on from where the last one ended, so that its draws are new ones; calls that only count steps need not.
+A call continues from the state of the last call, so its draws are new. Calls that only count steps start again.
 """
 
 import functools
@@ -18,13 +18,13 @@ from benchmarks.tasks.samplers import N_LEAPFROG, Task
 
 
 def prepare(task: Task, device: str = "cpu", method: str = "ebm_jax") -> Method:
-    """Compiles one of the task's methods."""
-    del device  # JAX's own
+    """Compiles one of the task's methods. JAX chooses the device."""
+    del device
     return _KINDS[task.kind](task, method)
 
 
 def keys_of(n: int):
-    """Returns the keys of chains, as `sample` makes them."""
+    """Returns the keys of the chains, as `sample` makes them."""
     return jax.vmap(jax.random.fold_in, (None, 0))(jax.random.key(2), jnp.arange(n))
 
 
@@ -35,7 +35,7 @@ def _compiled(function, *arguments):
 
 
 def _steps(kernel, keys, params, states, n):
-    """Final positions, and the mean acceptance where proposals are accepted or rejected."""
+    """Returns the final positions, and the mean acceptance of kernels that accept or reject."""
     packed, info = kernel.packed_steps(keys, params, 1.0, kernel.pack(params, states), n)
     accepts = hasattr(kernel, "target_acceptance")
     return kernel.packed_positions(packed), info.acceptance.mean() if accepts else None
@@ -59,7 +59,10 @@ def _langevin(task: Task, method: str) -> Method:
 
 def _gaussian(task: Task, method: str) -> Method:
     precision, start = map(jnp.asarray, samplers.gaussian(task))
-    energy = lambda precision, x: 0.5 * jnp.dot(x, precision @ x)  # noqa: E731
+
+    def energy(precision, x):
+        return 0.5 * jnp.dot(x, precision @ x)
+
     size = samplers.step_size(task)
     kernel = ej.mala(energy, size)
     if task.name == "hmc_gaussian":
@@ -68,7 +71,7 @@ def _gaussian(task: Task, method: str) -> Method:
 
 
 def _drawing(task: Task, method: str, kernel, params, start, look) -> Method:
-    """Draws `look(kernel, params, packed)` from going chains, every so many steps."""
+    """Prepares a method that records `look(kernel, params, packed)` every `per_draw` steps of continuing chains."""
     every = task.of(task.per_draw, method)
     keys = keys_of(task.n_chains)
 
@@ -123,12 +126,15 @@ def _cluster(task: Task, method: str) -> Method:
         ej.init_chains(jax.random.key(1), model, task.n_chains),
         ej.SamplingSchedule(n_warmup=200, n_samples=1, steps_per_sample=1),
     )
-    look = lambda kernel, params, packed: {"energy": kernel.packed_energies(params, packed)}  # noqa: E731
+
+    def look(kernel, params, packed):
+        return {"energy": kernel.packed_energies(params, packed)}
+
     return _drawing(task, method, kernel, params, mixed.positions[0], look)
 
 
 def _tempering(task: Task, method: str) -> Method:
-    """Trips are counted anew in every call, as the peer does."""
+    """Prepares tempering. Every call counts round trips from zero, as the peer does."""
     kernel, states = samplers.ladder(task.side, task.n_rungs, task.n_chains, task.part)
     params = samplers.ising(task.side)[1]
     keys = keys_of(task.n_chains)
@@ -150,7 +156,7 @@ def _tempering(task: Task, method: str) -> Method:
 
 
 def _ais(task: Task, method: str) -> Method:
-    """A call returns how far its log Z is from the exact one, in nats; the first one compiles."""
+    """Prepares AIS. A call returns the absolute error of log Z in nats. The first call compiles."""
     model, params = samplers.digits_rbm(task.n_hidden, task.n_epochs, task.part)
     exact = float(ej.exact.log_partition(model, params))
     number = itertools.count()

@@ -1,6 +1,6 @@
-"""ebm_jax: `advance`, an epoch in one compiled call, with all of its metrics, and chains that end a sweep with h.
+"""ebm_jax: `advance` runs an epoch in one compiled call, with all metrics. Its sweeps end with the hidden layer.
 
-Data lie on the device as bytes. An epoch is shuffled, and every call is another one.
+The data lie on the device as bytes. Every call is a new, shuffled epoch.
 """
 
 import time
@@ -16,8 +16,11 @@ from ebm_jax.training import Plan, advance, make_train_step, negatives
 
 
 def prepare(task: Task, device: str = "cpu") -> Method:
-    """Build is model, kernel and state; compiling is `advance`."""
-    del device  # JAX's own
+    """Prepares the task.
+
+    The build makes model, kernel and state. The compile time is that of `advance`. JAX chooses the device.
+    """
+    del device
     start = time.perf_counter()
     model = ej.RBM(task.n_visible, task.n_hidden)
     kernel = ej.gibbs(model, ej.BlockSpec(model.default_spec().free[::-1]))

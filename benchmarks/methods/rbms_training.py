@@ -1,7 +1,6 @@
-"""rbms (PyTorch): its `fit_batch_pcd` and SGD, in the order of its own training loop, which also writes a file.
+"""rbms (PyTorch): its `fit_batch_pcd` and SGD, in the order of its own training loop, but without the file it writes.
 
-Gradients are plain ones (`centered=False`), and divided by their norm, as the package does it. Its data lie in memory
-as floats.
+Gradients are plain (`centered=False`) and divided by their norm, as in the package. The data lie in memory as floats.
 """
 
 import time
@@ -15,7 +14,7 @@ from benchmarks.tasks.training import LEARNING_RATE, Task, data_of
 
 
 def prepare(task: Task, device: str = "cpu") -> Method:
-    """There is nothing to compile but what the first calls do."""
+    """Prepares the task. Only the first calls compile."""
     if device == "gpu" and not torch.cuda.is_available():
         raise Absent("the installed torch sees no GPU")
     if device == "cpu":
@@ -44,5 +43,6 @@ def prepare(task: Task, device: str = "cpu") -> Method:
         if device == "gpu":
             torch.cuda.synchronize()
 
-    call()  # its scripts are specialised in their first calls
+    # The scripts of the package are specialised in their first calls.
+    call()
     return Method(build, build, 0.0, call)

@@ -1,6 +1,6 @@
-"""scikit-learn: `BernoulliRBM.fit`, one pass over float32 data; its chains are as many as a batch has rows.
+"""scikit-learn: `BernoulliRBM.fit`, one pass over float32 data, with as many chains as a batch has rows.
 
-It multiplies in float32 where data are float32. A call draws weights anew, a hundredth of its time.
+It multiplies in float32 if the data are float32. A call draws new weights, which takes a hundredth of its time.
 """
 
 from sklearn.neural_network import BernoulliRBM
@@ -10,7 +10,7 @@ from benchmarks.tasks.training import LEARNING_RATE, Task, data_of
 
 
 def prepare(task: Task, device: str = "cpu") -> Method:
-    """It runs one sweep an update, on the CPU."""
+    """Prepares the task. scikit-learn runs one sweep per update, on the CPU."""
     if device == "gpu":
         raise Absent("scikit-learn runs on the CPU")
     if task.k != 1:

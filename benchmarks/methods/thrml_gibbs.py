@@ -1,12 +1,12 @@
 """THRML, and hamon, a fork with the same names: `sample_states` of their block-Gibbs programs, mapped over chains.
 
-`sample_states` returns observations rather than the state; with one sample, all sweeps as warm-up and every free block
-observed it returns the final state and does no other work. hamon's documentation has nothing quicker for chains at one
+`sample_states` returns observations instead of the state. With one sample, all sweeps as warm-up and every free block
+observed, it returns the final state and does no other work. hamon's documentation has nothing faster for chains at one
 temperature: its other samplers temper.
 
-Both draw from `jax.random`. They are measured with its older layout of counters (`jax_threefry_partitionable=False`),
-which is not JAX's default: on one core they are faster with it, by a quarter to a half. It is set for them alone. With
-JAX's "rbg" keys they were slower than with either layout.
+Both draw from `jax.random`. They are measured with the older layout of its counters
+(`jax_threefry_partitionable=False`), which is not JAX's default. On one core they are a quarter to a half faster with
+it. It is set for them alone. With JAX's "rbg" keys they were slower than with either layout.
 """
 
 import importlib
@@ -22,8 +22,11 @@ from benchmarks.tasks.gibbs import Task, system
 
 
 def prepare(task: Task, device: str = "cpu", package: str = "thrml") -> Method:
-    """Build is nodes, factors and program; the colouring is given."""
-    del device  # JAX's own
+    """Prepares the task.
+
+    The build makes nodes, factors and program. The colouring is given. JAX chooses the device.
+    """
+    del device
     library = importlib.import_module(package)
     importlib.import_module(f"{package}.models")
     systems = {}

@@ -1,8 +1,8 @@
 """PyTorch: a tied Potts grid as one-hot float32 arrays with a border of zeros, every buffer made once.
 
-Cut by parity of row and column, so that a colour is two strided slices and its neighbours are slices too; chains are
-innermost. A level is drawn by inverting its distribution function: one uniform and three comparisons a site. No
-autograd, operations in place.
+The grid is cut by parity of row and column, so a colour is two strided slices, and its neighbours are slices too.
+Chains are innermost. A level is drawn by inverting its distribution function, with one uniform and three comparisons
+per site. There is no autograd, and operations work in place.
 """
 
 import time
@@ -14,7 +14,7 @@ from benchmarks.tasks.gibbs import Task, system
 
 
 def prepare(task: Task, device: str = "cpu") -> Method:
-    """There is nothing to compile."""
+    """Prepares the task. There is nothing to compile."""
     if device == "gpu" and not torch.cuda.is_available():
         raise Absent("the installed torch sees no GPU")
     place = torch.device("cuda" if device == "gpu" else "cpu")
@@ -29,7 +29,7 @@ def prepare(task: Task, device: str = "cpu") -> Method:
     x[:, 1:-1, 1:-1] = (levels == torch.arange(k, device=place)[:, None, None, None]).float()
 
     def slices(a, b, rows=0, columns=0):
-        """The sites of a parity, moved by some rows and columns."""
+        """Returns the sites of a parity, shifted by rows and columns."""
         high, wide = (side - a + 1) // 2, (side - b + 1) // 2
         top, left = 1 + a + rows, 1 + b + columns
         return x[:, top : top + 2 * high - 1 : 2, left : left + 2 * wide - 1 : 2]

@@ -1,4 +1,4 @@
-"""PyTorch: RBM sweeps with every buffer made once and every operation in place, no autograd, float32 (not TF32)."""
+"""PyTorch: RBM sweeps in float32 (not TF32), without autograd; buffers are made once and operations are in place."""
 
 import time
 
@@ -9,7 +9,7 @@ from benchmarks.tasks.gibbs import Task
 
 
 def prepare(task: Task, device: str = "cpu") -> Method:
-    """There is nothing to compile."""
+    """Prepares the task. There is nothing to compile."""
     if device == "gpu" and not torch.cuda.is_available():
         raise Absent("the installed torch sees no GPU")
     torch.backends.cuda.matmul.allow_tf32 = False

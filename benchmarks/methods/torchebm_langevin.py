@@ -1,8 +1,8 @@
-"""torchebm: its Langevin sampler, the energy a module of PyTorch that it differentiates, final states only.
+"""torchebm: its Langevin sampler. The energy is a PyTorch module that it differentiates. It returns final states only.
 
-Its η is ε²/2 in ebm_jax's convention. The energy is the expression that ebm_jax differentiates too, quicker for both
-than one that takes the distances to all means. With a gradient written by hand in place of autograd (a method that one
-may override) torchebm was 1.5 times as fast on one core.
+Its η is ε²/2 in ebm_jax's convention. The energy is the same expression that ebm_jax differentiates. For both it is
+faster than an expression with the distances to all means. With a gradient written by hand in place of autograd (a
+method that one may override), torchebm was 1.5 times as fast on one core.
 """
 
 import time
@@ -24,12 +24,12 @@ class Mixture(BaseModel):
         self.register_buffer("half_squares", (means**2).sum(1) / 2)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Energies of a batch."""
+        """Returns the energies of a batch."""
         return (x * x).sum(1) / 2 - torch.logsumexp(x @ self.means_t - self.half_squares, dim=1)
 
 
 def prepare(task: Task, device: str = "cpu") -> Method:
-    """There is nothing to compile."""
+    """Prepares the task. There is nothing to compile."""
     if device == "gpu" and not torch.cuda.is_available():
         raise Absent("the installed torch sees no GPU")
     place = torch.device("cuda" if device == "gpu" else "cpu")

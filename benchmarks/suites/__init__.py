@@ -1,1 +1,1 @@
-"""How the tasks of each suite are run and shown: each file has `TASKS` by device, `HEAD`, `run_task` and `show`."""
+"""Running and printing the tasks of each suite. Each file has `TASKS` by device, `HEAD`, `run_task` and `show`."""

@@ -1,4 +1,4 @@
-"""How a task of the block Gibbs suite is run, and how its row is shown."""
+"""Runs a task of the block Gibbs suite, and prints its row."""
 
 import functools
 import importlib
@@ -11,11 +11,12 @@ from benchmarks.tasks.gibbs import CPU_TASKS, GPU_TASKS
 
 TASKS = {"cpu": CPU_TASKS, "gpu": GPU_TASKS}
 MODULES = {"thrml": "thrml_gibbs", "hamon": "hamon_gibbs", "numba": "numba_ising", "torch": "torch_{kind}"}
-PUBLISHED_PER_NS = 900  # a hand-written CUDA multi-spin code on an H100
+# Updates per ns of a hand-written CUDA multi-spin code on an H100.
+PUBLISHED_PER_NS = 900
 
 
 def prepared(task, device):
-    """Returns the methods of a task, called once each, and why which peers do not take part (said on stderr too)."""
+    """Returns the prepared methods, each called once, and the reasons of the peers that do not take part."""
     methods = {"ebm_jax": ours_gibbs.prepare(task, device)}
     for form in task.forms:
         methods[form] = ours_gibbs.prepare(task, device, form)
@@ -39,7 +40,7 @@ def _prepare(module, task, device):
 
 
 def row_of(task, methods, absent, times, power, about) -> dict:
-    """Returns what is known of a task, as it is written to the results."""
+    """Returns the row of a task that is written to the results."""
     ours, main = methods["ebm_jax"], task.peers[0] if task.peers else None
     seconds = {name: median(t) for name, t in times.items()}
     per_ns = task.work / seconds["ebm_jax"] / 1e9
@@ -79,7 +80,7 @@ def row_of(task, methods, absent, times, power, about) -> dict:
 
 
 def run_task(task, device, rounds, about, round_seconds=0.0) -> dict:
-    """Prepares and measures a task, and returns its row."""
+    """Prepares and measures a task and returns its row."""
     methods, absent = prepared(task, device)
     power = Power(device)
     try:
@@ -96,7 +97,7 @@ HEAD = TABLE.head + "   (M site updates/s)"
 
 
 def show(row) -> None:
-    """Prints a row of results: a line a peer, then the promises."""
+    """Prints a row of results: one line per peer, then the promises."""
     rates = row["million_updates_per_second"]
     first = (row["task"], row["path"], f"{rates['ebm_jax']:.1f}")
     for peer in [*row["ratios"], *row["absent"]] or [""]:

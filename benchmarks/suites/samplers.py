@@ -1,7 +1,7 @@
-"""How a task of the samplers suite is run, what its calls come to, and how its row is shown.
+"""Runs a task of the samplers suite, computes its figures, and prints its row.
 
-Steps a second are the median round's. Round trips and effective samples are counted over all rounds: a rate is their
-number by the seconds that all calls took.
+Steps per second are those of the median round. Round trips and effective samples are counted over all rounds: a rate is
+their number divided by the seconds of all calls.
 """
 
 import functools
@@ -22,7 +22,7 @@ HEAD = TABLE.head
 
 
 def run_task(task, device, rounds, about, round_seconds=0.0) -> dict:
-    """Prepares and measures a task, and returns its row; without its data, or its own methods, nothing is measured."""
+    """Prepares and measures a task and returns its row. Without its data or methods nothing is measured."""
     methods, absent, times, seen = {}, {}, {}, {}
     for name in task.methods:
         admit(task.name, name, functools.partial(ours_samplers.prepare, task, device, name), methods, absent)
@@ -62,12 +62,12 @@ def _prepare(module, task, device):
 
 
 def _figures(task, seen, times) -> tuple[dict, dict, dict]:
-    """Returns figures a second by method, what promises are about, and what else there is to know."""
+    """Returns the rates by method, the figures that promises refer to, and notes."""
     return _KINDS[task.kind](task, seen, times)
 
 
 def _steps(task, seen, times):
-    """Chain steps a second, and what should be equal if all do the same work."""
+    """Returns chain steps per second, and notes that are equal if all methods do the same work."""
     rates = {name: task.n_chains * task.n_steps / median(t) for name, t in times.items()}
     both = {"ebm_jax", task.against} <= times.keys()
     figures = {"ratio": ratio(times, task.against, "ebm_jax") if both else None}
@@ -81,14 +81,14 @@ def _steps(task, seen, times):
 
 
 def _trips(task, seen, times):
-    """Round trips a second."""
+    """Returns round trips per second."""
     trips = {name: sum(map(int, results)) for name, results in seen.items()}
     rates = {name: n / _seconds(seen, times, name) for name, n in trips.items()}
     return rates, {"ratio": _over(rates, "ebm_jax", task.against)}, {"round_trips": trips}
 
 
 def _ess(task, seen, times):
-    """Effective samples a second: of the free energy or the median pixel, whichever has fewer."""
+    """Returns effective samples per second, of the free energy or the median pixel, whichever has fewer."""
     sizes, rates = {}, {}
     for name, results in seen.items():
         draws = jax.tree.map(lambda *parts: np.concatenate(parts), *jax.device_get(results))
@@ -100,7 +100,7 @@ def _ess(task, seen, times):
 
 
 def _times(task, seen, times):
-    """Autocorrelation times of the energy, in steps, and effective samples a second."""
+    """Returns effective samples per second, and autocorrelation times of the energy in steps."""
     rates, _, notes = _ess(task, seen, times)
     steps = {name: task.n_chains * task.of(task.n_steps, name) * len(seen[name]) for name in seen}
     tau = {name: steps[name] / notes["ess"][name]["energy"] for name in seen}
@@ -113,7 +113,7 @@ def _times(task, seen, times):
 
 
 def _errors(task, seen, times):
-    """The largest error of all calls is held against the promise."""
+    """Returns estimates per second and the largest error of all calls, which the promise bounds."""
     errors = [float(e) for e in seen["ebm_jax"]]
     notes = {"errors": [round(e, 4) for e in errors], "median_error": median(errors)}
     return {"ebm_jax": 1 / median(times["ebm_jax"])}, {"error_nats": max(errors)}, notes
@@ -131,7 +131,7 @@ _KINDS = {
 
 
 def _seconds(seen, times, name):
-    """What all calls of a method took."""
+    """Returns the seconds of all calls of a method."""
     return len(seen[name]) * sum(times[name]) / len(times[name])
 
 
@@ -140,7 +140,7 @@ def _over(values, above, below):
 
 
 def show(row) -> None:
-    """Prints a row of results: a line a method, then the promises."""
+    """Prints a row of results: one line per method, then the promises."""
     first = row["methods"][0]
     name = row["task"]
     for method in [*row["rates"], *row["absent"]]:

@@ -1,4 +1,4 @@
-"""How a task of the training suite is run, and how its row is shown."""
+"""Runs a task of the training suite, and prints its row."""
 
 import functools
 import importlib
@@ -13,7 +13,7 @@ HEAD = TABLE.head
 
 
 def run_task(task, device, rounds, about, round_seconds=0.0) -> dict:
-    """Prepares and measures a task, and returns its row."""
+    """Prepares and measures a task and returns its row."""
     methods, absent = {}, {}
     for name, module in {"ebm_jax": "ours_training", **task.peers}.items():
         admit(task.name, name, functools.partial(_prepare, module, task, device), methods, absent)
@@ -47,7 +47,7 @@ def _prepare(module, task, device):
 
 
 def show(row) -> None:
-    """Prints a row of results: a line a method, then the promises."""
+    """Prints a row of results: one line per method, then the promises."""
     name = row["task"]
     promise = row["promises"].get("ratio", {}).get("promised", "")
     for method in [*row["updates_per_second"], *row["absent"]]:

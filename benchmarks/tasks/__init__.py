@@ -1,1 +1,1 @@
-"""What is measured: each file holds a suite, its systems as plain NumPy, the same for every method."""
+"""The measured systems: each file holds a suite, with systems in plain NumPy that are the same for every method."""

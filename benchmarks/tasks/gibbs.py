@@ -1,4 +1,4 @@
-"""The block Gibbs suite: systems, how many sweeps a timed call takes, and what is promised against which peer."""
+"""The block Gibbs suite: its systems, the number of sweeps of a timed call, and the promises."""
 
 from typing import NamedTuple
 
@@ -8,8 +8,23 @@ import numpy as np
 class Task(NamedTuple):
     """A system and its timed call: `n_sweeps` sweeps of `n_chains` chains.
 
-    peers: who else runs it; the first is the main one. promises: what is promised of ebm_jax, by name (`ratio` against
-    the main peer; the others are in `run.py`). forms: which other forms of ebm_jax run too.
+    Attributes:
+      name: Name of the task.
+      kind: "grid", "graph" or "rbm".
+      n_chains: Number of chains.
+      n_sweeps: Sweeps of a call.
+      peers: Peers that run it. The first is the main peer.
+      promises: Promised figures by name. `ratio` compares with the main peer.
+      side: Side of a grid.
+      n_sites: Sites of a graph.
+      n_levels: Levels of a site.
+      periodic: Whether the grid is a torus.
+      coupling: "tied" or "edge".
+      bias: "site" or "tied".
+      path: Path of Gibbs sampling.
+      forms: Further forms of ebm_jax that run.
+      n_visible: Visible units of an RBM.
+      n_hidden: Hidden units of an RBM.
     """
 
     name: str
@@ -40,11 +55,11 @@ class Task(NamedTuple):
         return self.sites * self.n_chains * self.n_sweeps
 
     def small(self) -> "Task":
-        """Returns a system like it, of a few sites."""
+        """Returns a system of the same kind with a few sites."""
         return self._replace(side=min(self.side, 16), n_sites=min(self.n_sites, 100), n_visible=8, n_hidden=8)
 
     def scaled(self, scale: float) -> "Task":
-        """Returns the task with its chains, or the sites of a single chain, cut to about this part."""
+        """Returns the task with its chains, or the sites of a single chain, reduced to about this part."""
         if scale == 1 or (self.n_chains == 1 and self.kind != "grid"):
             return self
         if self.n_chains == 1:
@@ -80,7 +95,7 @@ CPU_TASKS = (
     Task("rbm_784_500", "rbm", 128, 100, ("torch",), {"ratio": 1.7, **MEMORY}),
 )
 
-# THRML makes an object a site, so that nobody waits for it on the huge grid.
+# THRML makes one object per site, which would take too long on the huge grid.
 GPU_TASKS = (
     Task(
         "potts4_28_tied",
@@ -99,7 +114,14 @@ GPU_TASKS = (
 
 
 class System(NamedTuple):
-    """Numbers of a pairwise system. tied: couplings by direction, or None; weights: one an edge."""
+    """The numbers of a pairwise system.
+
+    Attributes:
+      edges: Pairs of sites.
+      bias: Bias of every site.
+      weights: Coupling of every edge.
+      tied: Couplings by direction, or None.
+    """
 
     edges: np.ndarray
     bias: np.ndarray
@@ -108,7 +130,7 @@ class System(NamedTuple):
 
 
 def tied_coupling(task: Task) -> np.ndarray | None:
-    """Couplings along rows and along columns, or None where every edge has its own."""
+    """Returns couplings along rows and along columns, or None if every edge has its own."""
     if task.kind != "grid" or task.coupling != "tied":
         return None
     return np.array([0.4, 0.4] if task.n_levels == 2 else [0.5, 0.4])
@@ -134,7 +156,7 @@ def system(task: Task) -> System:
 
 
 def grid_edges(side: int, periodic: bool) -> list[np.ndarray]:
-    """Horizontal and vertical edges, row by row."""
+    """Returns horizontal and vertical edges, row by row."""
     site = np.arange(side * side).reshape(side, side)
     if periodic:
         pairs = [(site, np.roll(site, -1, 1)), (site, np.roll(site, -1, 0))]
@@ -144,7 +166,7 @@ def grid_edges(side: int, periodic: bool) -> list[np.ndarray]:
 
 
 def random_regular(n_sites: int, degree: int, rng: np.random.Generator) -> np.ndarray:
-    """A simple random regular graph by pairing stubs and redrawing the offending pairs (Steger and Wormald 1999)."""
+    """Returns a simple random regular graph by pairing stubs and redrawing bad pairs (Steger and Wormald 1999)."""
     edges: set[tuple[int, int]] = set()
     stubs = np.repeat(np.arange(n_sites), degree)
     while stubs.size:
@@ -155,7 +177,8 @@ def random_regular(n_sites: int, degree: int, rng: np.random.Generator) -> np.nd
                 left += [a, b]
             else:
                 edges.add((a, b))
-        if len(left) == stubs.size and stubs.size < 50:  # a dead end: begin anew
+        # At a dead end it starts again.
+        if len(left) == stubs.size and stubs.size < 50:
             edges, left = set(), np.repeat(np.arange(n_sites), degree)
         stubs = np.asarray(left, dtype=np.int64)
     return np.asarray(sorted(edges), dtype=np.int32)

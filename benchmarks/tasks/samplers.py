@@ -1,4 +1,4 @@
-"""The samplers suite: systems, how much a timed call does, and what is promised of which kernel against which other."""
+"""The samplers suite: its systems, the work of a timed call, and the promises."""
 
 import functools
 import math
@@ -17,10 +17,24 @@ CRITICAL = math.log(1 + math.sqrt(2)) / 2  # β J of the Ising model on the squa
 class Task(NamedTuple):
     """A system and its timed call: `n_steps` steps of `n_chains` chains.
 
-    kind: names the system and what is counted. unit: of the figures. methods: which kernels of ebm_jax run; the first
-    is what a ratio is of. others: who they are measured against, by the name of a file of `benchmarks.methods`.
-    against: whom `ratio` is against. promises: by name. n_steps: of every method, or by method. per_draw: steps from
-    one look at the chains to the next, likewise.
+    Attributes:
+      name: Name of the task.
+      kind: Names the system and what is counted.
+      unit: Unit of the figures.
+      methods: Kernels of ebm_jax that run. Ratios are of the first.
+      others: Peers, and the file of `benchmarks.methods` that runs each.
+      against: The method or peer that `ratio` compares with.
+      promises: Promised figures by name.
+      n_chains: Number of chains.
+      n_steps: Steps of every method, or a dict by method.
+      per_draw: Steps between two records of the chains, in the same form.
+      n_components: Gaussians of the mixture.
+      dimension: Dimension of the Gaussian.
+      side: Side of the lattice.
+      n_hidden: Hidden units of the RBM.
+      n_epochs: Epochs of its training.
+      n_rungs: Rungs of the ladder.
+      part: Part of the full size that the task runs.
     """
 
     name: str
@@ -42,19 +56,22 @@ class Task(NamedTuple):
     part: float = 1.0
 
     def of(self, numbers: int | dict[str, int], method: str) -> int:
-        """A method's own number, where each has one."""
+        """Returns the number of a method, where each method has its own."""
         return numbers[method] if isinstance(numbers, dict) else numbers
 
     def scaled(self, scale: float) -> "Task":
-        """Returns the task with its chains, steps and images cut, each to about this part or a least number."""
+        """Returns the task with chains, steps and images reduced to about this part, but at least a small number."""
         if scale == 1:
             return self
-        cut = lambda n, least: max(least, round(n * scale))  # noqa: E731
-        each = lambda numbers, least: (  # noqa: E731
-            {k: cut(n, least) for k, n in numbers.items()}
-            if isinstance(numbers, dict)
-            else cut(numbers, least)
-        )
+
+        def cut(n, least):
+            return max(least, round(n * scale))
+
+        def each(numbers, least):
+            if isinstance(numbers, dict):
+                return {k: cut(n, least) for k, n in numbers.items()}
+            return cut(numbers, least)
+
         return self._replace(
             n_chains=cut(self.n_chains, 4),
             n_steps=each(self.n_steps, 40),
@@ -137,7 +154,7 @@ GPU_TASKS = (
 
 
 def step_size(task: Task) -> float:
-    """ε of the kernels of continuous energies, in the convention of `ula`."""
+    """Returns ε of the kernels of continuous energies, in the convention of `ula`."""
     if task.kind == "langevin":
         return 0.2
     d = task.dimension
@@ -148,9 +165,9 @@ N_LEAPFROG = 10
 
 
 def mixture(task: Task) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the means of equal components of unit variance on a ring, and where chains start.
+    """Returns the means of equal components of unit variance, and the starts of the chains.
 
-    Two components lie 4 apart; more are on a ring of radius 4.
+    Two components lie 4 apart. More components lie on a ring of radius 4.
     """
     n = task.n_components
     angle, radius = 2 * np.pi * np.arange(n) / n, 2.0 if n == 2 else 4.0
@@ -169,15 +186,16 @@ def gaussian(task: Task) -> tuple[np.ndarray, np.ndarray]:
 
 
 def ising(side: int) -> tuple[ej.Ising, ej.IsingParams]:
-    """Returns the periodic Ising model without field, J = 1, so that β is that of the physicists."""
+    """Returns the periodic Ising model without field and with J = 1, so β has its usual meaning in physics."""
     model = ej.Ising(ej.Grid(side, side, "periodic"), bias="tied")
     return model, ej.IsingParams(jnp.float32(0), jnp.ones(2, jnp.float32))
 
 
 @functools.lru_cache(maxsize=1)
 def ladder(side: int, n_rungs: int, n_chains: int, part: float = 1.0):
-    """Returns the tempering kernel of the Ising model with a tuned ladder from β = 0.38 to the critical point, and
-    states of `n_chains` chains that have run on it.
+    """Returns a tempering kernel of the Ising model, and states of `n_chains` chains that have run on it.
+
+    Its ladder is tuned and goes from β = 0.38 to the critical point.
     """
     model, params = ising(side)
     kernel = ej.parallel_tempering(ej.gibbs(model), np.linspace(0.38, CRITICAL, n_rungs))
@@ -188,7 +206,8 @@ def ladder(side: int, n_rungs: int, n_chains: int, part: float = 1.0):
 @functools.lru_cache(maxsize=2)
 def digits_rbm(n_hidden: int, n_epochs: int, part: float = 1.0) -> tuple[ej.RBM, ej.RBMParams]:
     """Returns an RBM trained on binarized MNIST by persistent contrastive divergence. Raises Absent without data."""
-    import optax  # a machine that lacks it, or Flax, runs the other tasks
+    # A machine without optax or Flax runs the other tasks.
+    import optax
 
     try:
         images = ej.data.load("mnist").train.images
@@ -214,8 +233,9 @@ def digits_rbm(n_hidden: int, n_epochs: int, part: float = 1.0) -> tuple[ej.RBM,
 
 @functools.lru_cache(maxsize=1)
 def digits_start(n_chains: int, n_hidden: int, n_epochs: int, part: float = 1.0):
-    """Returns configurations after long block Gibbs sampling from noise, and 32 pixels out of the 200 that vary most
-    in it.
+    """Returns configurations after long block Gibbs sampling from noise, and 32 pixels.
+
+    The pixels are drawn from the 200 whose variance is largest in the samples.
     """
     model, params = digits_rbm(n_hidden, n_epochs, part)
     schedule = ej.SamplingSchedule(n_warmup=max(100, round(5000 * part)), n_samples=20, steps_per_sample=20)

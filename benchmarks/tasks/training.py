@@ -1,4 +1,4 @@
-"""The training suite: RBMs by persistent contrastive divergence, and what is promised against which peer."""
+"""The training suite: RBMs by persistent contrastive divergence, and the promises."""
 
 from typing import NamedTuple
 
@@ -6,10 +6,17 @@ import numpy as np
 
 
 class Task(NamedTuple):
-    """A training run and its timed call: one pass over the data, `n_batches` updates, chains going on between calls.
+    """A training run and its timed call: one pass over the data. Chains continue between calls.
 
-    k: sweeps of an update, of as many chains as a batch has rows. peers: who else does it, by the name of a file of
-    `benchmarks.methods`; the first is whom `ratio` is against. promises: by name.
+    Attributes:
+      name: Name of the task.
+      k: Sweeps per update, of as many chains as a batch has rows.
+      batch_size: Rows of a batch.
+      n_batches: Updates of a call.
+      peers: Peers, and the file of `benchmarks.methods` that runs each. `ratio` compares with the first.
+      promises: Promised figures by name.
+      n_visible: Visible units.
+      n_hidden: Hidden units.
     """
 
     name: str
@@ -22,10 +29,13 @@ class Task(NamedTuple):
     n_hidden: int = 500
 
     def scaled(self, scale: float) -> "Task":
-        """Returns the task with its updates and units cut to about this part."""
+        """Returns the task with updates and units reduced to about this part."""
         if scale == 1:
             return self
-        cut = lambda n, least: max(least, round(n * scale))  # noqa: E731
+
+        def cut(n, least):
+            return max(least, round(n * scale))
+
         return self._replace(
             n_batches=cut(self.n_batches, 3),
             n_visible=cut(self.n_visible, 8),
@@ -43,7 +53,7 @@ GPU_TASKS = (PCD_1._replace(n_batches=500, promises={}), PCD_10._replace(n_batch
 
 
 def data_of(task: Task) -> np.ndarray:
-    """Returns bits, uint8 `(rows, n_visible)`: blurred stripes at random places."""
+    """Returns blurred stripes at random places, as bits: uint8 `(rows, n_visible)`."""
     rng = np.random.default_rng(0)
     n = task.batch_size * task.n_batches
     phase, width = rng.uniform(0, 2 * np.pi, (n, 1)), rng.uniform(2, 6, (n, 1))
