@@ -57,16 +57,6 @@ class Prepared(NamedTuple):
     hidden_bias: Float[Array, "n_hidden c"]
 
 
-class Seen(NamedTuple):
-    """What a layer was drawn from: values of the other one, as weights multiply them, and what came out, less the bias.
-
-    values: `(width, n_chains)`; inputs: `(n_hidden, n_chains)`, Wᵀ times values.
-    """
-
-    values: Float[Array, "width c"]
-    inputs: Float[Array, "n_hidden c"]
-
-
 def obstacle(model: Any, spec: BlockSpec) -> str | None:
     """Says why a model and its blocks do not fit, or None when they do."""
     del spec
@@ -161,24 +151,9 @@ class BipartiteLayout:
     ) -> Layers:
         """Redraws a layer from its conditional given the other, except where `masks` holds it."""
         del odds
-        return self._redrawn(group, tables, weights, words, step, layers, masks)[0]
+        return self.redraw(group, tables, weights, words, step, layers, masks)[0]
 
-    def update_and_tell(
-        self,
-        group: int,
-        tables: Tables,
-        weights: tuple[Prepared, Array],
-        words: UInt32[Array, "chains 2"],
-        step: UInt32[Array, " chains"],
-        layers: Layers,
-        masks: Layers | None,
-    ) -> tuple[Layers, Seen]:
-        """Returns what `update` does, and what it multiplied to which products."""
-        layers, operand, products = self._redrawn(group, tables, weights, words, step, layers, masks)
-        columns = lambda part: jnp.concatenate([part(t) for t in range(-(-len(step) // TILE))], -1)  # noqa: E731
-        return layers, Seen(columns(operand)[:, : len(step)], columns(products)[:, : len(step)])
-
-    def _redrawn(
+    def redraw(
         self,
         group: int,
         tables: Tables,
@@ -188,7 +163,11 @@ class BipartiteLayout:
         layers: Layers,
         masks: Layers | None,
     ) -> tuple[Layers, _Columns, _Columns]:
-        """Returns the layers with one redrawn, and operands and products by the number of a tile."""
+        """Redraws a layer as `update` does.
+
+        Returns:
+          The layers, and two functions of a tile's number: the values that weights multiplied, and the products.
+        """
         prepared, beta = weights
         name: Layer = self.layers[group]
         if name == "hidden":

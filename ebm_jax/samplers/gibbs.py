@@ -115,29 +115,6 @@ class Gibbs(DiscreteKernelBase):
         beta = self._variance(beta)
         return new, jax.vmap(lambda step: _info(n, step, params, beta))(packed.step)
 
-    @property
-    def tells_inputs(self) -> bool:
-        """Whether a sweep ends with the hidden layer of an RBM, drawn from its inputs at the chains' last positions."""
-        return isinstance(self.layout, bipartite.BipartiteLayout) and self.layout.layers[-1:] == ("hidden",)
-
-    def packed_steps_and_inputs(
-        self, keys: Key, params: PyTree, packed: PackedGibbs, n: int
-    ) -> tuple[PackedGibbs, Info, bipartite.Seen]:
-        """Returns what `packed_steps` does at β = 1, `n` being at least 1, and what the hidden layer was drawn from.
-
-        The last are the visible units of the chains it ends with, and Wᵀv: who needs them at the same parameters has
-        them for nothing. Steps count as not finite where Wᵀv is not. Only where `tells_inputs`.
-        """
-        params = jax.lax.stop_gradient(params)
-        shared, beta = jax.tree.map(lambda p: jnp.asarray(p)[..., None], params), jnp.ones(1, jnp.float32)
-        prepared = self.layout.prepare(self.tables, shared)
-        new, seen = _sweeps_and_inputs(self, rng.chain_words(keys), prepared, beta, packed, n)
-        # A product with weights that are not finite is not finite. Who reads the weights themselves, at a time of the
-        # compiler's choice, keeps an optimiser from updating them where they lie.
-        looked = (seen.inputs, prepared.visible_bias, prepared.hidden_bias)
-        beta = self._variance(beta[0])
-        return new, jax.vmap(lambda step: _info(n, step, looked, beta))(packed.step), seen
-
     def _variance(self, beta: jax.Array) -> jax.Array:
         """Returns what has to be finite for β to make sense: of Gaussian units, their variance 1/β."""
         return jnp.where(beta > 0, 1 / beta, jnp.nan) if self.may_diverge else beta
@@ -205,28 +182,6 @@ def _sweeps(
     if betas.ndim == 1:
         return at(betas, packed, n)
     return jax.lax.scan(lambda carry, beta: (at(beta, carry, 1), None), packed, betas, length=n)[0]
-
-
-def _sweeps_and_inputs(
-    kernel: Gibbs, words: jax.Array, prepared: PyTree, beta: jax.Array, packed: PackedGibbs, n: int
-) -> tuple[PackedGibbs, bipartite.Seen]:
-    """Runs `n` sweeps at one β, and tells what the last update saw."""
-    layout, tables = kernel.layout, kernel.tables
-    weights = layout.weigh(prepared, beta, False)
-    last = len(kernel.spec.free) - 1
-
-    def sweep(carry: PackedGibbs, n_groups: int) -> PackedGibbs:
-        blocks = carry.blocks
-        for group in range(n_groups):
-            blocks = layout.update(group, tables, weights, False, words, carry.step, blocks, carry.masks)
-        return carry._replace(blocks=blocks)
-
-    def whole(carry: PackedGibbs, _: None) -> tuple[PackedGibbs, None]:
-        return sweep(carry, last + 1)._replace(step=carry.step + jnp.uint32(1)), None
-
-    carry = sweep(jax.lax.scan(whole, packed, length=n - 1)[0], last)
-    blocks, seen = layout.update_and_tell(last, tables, weights, words, carry.step, carry.blocks, carry.masks)
-    return carry._replace(blocks=blocks, step=carry.step + jnp.uint32(1)), seen
 
 
 # Compiled here although a kernel is not: a caller who steps eagerly, as one does through `bind` in a notebook, would

@@ -256,7 +256,9 @@ class _Run:
 def summarize(metrics: Metrics) -> dict[str, float | int]:
     """Returns means over the updates of a call, and sums of counts."""
     out: dict[str, float | int] = {}
-    for name, values in zip(metrics._fields, metrics, strict=True):
+    figures = metrics._asdict()
+    extra = figures.pop("extra")
+    for name, values in {**figures, **extra}.items():
         values = np.asarray(values)
         out[name] = int(values.sum()) if name.startswith("n_") else float(np.mean(values, dtype=np.float64))
     return out
