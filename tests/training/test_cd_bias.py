@@ -12,9 +12,10 @@ import numpy as np
 import pytest
 
 from ebm_jax.energies.rbm import RBM, RBMParams
+from ebm_jax.energies.target import target_of
 from ebm_jax.samplers.gibbs import gibbs
-from ebm_jax.training.losses import contrastive_loss
 from ebm_jax.training.negatives import cd
+from ebm_jax.training.objectives import contrastive_loss
 
 N_VISIBLE, N_HIDDEN, N_ROWS = 5, 3, 40_000
 V = np.asarray(list(itertools.product((0, 1), repeat=N_VISIBLE)), np.float64)
@@ -43,12 +44,12 @@ def drawn(k, kernel_k):
     counts = np.random.default_rng(1).multinomial(N_ROWS, P_DATA)
     batch = jnp.asarray(np.repeat(V, counts, axis=0), jnp.uint8)
     source = cd(gibbs(model), kernel_k)
-    state = source.init(jax.random.key(k), model, params)
-    found, _ = source.draw(jax.random.key(k), model, params, state, batch)
-    grad = jax.grad(lambda p: contrastive_loss(p, model, batch, found)[0])(params).weights
-    exact_data = weights_gradient(counts / N_ROWS) - weights_gradient(
-        P_DATA
-    )  # the batch is not quite the data
+    target = target_of(model)
+    state = source.init(jax.random.key(k), target, params)
+    found, _ = source.draw(jax.random.key(k), target, params, state, batch)
+    grad = jax.grad(lambda p: contrastive_loss(p, target, batch, found)[0])(params).weights
+    # The batch is not quite the data.
+    exact_data = weights_gradient(counts / N_ROWS) - weights_gradient(P_DATA)
     return np.asarray(grad, np.float64) + exact_data
 
 
