@@ -42,7 +42,7 @@ def pseudo_log_likelihood(model: Any, params: PyTree, data: PyTree) -> float:
       >>> model = ej.RBM(4, 2)
       >>> uniform = jax.tree.map(jnp.zeros_like, model.init(jax.random.key(0)))
       >>> value = ej.metrics.pseudo_log_likelihood(model, uniform, np.zeros((3, 4), np.uint8))
-      >>> round(value / np.log(2), 3)
+      >>> round(float(value / np.log(2)), 3)
       -4.0
     """
     target = target_of(model)

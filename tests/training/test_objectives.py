@@ -220,10 +220,10 @@ def test_what_does_not_go_together_is_refused(as_shipped):
     with pytest.raises(ValueError, match=r"model is 3; give a function energy"):
         make_train_step(3, TX, SOURCE)
     for extras in ({"loss": 1.0}, {"energy_data": 1.0}):
-        objective = lambda params, model, batch, negatives, extras=extras: (
-            0.0 * params.weights.sum(),
-            extras,
-        )
+
+        def objective(params, model, batch, negatives, extras=extras):
+            return 0.0 * params.weights.sum(), extras
+
         step = make_train_step(MODEL, TX, SOURCE, objective=objective)[1]
         with pytest.raises(ValueError, match=r"energy_data and energy_model together or neither"):
             step(KEY, start(), DATA[:4])
