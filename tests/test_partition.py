@@ -49,7 +49,7 @@ def test_both_sides_find_log_z(model):
 @pytest.mark.parametrize("model", [ISING, RBM], ids=str)
 def test_one_step_is_importance_sampling(model):
     """With betas 0 and 1 the weights are exp(E₀(x) − E(x)) at draws from the base."""
-    params, n = params_of(model, 0.4), 5000
+    params, n = params_of(model, 0.4), 4000
     truth = exact.log_partition(model, params)
     coupled = "weights" if isinstance(model, ej.RBM) else "coupling"
     base = params._replace(**{coupled: jnp.zeros_like(getattr(params, coupled))})

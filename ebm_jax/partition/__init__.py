@@ -336,7 +336,7 @@ def adaptive_ladder(
 def _result(key: Key, log_weights: np.ndarray, *, reverse: bool) -> AISResult:
     n, sign = log_weights.size, -1.0 if reverse else 1.0
 
-    def log_mean(rows: np.ndarray) -> np.ndarray:
+    def log_mean(rows: np.ndarray) -> Any:
         return np.logaddexp.reduce(rows, axis=-1) - np.log(n)
 
     estimate = sign * log_mean(sign * log_weights)

@@ -205,8 +205,8 @@ def _log_z_of_units(kind: str, bias: np.ndarray) -> np.ndarray:
     if kind == "gaussian":
         return np.full(bias.shape, np.log(2 * np.pi) / 2)
     if kind == "categorical":
-        return np.logaddexp.reduce(bias, axis=-1)
-    return np.logaddexp(-bias if kind == "spin" else 0, bias)
+        return np.asarray(np.logaddexp.reduce(bias, axis=-1))
+    return np.asarray(np.logaddexp(-bias if kind == "spin" else 0, bias))
 
 
 @jax.jit
