@@ -60,13 +60,13 @@ class Target:
 
     model: Any
     energy: Callable[..., Any]
-    free_energy: Callable[..., Any] | None = None
-    visible: Callable[..., Any] | None = None
-    complete: Callable[..., Any] | None = None
-    init: Callable[..., Any] | None = None
-    conditional_logits: Callable[..., Any] | None = None
-    flip_differences: Callable[..., Any] | None = None
-    reconstruct: Callable[..., Any] | None = None
+    free_energy: Any = None
+    visible: Any = None
+    complete: Any = None
+    init: Any = None
+    conditional_logits: Any = None
+    flip_differences: Any = None
+    reconstruct: Any = None
     has_hidden_sites: bool = False
     n_levels: int | None = None
     position_dtypes: frozenset[str] | None = None

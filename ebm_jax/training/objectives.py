@@ -23,7 +23,7 @@ from ebm_jax.energies.target import Target
 from ebm_jax.training import rbm_gradient
 from ebm_jax.types import PyTree
 
-Loss = Callable[[PyTree, Target, PyTree, Any], tuple[Any, Mapping[str, Any]]]
+Loss = Callable[..., tuple[Any, Mapping[str, Any]]]
 
 
 @dataclass(frozen=True)
@@ -123,13 +123,14 @@ def objective_of(objective: Any, negatives: Any) -> Objective:
     """
     if objective is None:
         objective = contrastive
+    if not (isinstance(objective, Objective) or callable(objective)):
+        raise ValueError(
+            f"objective is {objective!r}; give a function (params, model, batch, negatives) -> (loss, extras), "
+            "or None for maximum likelihood"
+        )
     if not isinstance(objective, Objective):
-        if not callable(objective):
-            raise ValueError(
-                f"objective is {objective!r}; give a function (params, model, batch, negatives) -> (loss, extras), "
-                "or None for maximum likelihood"
-            )
-        return Objective(objective, needs_negatives=negatives is not None)
+        loss: Any = objective
+        return Objective(loss, needs_negatives=negatives is not None)
     if objective.needs_negatives and negatives is None:
         raise ValueError(
             "negatives is None and the objective needs some; give e.g. negatives.pcd(gibbs(model))"

@@ -97,14 +97,14 @@ def make_train_step(
         """Returns the state at step 0, its chains drawn."""
         checks.check_key(key)
         params = _start_params(jax.random.fold_in(key, _PARAMS), target, params)
-        variables = strongly_typed(variables or {})
+        untrained = strongly_typed(variables or {})
         chains: PyTree = ()
         if negatives is not None:
             of_source = target if positives is None else target.of_full_configurations()
-            full = with_variables(params, variables)
+            full = with_variables(params, untrained)
             chains = negatives.init(jax.random.fold_in(key, _CHAINS), of_source, full)
         return TrainState.create(
-            apply_fn=target.energy, params=params, tx=tx, negatives=chains, key=key, variables=variables
+            apply_fn=target.energy, params=params, tx=tx, negatives=chains, key=key, variables=untrained
         )
 
     def step(key: Key, state: TrainState, batch: PyTree) -> tuple[TrainState, Metrics]:

@@ -102,16 +102,6 @@ def test_updates_past_a_limit_are_skipped_alone(name):
     np.testing.assert_array_equal(SOURCE.chains(state.negatives).step, 12)
 
 
-def test_limits_are_numbers():
-    step = functools.partial(advance, SKIPPING, SOURCE, None, KEY, start(), DATA)
-    step(Limits(1.0, 1.0))
-    compiled = advance._cache_size()
-    step(Limits(2.0, 0.5))
-    step(Limits(jnp.float32(3.0), np.inf))
-    # Arrays and numbers differ in their weak types, values do not.
-    assert advance._cache_size() <= compiled + 1
-
-
 def quartic(params, x):
     """E = p₀ Σ x² + p₁ Σ x⁴; far out its gradient overflows."""
     return params[0] * jnp.sum(x**2) + params[1] * jnp.sum(x**4)
@@ -150,6 +140,19 @@ def test_updates_that_are_not_finite_are_skipped():
     )
     assert sorted(metrics.n_skipped) == [0, 0, 0, 1] and np.isfinite(state.params).all()
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state.opt_state))
+
+
+def test_limits_are_numbers():
+    source = negatives.pcd(ej.langevin(quartic, 1e-3, 0.04), init=jnp.zeros((5, 2)))
+    first = start(quartic, TX, source, jnp.ones(2))
+    plan, data = QUARTIC._replace(skip=True), jnp.full((8, 2), 0.5)
+    step = functools.partial(advance, plan, source, None, KEY, first, data)
+    step(Limits(1.0, 1.0))
+    compiled = advance._cache_size()
+    step(Limits(2.0, 0.5))
+    step(Limits(jnp.float32(3.0), np.inf))
+    # Arrays and numbers differ in their weak types, values do not.
+    assert advance._cache_size() <= compiled + 1
 
 
 def packed_langevin():

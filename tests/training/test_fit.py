@@ -138,10 +138,9 @@ def test_resumed_equals_undisturbed_bit_for_bit(source):
 
 
 def test_a_train_state_is_a_plain_tree_of_arrays():
-    model, tx = ej.RBM(5, 3), optax.adam(1e-2)
-    source = negatives.pcd(ej.gibbs(model), n_chains=3)
-    state = ej.make_train_step(model, tx, source)[0](jax.random.key(0))
-    other = ej.make_train_step(ej.RBM(5, 3), tx, source)[0](jax.random.key(1))
+    model, source = MODEL, SOURCE
+    state = ej.make_train_step(model, TX, source)[0](KEY)
+    other = ej.make_train_step(ej.RBM(6, 4), TX, source)[0](jax.random.key(1))
     assert all(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves(state))
     assert jax.tree.structure(state) == jax.tree.structure(other)
     x = jax.tree.map(lambda leaf: leaf[0], source.positions(state.negatives))
