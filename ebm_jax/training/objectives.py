@@ -46,6 +46,18 @@ class Objective:
       loss: The pure function.
       needs_negatives: True refuses a train step without a source of negatives, False one with a source.
       takes_data: Whether a batch holds data of the model and nothing else, so that it can be checked against the model.
+
+    Example:
+      >>> def sparse(params, model, batch, negatives):
+      ...     loss, extras = ej.training.contrastive.loss(params, model, batch, negatives)
+      ...     size = jnp.abs(params.weights).sum()
+      ...     return loss + 1e-3 * size, {**extras, "size": size}
+      >>> model = ej.RBM(6, 3)
+      >>> source = ej.negatives.cd(ej.gibbs(model))
+      >>> init, step = ej.make_train_step(model, optax.sgd(0.1), source, objective=sparse)
+      >>> state, metrics = step(jax.random.key(0), init(jax.random.key(0)), np.ones((8, 6), np.uint8))
+      >>> metrics.extra["size"].shape
+      ()
     """
 
     loss: Loss
