@@ -21,7 +21,7 @@ from ebm_jax.energies.target import Target
 from ebm_jax.run import init_chains
 from ebm_jax.samplers.base import Kernel
 from ebm_jax.training import rbm_gradient
-from ebm_jax.training.sources import Negatives, Source, pack_chains, packed_chain_keys, run_chains
+from ebm_jax.training.sources import Negatives, Source, model_of, pack_chains, packed_chain_keys, run_chains
 from ebm_jax.types import Info, Key, PyTree
 
 MAX_STATES = 2**20
@@ -37,7 +37,7 @@ class ContrastiveDivergence(Source):
 
     def sampled_model(self) -> Any:
         """Returns the kernel's model, or None."""
-        return getattr(self.kernel, "model", None)
+        return model_of(self.kernel)
 
     def init(self, key: Key, target: Target, params: PyTree) -> jax.Array:
         """Returns the counter, 0."""
@@ -91,7 +91,7 @@ class PersistentChains(Source):
 
     def sampled_model(self) -> Any:
         """Returns the kernel's model, or None."""
-        return getattr(self.kernel, "model", None)
+        return model_of(self.kernel)
 
     def init(self, key: Key, target: Target, params: PyTree) -> PyTree:
         """Returns chains at the positions given to `pcd`, else at uniform random levels.

@@ -14,9 +14,9 @@ import jax
 import jax.numpy as jnp
 
 from ebm_jax import checks
-from ebm_jax.energies.target import Target
+from ebm_jax.energies.target import Target, target_of
 from ebm_jax.samplers.base import Kernel
-from ebm_jax.training.sources import run_chains
+from ebm_jax.training.sources import model_of, run_chains
 from ebm_jax.types import Key, PyTree
 
 
@@ -31,7 +31,7 @@ class ClampedChains:
 
     def sampled_model(self) -> Any:
         """Returns the kernel's model, or None."""
-        return getattr(self.kernel, "model", None)
+        return model_of(self.kernel)
 
     def draw(self, key: Key, target: Target, params: PyTree, batch: PyTree) -> PyTree:
         """Returns full configurations that show `batch`.
@@ -64,9 +64,9 @@ def clamped_gibbs(kernel: Kernel, mask: PyTree = None, k: int = 1) -> ClampedCha
       ValueError: If `k` is under 1, there is no mask, or it does not fit the kernel's model.
     """
     checks.check_integer("k", k, 1)
-    model: Any = getattr(kernel, "model", None)
+    model = model_of(kernel)
     if mask is None:
-        if getattr(model, "hidden", None) is None:
+        if model is None or not target_of(model).has_hidden_sites:
             raise ValueError(
                 f"{model!r} does not say which sites are hidden; give a mask that is True at the visible ones, "
                 "or a model with hidden=Block([…])"

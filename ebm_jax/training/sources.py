@@ -70,6 +70,11 @@ class Source(abc.ABC):
         return after
 
 
+def model_of(kernel: Any) -> Any:
+    """Returns the model that a kernel samples, or None for a kernel of an energy function."""
+    return getattr(kernel, "model", None)
+
+
 def pack_chains(kernel: Any, params: PyTree, positions: PyTree) -> PyTree:
     """Returns new chains at `positions` (leading chain axis) in the kernel's packed form."""
     return kernel.pack(params, jax.vmap(lambda x: kernel.init(params, x))(positions))
