@@ -123,9 +123,9 @@ def test_adaptive_ladders_of_any_energy_are_repeatable_and_new_numbers_compile_n
     np.testing.assert_array_equal(fine, fit(params))
     before = annealing.climb._cache_size()
     coarse = fit(params, cess=0.9)
-    near = fit(jax.tree.map(lambda a, b: 0.9 * a + 0.1 * b, {"mean": 0.0, "scale": 1.0}, params))
+    closer = fit(jax.tree.map(lambda a, b: 0.9 * a + 0.1 * b, {"mean": 0.0, "scale": 1.0}, params))
     assert annealing.climb._cache_size() == before
-    assert len(near) < len(coarse) < len(fine)
+    assert len(closer) < len(coarse) < len(fine)
 
 
 @pytest.mark.parametrize(

@@ -107,60 +107,6 @@ class RBM(TwoLayers):
         check_struct("v", v, self.position_struct()[0], dtypes=self.position_dtypes)
         return self._free_energy_of_values(params, self._values(v, params.weights.dtype))
 
-    def free_energy_contrast(
-        self,
-        params: RBMParams,
-        data: UInt8[Array, "n n_visible"] | Bool[Array, "n n_visible"],
-        negatives: UInt8[Array, "m n_visible"] | Bool[Array, "m n_visible"],
-        weights: Float[Array, " m"] | None = None,
-        seen: tuple[Float[Array, "n_visible m"], Float[Array, "n_hidden m"]] | None = None,
-    ) -> tuple[Float[Array, ""], Float[Array, ""], RBMParams]:
-        """Returns mean F(data), Σ weight · F(negatives), and the gradient of their difference.
-
-        What differentiating `free_energy` gives, in one look at the hidden units. With p the means of hidden units
-        given the visible ones, σ(y) or of spins tanh(y), and ⟨⟩ a mean over the data less one over the negatives:
-        ∂W = −⟨v pᵀ⟩, ∂a = −⟨v⟩, ∂b = −⟨p⟩. weights: default equal. seen: the values of the negatives as columns, and Wᵀ
-        times them, where they are known. Data become columns too, as chains are where they are sampled (see
-        `lattice.bipartite`).
-        """
-        check_struct("params", params, self.params_struct(), dtypes=FLOATS)
-        n, m, dtype = len(data), len(negatives), params.weights.dtype
-        weights = jnp.full((m,), 1 / m, dtype) if weights is None else weights.astype(dtype)
-        # The barrier keeps the conversion of rows, which is quick, apart from their transposition.
-        rows = jax.lax.optimization_barrier(self._values(data, dtype))
-        to_hidden = jax.lax.optimization_barrier(params.weights.T)
-        if seen is None:
-            chains = self._values(negatives.T, dtype)
-            visible = jnp.concatenate([rows.T, chains], axis=1)
-            products = jnp.dot(to_hidden, visible, precision="highest")
-        else:
-            chains, of_chains = (leaf.astype(dtype) for leaf in seen)
-            visible = jnp.concatenate([rows.T, chains], axis=1)
-            of_rows = jnp.dot(to_hidden, rows.T, precision="highest")
-            products = jnp.concatenate([of_rows, of_chains], axis=1)
-        y = jax.lax.optimization_barrier(params.hidden_bias[:, None] + products)
-        # With p = σ(y), softplus(y) = max(y, 0) − log max(p, 1 − p), and of spins log 2cosh(y) = |y| − the same at 2y.
-        # Logarithms cost the most, so that of many factors of ½ to 1 one is taken, of their product.
-        p = jax.lax.optimization_barrier(jax.nn.sigmoid(2 * y if self.spins else y))
-        many = max(k for k in range(1, 101) if self.n_hidden % k == 0)
-        factors = jnp.prod(jnp.maximum(p, 1 - p).reshape(-1, many, n + m), axis=1)
-        above = jnp.sum(jnp.abs(y) if self.spins else jnp.maximum(y, 0), axis=0)
-        summed = above - jnp.sum(jnp.log(factors), axis=0)
-        signed = jnp.concatenate([jnp.full((n,), -1 / n, dtype), weights])
-        hidden = (2 * p - 1 if self.spins else p) * signed
-        of_data, of_model = jnp.mean(rows, axis=0), jnp.dot(chains, weights, precision="highest")
-        gradient = RBMParams(
-            jax.lax.dot_general(visible, hidden, (((1,), (1,)), ((), ())), precision="highest"),
-            of_model - of_data,
-            jnp.sum(hidden, axis=1),
-        )
-        # A mean energy is −a · mean v − mean Σ log(…).
-        return (
-            -jnp.sum(params.visible_bias * of_data) - jnp.mean(summed[:n]),
-            -jnp.sum(params.visible_bias * of_model) - jnp.sum(weights * summed[n:]),
-            gradient,
-        )
-
     def free_energy_relaxed(
         self, params: RBMParams, one_hot: Float[Array, "n_visible 2"]
     ) -> Float[Array, ""]:

@@ -72,18 +72,6 @@ class LayerParameters(NamedTuple):
     hidden_bias: Float[Array, "n_hidden c"]
 
 
-class Seen(NamedTuple):
-    """What the hidden layer was drawn from.
-
-    Attributes:
-      values: `(width, n_chains)`, the visible units as weights multiply them.
-      inputs: `(n_hidden, n_chains)`, Wᵀ times `values`, without the bias.
-    """
-
-    values: Float[Array, "width c"]
-    inputs: Float[Array, "n_hidden c"]
-
-
 @dataclass(frozen=True)
 class BipartiteLayout(Layout):
     """An RBM with any blocks of one layer each.
@@ -190,27 +178,9 @@ class BipartiteLayout(Layout):
     ) -> Layers:
         """Redraws a layer from its conditional given the other, except where `masks` holds units."""
         del odds
-        return self._redrawn(group, tables, weights, words, step, layers, masks)[0]
+        return self.redraw(group, tables, weights, words, step, layers, masks)[0]
 
-    def update_and_tell(
-        self,
-        group: int,
-        tables: LayerTables,
-        weights: tuple[LayerParameters, Array],
-        words: UInt32[Array, "chains 2"],
-        step: UInt32[Array, " chains"],
-        layers: Layers,
-        masks: Layers | None,
-    ) -> tuple[Layers, Seen]:
-        """Returns what `update` returns, and what the layer was drawn from."""
-        layers, operand, products = self._redrawn(group, tables, weights, words, step, layers, masks)
-
-        def columns(part: _Columns) -> Array:
-            return jnp.concatenate([part(t) for t in range(-(-len(step) // TILE))], -1)[:, : len(step)]
-
-        return layers, Seen(columns(operand), columns(products))
-
-    def _redrawn(
+    def redraw(
         self,
         group: int,
         tables: LayerTables,

@@ -1,20 +1,21 @@
 """Estimates of log Z by annealed importance sampling (Neal 2001), from both sides, and by thermodynamic integration.
 
 Between a base whose log Z₀ is known (t = 0) and the model (t = 1) lie p_t(x) ∝ exp(−E_t(x)). A chain starts with a draw
-from the base and follows t along a ladder, a step of a kernel at each t_k; its weight
+from the base and follows t along a ladder, with a step of a kernel at each t_k. Its weight
 
     log w = Σ_k [E_{t_{k−1}}(x_{k−1}) − E_{t_k}(x_{k−1})]
 
-has E[w] = Z / Z₀, so log Z is estimated by log Z₀ + log mean w. That is too low on average (Jensen), the more so the
-worse the chains follow: on a badly mixing model by many nats, with a small spread that gives no warning. From the other
-side, chains that start with draws from the model and walk the ladder down give E[1/w] = Z₀ / Z and an estimate that is
-too high on average (Grosse, Ghahramani and Adams 2015). Two that agree are good evidence, though no proof: chains of
-either side may miss a mode that the other's starts do not show.
+has E[w] = Z / Z₀, so log Z₀ + log mean w estimates log Z. The estimate is too low on average (Jensen), the more so the
+worse the chains follow. On a badly mixing model it is low by many nats, with a small spread that gives no warning.
+
+From the other side, chains that start with draws from the model and walk the ladder down give E[1/w] = Z₀ / Z and an
+estimate that is too high on average (Grosse, Ghahramani and Adams 2015). Two estimates that agree are good evidence,
+though no proof: chains of either side may miss a mode that the other's starts do not show.
 
 Energies linear in their parameters interpolate the parameters: E_t = E(·; (1 − t) θ₀ + t θ). The base is then a model
 of the family without couplings, and one sweep of block Gibbs at θ₀ draws from it exactly. An RBM uses the free energies
 of its visible units, with the hidden ones summed out (Salakhutdinov and Murray 2008). Other energies interpolate
-themselves, E_t = (1 − t) E₀ + t E.
+themselves: E_t = (1 − t) E₀ + t E.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from ebm_jax import checks
+from ebm_jax.energies.target import target_of
 from ebm_jax.partition import annealing
 from ebm_jax.partition.annealing import Base
 from ebm_jax.partition.thermodynamic import TIResult, thermodynamic_integration
@@ -48,15 +50,22 @@ __all__ = [
 ]
 
 _BOOTSTRAPS = 1000
-_MIN_ESS = 10.0  # under ten chains' worth of weight, a mean of weights is a mean of a few
-_MAX_SD = 3.0  # log-normal weights of this spread have an effective sample size of n exp(−9)
+# With less than ten chains' worth of weight, a mean of weights is a mean of a few.
+_MIN_ESS = 10.0
+# Log-normal weights of this spread have an effective sample size of n exp(−9).
+_MAX_SD = 3.0
 
 
 class AISResult(NamedTuple):
-    """log_z: the estimate. interval: 95 % bootstrap interval over chains, `(low, high)`; it knows nothing of weights
-    that no chain saw. log_weights: log Z₀ + log w of every chain (of a reverse run, log Z₀ − log(1/w)), `(n_chains,)`
-    float64. spread: their standard deviation. ess: effective number of weights, (Σw)² / Σw². warnings: reasons not to
-    trust it, empty where there are none.
+    """An estimate of log Z and what it is made of.
+
+    Attributes:
+      log_z: The estimate.
+      interval: 95 % bootstrap interval over chains, `(low, high)`. It does not account for weights that no chain saw.
+      log_weights: log Z₀ + log w of every chain (of a reverse run, log Z₀ − log(1/w)), `(n_chains,)` float64.
+      spread: Standard deviation of `log_weights`.
+      ess: Effective number of weights, (Σw)² / Σw².
+      warnings: Reasons not to trust the estimate, empty if there are none.
     """
 
     log_z: float
@@ -68,9 +77,14 @@ class AISResult(NamedTuple):
 
 
 class LogLikelihoodBounds(NamedTuple):
-    """Mean log-likelihood a datum, from both sides. lower: with the reverse estimate of log Z, conservative. upper:
-    with the forward one, optimistic. forward, reverse: the estimates themselves. warnings: theirs, and a gap over one
-    nat.
+    """Mean log-likelihood a datum, from both sides.
+
+    Attributes:
+      lower: With the reverse estimate of log Z, conservative.
+      upper: With the forward estimate of log Z, optimistic.
+      forward: The forward estimate.
+      reverse: The reverse estimate.
+      warnings: Those of both estimates, and a gap over one nat.
     """
 
     lower: float
@@ -81,7 +95,19 @@ class LogLikelihoodBounds(NamedTuple):
 
 
 def standard_normal(struct: PyTree) -> Base:
-    """Returns independent N(0, 1) components for configurations shaped like `struct` (arrays or their shapes)."""
+    """Returns the base of independent N(0, 1) components.
+
+    Args:
+      struct: A configuration, arrays or their shapes.
+
+    Returns:
+      A `Base` for `ais`.
+
+    Example:
+      >>> base = ej.partition.standard_normal(jax.ShapeDtypeStruct((2,), jnp.float32))
+      >>> round(base.log_z, 4)
+      1.8379
+    """
     shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), struct)
     leaves, tree = jax.tree.flatten(shapes)
 
@@ -108,14 +134,32 @@ def ais(
     base: Any = None,
     kernel: Callable[[Callable[..., Array]], Any] | None = None,
 ) -> AISResult:
-    """Returns the forward estimate of log Z = log Σ_x exp(−E(x; params)): too low on average.
+    """Returns the forward estimate of log Z = log Σ_x exp(−E(x; params)), which is too low on average.
 
-    key: a typed key. model: Ising, Potts or an RBM; or, with `kernel`, any `energy(params, x)` or a model with one.
-    betas: how many values of t, equally spaced, or a ladder of `schedules`. base: of a discrete model, parameters of
-    the family without couplings (None: its own with couplings at zero; for an RBM of data, visible biases at the data's
-    log-odds are closer); otherwise a `Base` such as `standard_normal(x)`. kernel: `kernel(energy) -> Kernel` for the
-    interpolated energy; it must leave exp(−energy) invariant for the estimate to be of log Z.
-    Raises ValueError on a base with couplings, a ladder that does not rise from 0 to 1, or a missing base or kernel.
+    Args:
+      key: A typed key.
+      model: Ising, Potts or an RBM; with `kernel`, any `energy(params, x)` or a model with one.
+      params: Its parameters.
+      betas: How many values of t, equally spaced, or a ladder of `schedules`.
+      n_chains: Number of chains.
+      base: Of a discrete model, parameters of the family without couplings. None takes the model's own with couplings
+        at zero; for an RBM of data, visible biases at the data's log-odds are closer. Otherwise a `Base` such as
+        `standard_normal(x)`.
+      kernel: `kernel(energy) -> Kernel` for the interpolated energy. It must leave exp(−energy) invariant for the
+        estimate to be of log Z.
+
+    Returns:
+      The estimate.
+
+    Raises:
+      ValueError: If a base has couplings, a ladder does not rise from 0 to 1, or a base or kernel is missing.
+
+    Example:
+      >>> model = ej.Ising(ej.Grid(2, 2))
+      >>> params = ej.IsingParams(jnp.zeros((2, 2)), jnp.full(2, 0.1))
+      >>> result = ej.partition.ais(jax.random.key(0), model, params, betas=10, n_chains=50)
+      >>> round(result.log_z, 1), round(ej.exact.log_partition(model, params), 1)
+      (2.8, 2.8)
     """
     checks.check_key(key)
     checks.check_integer("n_chains", n_chains, 1)
@@ -136,11 +180,26 @@ def reverse_ais(
     base: Any = None,
     kernel: Callable[[Callable[..., Array]], Any] | None = None,
 ) -> AISResult:
-    """Returns the reverse estimate of log Z, from chains that start at `start`: too high on average.
+    """Returns the reverse estimate of log Z, which is too high on average.
 
-    start: draws from the model, leading chain axis, e.g. from `exact.sample`; of an RBM whole configurations or visible
-    ones. With other starts (data, long chains) the bound is as good as they are draws from the model: the result then
-    says what log Z is if they were. Other arguments and errors as for `ais`.
+    The bound is as good as the starts are draws from the model. With other starts (data, long chains) the result says
+    what log Z would be if they were.
+
+    Args:
+      key: A typed key.
+      model: As for `ais`.
+      params: As for `ais`.
+      start: Draws from the model with a leading chain axis, e.g. from `exact.sample`; of an RBM full configurations or
+        visible ones.
+      betas: As for `ais`.
+      base: As for `ais`.
+      kernel: As for `ais`.
+
+    Returns:
+      The estimate.
+
+    Raises:
+      ValueError: As `ais`, and if the starts do not fit.
     """
     checks.check_key(key)
     path = annealing.path_of(model, params, base, kernel)
@@ -166,12 +225,27 @@ def log_likelihood_bounds(
 ) -> LogLikelihoodBounds:
     """Returns the mean log-likelihood of `data` from both sides, −mean F(data) − log Z with both estimates of log Z.
 
-    start: draws from the model for the reverse estimate; None takes rows of `data`, which is right where the model is,
-    and says so in `warnings`. Other arguments and errors as for `ais`; also ValueError on a model with hidden sites and
-    no free energy, and on data that do not fit.
+    Args:
+      key: A typed key.
+      model: As for `ais`.
+      params: As for `ais`.
+      data: Data with a leading axis.
+      start: Draws from the model for the reverse estimate. None takes rows of `data`, which are such draws if the model
+        is right; `warnings` say so.
+      betas: As for `ais`.
+      n_chains: As for `ais`.
+      base: As for `ais`.
+      kernel: As for `ais`.
+
+    Returns:
+      Both bounds.
+
+    Raises:
+      ValueError: As `ais`, if the model has hidden sites and no free energy, or if data do not fit.
     """
     checks.check_key(key)
-    if getattr(model, "hidden", None) is not None:
+    target = target_of(model)
+    if target.has_hidden_sites:
         raise ValueError(
             f"{model!r} has hidden sites and no free energy; this bounds models that have one, as RBMs"
         )
@@ -182,13 +256,11 @@ def log_likelihood_bounds(
     warnings = []
     if start is None:
         warnings.append("the reverse estimate began at data: it is a bound if they are draws from the model")
-    if start is None:
         rows = jax.random.choice(pick, n, (n_chains,), replace=n_chains > n)
         start = jax.tree.map(lambda leaf: jnp.asarray(leaf)[rows], data)
     forward = ais(one, model, params, betas=betas, n_chains=n_chains, base=base, kernel=kernel)
     reverse = reverse_ais(two, model, params, start, betas=betas, base=base, kernel=kernel)
-    energy = getattr(model, "free_energy", getattr(model, "energy", model))
-    mean = float(np.mean(np.asarray(annealing.energies(energy, params, data), np.float64)))
+    mean = float(np.mean(np.asarray(annealing.energies(target.data_energy, params, data), np.float64)))
     gap = reverse.log_z - forward.log_z
     warnings += [f"forward: {text}" for text in forward.warnings]
     warnings += [f"reverse: {text}" for text in reverse.warnings]
@@ -214,17 +286,34 @@ def adaptive_ladder(
 ) -> Ladder:
     """Returns a ladder of t for `ais` and `reverse_ais` whose steps all cost their weights alike.
 
-    A pilot population starts at the base. At each t_k the next one is the largest t at which the conditional effective
-    sample size of the population, (Σ w)² / (n_chains Σ w²) with w = exp(E_{t_k}(x) − E_t(x)), is at least `cess`; the
-    chains then take a step of the kernel there. They count as equally weighted draws from p_{t_k}, which they are as
-    far as they keep up. Steps are 2⁻²⁴ fine. Returns float64 from 0 to 1; 1 − cess is about the variance of log w that
-    each step adds.
+    A pilot population starts at the base. At each t_k the next value is the largest t at which the conditional
+    effective sample size of the population,
 
-    Use the ladder with another key: weights of the chains that chose it would be biased, since the steps would depend
-    on the draws. cess: between 0 and 1; nearer 1 gives more values. Other arguments as for `ais`. Raises ValueError as
-    `ais` does, and where 1 is not reached within `max_betas` values.
-    Source: Zhou, Johansen and Aston 2016, "Toward automatic model comparison: an adaptive sequential Monte Carlo
-    approach", J. Comput. Graph. Stat. 25:701.
+        (Σ w)² / (n_chains Σ w²),   w = exp(E_{t_k}(x) − E_t(x)),
+
+    is at least `cess`. The chains then take a step of the kernel there. They count as equally weighted draws from
+    p_{t_k}, which they are as far as they keep up. Steps are 2⁻²⁴ fine. 1 − cess is about the variance of log w that
+    each step adds (Zhou, Johansen and Aston 2016, "Toward automatic model comparison: an adaptive sequential Monte
+    Carlo approach", J. Comput. Graph. Stat. 25:701).
+
+    Use the ladder with another key. Weights of the chains that chose it would be biased, since the steps would depend
+    on the draws.
+
+    Args:
+      key: A typed key.
+      model: As for `ais`.
+      params: As for `ais`.
+      cess: Between 0 and 1; nearer 1 gives more values.
+      n_chains: Size of the population.
+      base: As for `ais`.
+      kernel: As for `ais`.
+      max_betas: Largest number of values.
+
+    Returns:
+      The ladder, float64 from 0 to 1.
+
+    Raises:
+      ValueError: As `ais`, and if 1 is not reached within `max_betas` values.
     """
     checks.check_key(key)
     checks.check_integer("n_chains", n_chains, 2)
@@ -246,7 +335,10 @@ def adaptive_ladder(
 
 def _result(key: Key, log_weights: np.ndarray, *, reverse: bool) -> AISResult:
     n, sign = log_weights.size, -1.0 if reverse else 1.0
-    log_mean = lambda rows: np.logaddexp.reduce(rows, axis=-1) - np.log(n)  # noqa: E731
+
+    def log_mean(rows: np.ndarray) -> Any:
+        return np.logaddexp.reduce(rows, axis=-1) - np.log(n)
+
     estimate = sign * log_mean(sign * log_weights)
     seed = np.asarray(jax.random.bits(key, (2,)))
     rows = np.random.default_rng(seed).integers(0, n, (_BOOTSTRAPS, n))

@@ -1,13 +1,14 @@
 """What annealing walks along: energies between a base and a model, a kernel that follows them, and weights.
 
-`partition` is its face. A `Path` is a pytree whose numbers are leaves, so that new parameters compile nothing.
+`partition` is the public face of this module. A path is a pytree whose numbers are leaves, so that new parameters
+compile nothing.
 """
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import jax
@@ -17,15 +18,24 @@ from jaxtyping import Array, Float, Int
 
 from ebm_jax import checks
 from ebm_jax.chains import chain_keys
+from ebm_jax.energies.base import BlockModel
+from ebm_jax.energies.target import Target, target_of
 from ebm_jax.graphs.blocks import BlockSpec
 from ebm_jax.samplers.gibbs import gibbs
 from ebm_jax.types import Key, PyTree
 
-_HALVINGS = 25  # t to 2⁻²⁴, as fine as float32 has it near 1
+# Bisection finds t to 2⁻²⁴, as fine as float32 has it near 1.
+_HALVINGS = 25
 
 
 class Base(NamedTuple):
-    """Where annealing of a general energy begins: `sample(key) -> x`, `energy(x)`, and the log Z of that energy."""
+    """Where annealing of a general energy begins.
+
+    Attributes:
+      sample: `sample(key) -> x`, an exact draw.
+      energy: `energy(x) -> scalar`.
+      log_z: log Z of that energy.
+    """
 
     sample: Callable[[Key], PyTree]
     energy: Callable[[PyTree], Float[Array, ""]]
@@ -35,113 +45,111 @@ class Base(NamedTuple):
 @functools.partial(
     jax.tree_util.register_dataclass,
     data_fields=("kernel", "params", "base", "log_z"),
-    meta_fields=("energy", "sample", "mixes"),
+    meta_fields=("target",),
 )
 @dataclass(frozen=True, eq=False)
-class Path:
-    """Energies between a base and a model, and a kernel that follows them.
+class ParameterPath:
+    """A discrete model or an RBM, whose parameters are interpolated: E_t = E(·; (1 − t) θ₀ + t θ).
 
-    energy: `(params_t, x) -> scalar`; of an RBM, of its visible units. mixes: whether parameters are interpolated, else
-    they are the pair (params, t). sample: draws from the base, None where a sweep at t = 0 does.
+    Attributes:
+      kernel: Block Gibbs of the model.
+      params: θ.
+      base: θ₀, without couplings.
+      log_z: log Z at θ₀.
+      target: The model. Of an RBM, weights are those of the visible units.
     """
 
     kernel: Any
     params: PyTree
     base: PyTree
-    energy: Any
-    sample: Any
-    mixes: bool
     log_z: Any
+    target: Target
+
+    @property
+    def energy(self) -> Any:
+        """The energy that weights are made of, `(params, datum) -> scalar`."""
+        return self.target.data_energy
 
     def at(self, t: Array) -> PyTree:
         """Returns the kernel's parameters at t."""
-        if not self.mixes:
-            return self.params, t
         return jax.tree.map(lambda a, b: (1 - t) * a + t * b, self.base, self.params)
 
-    def fall(self, before: PyTree, after: PyTree, x: PyTree) -> Array:
+    def decrease(self, before: PyTree, after: PyTree, x: PyTree) -> Array:
         """Returns E_before(x) − E_after(x)."""
-        v = x[0] if hasattr(self.model, "free_energy") else x
-        if hasattr(self.model, "free_energy"):
-            return self.energy(before, v) - self.energy(after, v)
-        if self.mixes:  # linear, as below: no difference of large numbers
-            return self.energy(jax.tree.map(jnp.subtract, before, after), v)
-        return (after[1] - before[1]) * (self.energy.base(v) - self.energy.target(self.params, v))
-
-    @property
-    def model(self) -> Any:
-        """The discrete model, or None."""
-        return getattr(self.kernel, "model", None) if self.mixes else None
+        if self.target.free_energy is None:
+            # Linear in the parameters: no difference of large numbers.
+            return self.target.energy(jax.tree.map(jnp.subtract, before, after), x)
+        v = self.target.visible(x)
+        return self.target.free_energy(before, v) - self.target.free_energy(after, v)
 
     def from_base(self, key: Key, n_chains: int) -> PyTree:
-        """Returns draws from the base."""
-        keys = jax.random.split(key, n_chains)
-        if self.sample is not None:
-            return jax.vmap(self.sample)(keys)
-        x = _any_position(self.model, n_chains)
-        return _one_sweep(self.kernel, keys, self.base, x)
+        """Returns draws from the base: a sweep without couplings forgets where it started."""
+        struct = self.target.position_struct
+        x = jax.tree.map(lambda s: jnp.zeros((n_chains, *s.shape), s.dtype), struct)
+        return _one_sweep(self.kernel, jax.random.split(key, n_chains), self.base, x)
 
     def complete(self, start: PyTree) -> PyTree:
-        """Returns whole configurations from such, or from visible ones."""
-        if hasattr(self.model, "free_energy") and not isinstance(start, tuple):
-            return jax.vmap(self.model.complete)(start)
-        return start
+        """Returns full configurations from such, or from visible ones of an RBM."""
+        if self.target.free_energy is None or isinstance(start, tuple):
+            return start
+        return self.target.full_configurations(start)
 
-    def reversed(self) -> Path:
+    def reversed(self) -> ParameterPath:
         """Returns the path with the kernel that undoes the steps: its blocks in the opposite order.
 
         Of an RBM it is the kernel itself: hidden units and then visible ones is reversible on the visible ones.
         """
-        if self.model is None or hasattr(self.model, "free_energy"):
+        if self.target.free_energy is not None:
             return self
         spec = self.kernel.spec
-        back = gibbs(self.model, BlockSpec(spec.free[::-1], spec.clamped))
-        return Path(back, self.params, self.base, self.energy, self.sample, self.mixes, self.log_z)
+        return replace(self, kernel=gibbs(self.target.model, BlockSpec(spec.free[::-1], spec.clamped)))
 
 
-def path_of(model: Any, params: PyTree, base: Any, kernel: Any) -> Path:
-    if kernel is not None:
-        if not isinstance(base, Base):
-            raise ValueError(
-                f"base is {base!r}; with a kernel give a Base, e.g. partition.standard_normal(x)"
-            )
-        target = getattr(model, "energy", model)
-        mixed = _Mixed(target, base.energy)
-        return Path(kernel(mixed), params, None, mixed, base.sample, False, base.log_z)
-    if not hasattr(model, "default_spec"):
-        raise ValueError(
-            f"{model!r} is not an Ising, Potts or RBM model; give base=partition.standard_normal(x) and a kernel"
-        )
-    checks.check_struct("params", params, model.params_struct(), dtypes=checks.FLOATS)
-    checks.check_finite("params", params)
-    coupled = "weights" if hasattr(params, "weights") else "coupling"
-    if base is None:
-        base = params._replace(**{coupled: jnp.zeros_like(getattr(params, coupled))})
-    checks.check_struct("base", base, model.params_struct(), dtypes=checks.FLOATS)
-    if np.any(np.asarray(getattr(base, coupled))):
-        raise ValueError(f"base has a {coupled} that is not zero, and its log Z is not known; set it to zero")
-    energy = getattr(model, "free_energy", None) or model.energy
-    return Path(gibbs(model), params, base, _Of(energy), None, True, log_z_uncoupled(model, base))
+@functools.partial(
+    jax.tree_util.register_dataclass,
+    data_fields=("kernel", "params", "log_z"),
+    meta_fields=("energy", "sample"),
+)
+@dataclass(frozen=True, eq=False)
+class EnergyPath:
+    """Any energy, which is interpolated itself; the kernel's parameters at t are the pair (params, t).
+
+    Attributes:
+      kernel: Leaves exp(−E_t) invariant.
+      params: The parameters of the energy.
+      log_z: log Z of the base.
+      energy: E_t, `((params, t), x) -> scalar`.
+      sample: `sample(key) -> x`, a draw from the base.
+    """
+
+    kernel: Any
+    params: PyTree
+    log_z: Any
+    energy: _Mixed
+    sample: Any
+
+    def at(self, t: Array) -> PyTree:
+        """Returns the kernel's parameters at t."""
+        return self.params, t
+
+    def decrease(self, before: PyTree, after: PyTree, x: PyTree) -> Array:
+        """Returns E_before(x) − E_after(x)."""
+        return (after[1] - before[1]) * (self.energy.base(x) - self.energy.target(self.params, x))
+
+    def from_base(self, key: Key, n_chains: int) -> PyTree:
+        """Returns draws from the base."""
+        return jax.vmap(self.sample)(jax.random.split(key, n_chains))
+
+    def complete(self, start: PyTree) -> PyTree:
+        """Returns full configurations, which these are."""
+        return start
+
+    def reversed(self) -> EnergyPath:
+        """Returns the path itself: the kernels of general energies are reversible."""
+        return self
 
 
-@dataclass(frozen=True)
-class _Of:
-    """A bound method that compares by its model, so that a second call compiles nothing."""
-
-    method: Any
-
-    def __call__(self, params: PyTree, x: PyTree) -> Array:
-        return self.method(params, x)
-
-    def __eq__(self, other: object) -> bool:
-        return (
-            isinstance(other, _Of)
-            and self.method.__self__ == other.method.__self__
-            and self.method.__name__ == other.method.__name__
-        )
-
-    def __hash__(self) -> int:
-        return hash((self.method.__self__, self.method.__name__))
+Path = ParameterPath | EnergyPath
 
 
 @dataclass(frozen=True)
@@ -156,26 +164,49 @@ class _Mixed:
         return (1 - t) * self.base(x) + t * self.target(params, x)
 
 
+def path_of(model: Any, params: PyTree, base: Any, kernel: Any) -> Path:
+    """Returns the path between a base and a model; raises ValueError where they do not fit, as `partition.ais`."""
+    if kernel is not None:
+        if not isinstance(base, Base):
+            raise ValueError(
+                f"base is {base!r}; with a kernel give a Base, e.g. partition.standard_normal(x)"
+            )
+        mixed = _Mixed(target_of(model).energy, base.energy)
+        return EnergyPath(kernel(mixed), params, base.log_z, mixed, base.sample)
+    if not isinstance(model, BlockModel):
+        raise ValueError(
+            f"{model!r} is not an Ising, Potts or RBM model; give base=partition.standard_normal(x) and a kernel"
+        )
+    target = target_of(model)
+    checks.check_struct("params", params, target.params_struct, dtypes=checks.FLOATS)
+    checks.check_finite("params", params)
+    coupled = "coupling" if target.free_energy is None else "weights"
+    if base is None:
+        base = params._replace(**{coupled: jnp.zeros_like(getattr(params, coupled))})
+    checks.check_struct("base", base, target.params_struct, dtypes=checks.FLOATS)
+    if np.any(np.asarray(getattr(base, coupled))):
+        raise ValueError(f"base has a {coupled} that is not zero, and its log Z is not known; set it to zero")
+    return ParameterPath(gibbs(model), params, base, log_z_uncoupled(model, base), target)
+
+
 def log_z_uncoupled(model: Any, base: Any) -> float:
-    """Log Z of independent sites."""
+    """Returns log Z of independent sites, from the biases of `base`."""
     base = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), base)
-    binary = lambda field, spins: np.logaddexp(-field, field) if spins else np.logaddexp(0, field)  # noqa: E731
-    levels = lambda bias: np.logaddexp.reduce(bias, axis=-1)  # noqa: E731
-    if hasattr(base, "coupling"):
-        if model.spins:
-            return float(np.sum(np.broadcast_to(binary(base.bias, True), model.graph.shape)))
-        return float(np.sum(levels(base.bias)))
+    if target_of(model).free_energy is None:
+        kind = "spin" if model.spins else "categorical"
+        return float(np.sum(np.broadcast_to(_log_z_of_units(kind, base.bias), model.graph.shape)))
     visible, hidden = model.units
-    of_visible = {
-        "gaussian": lambda a: np.full(a.shape, np.log(2 * np.pi) / 2),
-        "categorical": levels,
-    }.get(visible, lambda a: binary(a, visible == "spin"))
-    return float(np.sum(of_visible(base.visible_bias)) + np.sum(binary(base.hidden_bias, hidden == "spin")))
+    of_visible = _log_z_of_units(visible, base.visible_bias)
+    return float(np.sum(of_visible) + np.sum(_log_z_of_units(hidden, base.hidden_bias)))
 
 
-def _any_position(model: Any, n_chains: int) -> PyTree:
-    """Any configurations: a sweep without couplings forgets them."""
-    return jax.tree.map(lambda s: jnp.zeros((n_chains, *s.shape), s.dtype), model.position_struct())
+def _log_z_of_units(kind: str, bias: np.ndarray) -> np.ndarray:
+    """Returns log Σ exp(bias · x) over the values of each unit."""
+    if kind == "gaussian":
+        return np.full(bias.shape, np.log(2 * np.pi) / 2)
+    if kind == "categorical":
+        return np.asarray(np.logaddexp.reduce(bias, axis=-1))
+    return np.asarray(np.logaddexp(-bias if kind == "spin" else 0, bias))
 
 
 @jax.jit
@@ -190,20 +221,23 @@ def walk(path: Path, key: Key, start: PyTree, ladder: Float[Array, " n"]) -> Flo
     """Returns Σ_k [E_{t_k}(x) − E_{t_{k+1}}(x)] of every chain, a step of the kernel after each term."""
     kernel, (keys, packed) = path.kernel, _chains_at(path, key, start, ladder[0])
 
-    def turn(carry: tuple[PyTree, Array, Array], pair: Array) -> tuple[tuple[PyTree, Array, Array], None]:
-        packed, total, lost = carry
+    def scan_body(
+        carry: tuple[PyTree, Array, Array], pair: Array
+    ) -> tuple[tuple[PyTree, Array, Array], None]:
+        packed, total, rounding = carry
         before, after = path.at(pair[0]), path.at(pair[1])
-        gain = jax.vmap(path.fall, (None, None, 0))(before, after, kernel.packed_positions(packed))
-        gain = gain.astype(jnp.float32) - lost  # compensated summation: a thousand small terms on a large sum
+        gain = jax.vmap(path.decrease, (None, None, 0))(before, after, kernel.packed_positions(packed))
+        # Compensated summation (Kahan): a thousand small terms on a large sum.
+        gain = gain.astype(jnp.float32) - rounding
         summed = total + gain
-        lost = (summed - total) - gain
+        rounding = (summed - total) - gain
         packed = kernel.refresh(after, packed)
         packed, _ = kernel.packed_steps(keys, after, jnp.float32(1), packed, 1)
-        return (packed, summed, lost), None
+        return (packed, summed, rounding), None
 
     zero = jnp.zeros(keys.shape, jnp.float32)
     pairs = jnp.stack([ladder[:-1], ladder[1:]], axis=1)
-    (_, total, _), _ = jax.lax.scan(turn, (packed, zero, zero), pairs)
+    (_, total, _), _ = jax.lax.scan(scan_body, (packed, zero, zero), pairs)
     return total
 
 
@@ -213,18 +247,19 @@ def climb(
 ) -> tuple[Float[Array, " size"], Int[Array, ""]]:
     """Returns t from 0 up to 1, each as far from the last as the conditional ESS allows, and how many there are.
 
-    Of draws x from p_t and w = exp(E_t(x) − E_u(x)), the next t is the largest u, found by bisection, at which
-    (mean w)² / mean w² is at least `cess`. It ends short of 1 after `size` values, or where no step is small enough.
+    With draws x from p_t and w = exp(E_t(x) − E_u(x)), the next t is the largest u, found by bisection, at which
+    (mean w)² / mean w² is at least `cess`. The ladder ends short of 1 after `size` values, or where no step is small
+    enough.
     """
     kernel, (keys, packed) = path.kernel, _chains_at(path, key, start, jnp.float32(0))
 
     def next_after(t: Array, x: PyTree) -> Array:
         def halve(_: Any, ends: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
             low, high, u = ends
-            log_w = jax.vmap(path.fall, (None, None, 0))(path.at(t), path.at(u), x)
+            log_w = jax.vmap(path.decrease, (None, None, 0))(path.at(t), path.at(u), x)
             log_share = 2 * jax.nn.logsumexp(log_w) - jax.nn.logsumexp(2 * log_w) - np.log(keys.size)
-            near = log_share >= jnp.log(cess)
-            low, high = jnp.where(near, u, low), jnp.where(near, high, u)
+            reachable = log_share >= jnp.log(cess)
+            low, high = jnp.where(reachable, u, low), jnp.where(reachable, high, u)
             return low, high, (low + high) / 2
 
         return jax.lax.fori_loop(0, _HALVINGS, halve, (t, jnp.float32(1), jnp.float32(1)))[0]
@@ -234,14 +269,14 @@ def climb(
         t = ladder[n - 1]
         return (n < size) & (t < 1) & ((n == 1) | (t > ladder[n - 2]))
 
-    def turn(carry: tuple[PyTree, Array, Array]) -> tuple[PyTree, Array, Array]:
+    def advance(carry: tuple[PyTree, Array, Array]) -> tuple[PyTree, Array, Array]:
         packed, ladder, n = carry
         t = next_after(ladder[n - 1], kernel.packed_positions(packed))
         packed = kernel.refresh(path.at(t), packed)
         packed, _ = kernel.packed_steps(keys, path.at(t), jnp.float32(1), packed, 1)
         return packed, ladder.at[n].set(t), n + 1
 
-    _, ladder, n = jax.lax.while_loop(rising, turn, (packed, jnp.zeros(size, jnp.float32), jnp.int32(1)))
+    _, ladder, n = jax.lax.while_loop(rising, advance, (packed, jnp.zeros(size, jnp.float32), jnp.int32(1)))
     return ladder, n
 
 
@@ -255,4 +290,5 @@ def _chains_at(path: Path, key: Key, start: PyTree, t: Array) -> tuple[Key, PyTr
 
 @functools.partial(jax.jit, static_argnums=0)
 def energies(energy: Any, params: PyTree, data: PyTree) -> Array:
+    """Returns the energy of every row of `data`."""
     return jax.vmap(energy, (None, 0))(params, data)

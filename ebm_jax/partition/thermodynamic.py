@@ -16,15 +16,24 @@ from jaxtyping import Array, Float
 
 from ebm_jax.diagnostics import estimators
 
-_MIN_ESS = 100.0  # under a hundred draws' worth, the error of a mean is itself a guess
-_MAX_CURVATURE = 1.0  # nats of correction beyond which the correction is not small either
-_RISE = 4.0  # standard errors by which a mean energy that must fall may rise
+# With less than a hundred draws' worth, the error of a mean is itself a guess.
+_MIN_ESS = 100.0
+# Nats of correction beyond which the correction is not small.
+_MAX_CURVATURE = 1.0
+# Standard errors by which a mean energy, which must fall, may rise.
+_RISE = 4.0
 
 
 class TIResult(NamedTuple):
-    """log_z: the estimate at the last β. interval: `(low, high)`, 95 % by the chains' Monte Carlo error; it knows
-    nothing of the distance between betas. bounds: `(low, high)`, what that distance leaves open: log Z lies between, as
-    ⟨E⟩_β falls, up to the Monte Carlo error of the mean energies. warnings: reasons not to trust it, empty where none.
+    """An estimate of log Z by thermodynamic integration.
+
+    Attributes:
+      log_z: The estimate at the last β.
+      interval: `(low, high)`, 95 % by the chains' Monte Carlo error. It does not account for the distance between
+        betas.
+      bounds: `(low, high)`, what that distance leaves open. As ⟨E⟩_β falls, log Z lies between them up to the Monte
+        Carlo error of the mean energies.
+      warnings: Reasons not to trust the estimate, empty if there are none.
     """
 
     log_z: float
@@ -36,17 +45,29 @@ class TIResult(NamedTuple):
 def thermodynamic_integration(betas: Any, energies: Any, log_z0: float) -> TIResult:
     """Returns log Z at the last of `betas` from energies of chains at all of them.
 
-    Of neighbouring betas h apart, with mean energies Ē and variances V, the corrected trapezoid
+    With neighbouring betas h apart, mean energies Ē and variances V, the corrected trapezoid
 
         −∫ ⟨E⟩ dβ ≈ −h (Ē₀ + Ē₁) / 2 + h² (V₀ − V₁) / 12
 
-    errs by h⁵/720 times the fourth derivative. The left and the right Riemann sums, −Σ h Ē₀ and −Σ h Ē₁, are `bounds`.
-    The interval comes from the one series that the estimate is the mean of, so autocorrelation, and correlation between
-    betas where chains change places, are in it.
+    has an error of h⁵/720 times the fourth derivative. The left and the right Riemann sums, −Σ h Ē₀ and −Σ h Ē₁, are
+    `bounds`. The interval comes from the one series that the estimate is the mean of. It therefore accounts for
+    autocorrelation, and for correlation between betas where chains change places.
 
-    betas: rising, `(n_betas,)`, of p ∝ exp(−β E). energies: E of draws after warm-up, `(n_samples, n_chains, n_betas)`.
-    log_z0: log Z at the first β; at β = 0, the number of configurations' logarithm: n log 2 for n spins.
-    Raises ValueError on betas that do not rise, other shapes, numbers that are not finite, or under 4 samples.
+    Args:
+      betas: Rising, `(n_betas,)`, of p ∝ exp(−β E).
+      energies: E of draws after warm-up, `(n_samples, n_chains, n_betas)`.
+      log_z0: log Z at the first β. At β = 0 it is the logarithm of the number of configurations: n log 2 for n spins.
+
+    Returns:
+      The estimate.
+
+    Raises:
+      ValueError: If betas do not rise, shapes differ, numbers are not finite, or there are under 4 samples.
+
+    Example:
+      >>> betas, energies = np.linspace(0, 1, 3), np.zeros((4, 2, 3))
+      >>> ej.partition.thermodynamic_integration(betas, energies, log_z0=1.5).log_z
+      1.5
     """
     betas, x = _checked(betas, energies, log_z0)
     steps, mean = np.diff(betas), x.mean(axis=(0, 1))

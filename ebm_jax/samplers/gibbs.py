@@ -122,29 +122,6 @@ class Gibbs(DiscreteKernelBase):
         beta = self._variance(beta)
         return new, jax.vmap(lambda step: _info(n, step, params, beta))(packed.step)
 
-    @property
-    def tells_inputs(self) -> bool:
-        """Whether a sweep ends with the hidden layer of an RBM, drawn from its inputs at the chains' last positions."""
-        return isinstance(self.layout, bipartite.BipartiteLayout) and self.layout.layers[-1:] == ("hidden",)
-
-    def packed_steps_and_inputs(
-        self, keys: Key, params: PyTree, packed: PackedGibbs, n: int
-    ) -> tuple[PackedGibbs, Info, bipartite.Seen]:
-        """Takes `n` ≥ 1 sweeps at β = 1, and also returns what the hidden layer was drawn from.
-
-        These are the visible units at the end of the run, and Wᵀv. The caller can reuse them as long as the parameters
-        have not changed. Steps count as not finite where Wᵀv is not finite. The kernel must have `tells_inputs`.
-        """
-        params = jax.lax.stop_gradient(params)
-        shared, beta = jax.tree.map(lambda p: jnp.asarray(p)[..., None], params), jnp.ones(1, jnp.float32)
-        prepared = self.layout.prepare(self.tables, shared)
-        new, seen = _sweeps_and_inputs(self, rng.chain_words(keys), prepared, beta, packed, n)
-        # The product is checked in place of the weights: it is not finite where they are not. Reading the weights, at a
-        # time of the compiler's choice, would keep an optimiser from updating them in place.
-        checked = (seen.inputs, prepared.visible_bias, prepared.hidden_bias)
-        beta = self._variance(beta[0])
-        return new, jax.vmap(lambda step: _info(n, step, checked, beta))(packed.step), seen
-
     def _variance(self, beta: jax.Array) -> jax.Array:
         """Returns what must be finite for β to make sense: for Gaussian units their variance 1/β."""
         return jnp.where(beta > 0, 1 / beta, jnp.nan) if self.may_diverge else beta
@@ -198,29 +175,6 @@ def gibbs(model: BlockModel, spec: BlockSpec | None = None, *, path: str = "auto
 def _info(n: int, step: jax.Array, params: PyTree, beta: jax.Array) -> Info:
     """Returns the report of `n` sweeps, which evaluate conditionals but no energy or gradient."""
     return Info.of(n_steps=n, **count_nonfinite(step, n, params, beta))
-
-
-def _sweeps_and_inputs(
-    kernel: Gibbs, words: jax.Array, prepared: PyTree, beta: jax.Array, packed: PackedGibbs, n: int
-) -> tuple[PackedGibbs, bipartite.Seen]:
-    """Runs `n` sweeps at one β, and returns what the last layer was drawn from."""
-    layout, tables = kernel.layout, kernel.tables
-    assert isinstance(layout, bipartite.BipartiteLayout)
-    weights = layout.weigh(prepared, beta, False)
-    last = len(kernel.spec.free) - 1
-
-    def sweep(carry: PackedGibbs, n_groups: int) -> PackedGibbs:
-        blocks = carry.blocks
-        for group in range(n_groups):
-            blocks = layout.update(group, tables, weights, False, words, carry.step, blocks, carry.masks)
-        return carry._replace(blocks=blocks)
-
-    def full_sweep(carry: PackedGibbs, _: None) -> tuple[PackedGibbs, None]:
-        return sweep(carry, last + 1)._replace(step=carry.step + jnp.uint32(1)), None
-
-    carry = sweep(jax.lax.scan(full_sweep, packed, length=n - 1)[0], last)
-    blocks, seen = layout.update_and_tell(last, tables, weights, words, carry.step, carry.blocks, carry.masks)
-    return carry._replace(blocks=blocks, step=carry.step + jnp.uint32(1)), seen
 
 
 def _first(tree: PyTree, step: jax.Array) -> PyTree:

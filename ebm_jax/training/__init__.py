@@ -1,24 +1,31 @@
-"""Training by maximum likelihood: negatives, the surrogate loss, one train step, and the loop around it."""
+"""Training: an objective (maximum likelihood by default), negatives, one train step, and the loop around it."""
 
 from ebm_jax.training import negatives, positives
 from ebm_jax.training.averaging import average, averaged
 from ebm_jax.training.centring import centred
+from ebm_jax.training.health import Limits, Metrics
 from ebm_jax.training.loop import FitResult, Plan, advance, fit
+from ebm_jax.training.objectives import Objective, contrastive
 from ebm_jax.training.prepare import binarize_batch
+from ebm_jax.training.sources import Negatives, Source
 from ebm_jax.training.state import TrainState
-from ebm_jax.training.step import Limits, Metrics, make_train_step
+from ebm_jax.training.step import make_train_step
 
 __all__ = [
     "FitResult",
     "Limits",
     "Metrics",
+    "Negatives",
+    "Objective",
     "Plan",
+    "Source",
     "TrainState",
     "advance",
     "average",
     "averaged",
     "binarize_batch",
     "centred",
+    "contrastive",
     "fit",
     "make_train_step",
     "negatives",

@@ -20,7 +20,12 @@ from ebm_jax.types import PyTree
 
 
 class AverageState(NamedTuple):
-    """count: int32, updates so far; mean: the average, the start's parameters before the first update."""
+    """State of `average`.
+
+    Attributes:
+      count: int32, updates so far.
+      mean: The average; before the first update, the initial parameters.
+    """
 
     count: Int[Array, ""]
     mean: PyTree
@@ -30,8 +35,16 @@ def average(decay: float) -> optax.GradientTransformation:
     """Returns an Optax transformation that passes updates on and averages the parameters they lead to.
 
     It goes last in a chain, `optax.chain(optax.adam(1e-3), average(0.999))`, where updates are what is added to the
-    parameters; `averaged(state.opt_state)` reads it. decay: d in [0, 1); some 1/(1 − d) updates count.
-    Raises ValueError on another decay; the update, where no parameters are given.
+    parameters. `averaged(state.opt_state)` reads the average.
+
+    Args:
+      decay: d in [0, 1); about 1/(1 − d) updates count.
+
+    Returns:
+      The transformation. Its update raises ValueError if no parameters are given.
+
+    Raises:
+      ValueError: If `decay` lies outside [0, 1).
     """
     if not 0 <= decay < 1:
         raise ValueError(f"decay is {decay!r}; give a number from 0 up to but not 1, e.g. 0.999")
@@ -52,11 +65,21 @@ def average(decay: float) -> optax.GradientTransformation:
 
 
 def averaged(opt_state: PyTree) -> PyTree:
-    """Returns the average that `average` keeps, wherever in a state of Optax; the start's parameters at step 0.
+    """Returns the average that `average` keeps, wherever it is in a state of Optax.
 
-    Raises ValueError where there is none, or more than one.
+    Args:
+      opt_state: The state of a chain with one `average`.
+
+    Returns:
+      The averaged parameters; at step 0, the initial ones.
+
+    Raises:
+      ValueError: If the state holds no average, or more than one.
     """
-    is_average = lambda node: isinstance(node, AverageState)  # noqa: E731
+
+    def is_average(node: Any) -> bool:
+        return isinstance(node, AverageState)
+
     found = [leaf for leaf in jax.tree.leaves(opt_state, is_leaf=is_average) if is_average(leaf)]
     if len(found) != 1:
         raise ValueError(
@@ -66,9 +89,9 @@ def averaged(opt_state: PyTree) -> PyTree:
 
 
 def running_weight(rate: float, count: Int[Array, ""]) -> Float[Array, ""]:
-    """Returns the weight of value number `count` in an average that forgets at `rate`, without the bias of its start.
+    """Returns the weight of value number `count` in a running average without the bias of its start.
 
-    rate / (1 − (1 − rate)^count): 1 for the first value, 1/count while count is small, `rate` in the long run.
+    It is rate / (1 − (1 − rate)^count): 1 for the first value, 1/count while count is small, `rate` in the long run.
     """
     count = count.astype(jnp.float32)
     return rate / -jnp.expm1(count * jnp.log1p(-jnp.float32(rate)))

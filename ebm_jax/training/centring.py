@@ -1,15 +1,15 @@
 """Centred gradients of an RBM, as an Optax transformation.
 
 An RBM whose units are measured from offsets μ (visible) and λ (hidden), E = −(v−μ)ᵀa − (h−λ)ᵀb − (v−μ)ᵀW(h−λ), is the
-same family with other coordinates, and its gradient, carried back to W, a, b, is a better direction: it does not
-change when bits of the data are flipped (Montavon and Müller 2012; Melchior, Fischer and Wiskott 2016, "How to center
+same family in other coordinates. Its gradient, carried back to W, a, b, is a better direction: it does not change when
+bits of the data are flipped (Montavon and Müller 2012; Melchior, Fischer and Wiskott 2016, "How to center
 deep Boltzmann machines", JMLR 17:99, whose "enhanced gradient" and "centered RBM" are choices of the offsets).
 With ∇W, ∇a, ∇b the plain gradient:
 
     ∇ᶜW = ∇W − ∇a λᵀ − μ ∇bᵀ,   ∇ᶜa = ∇a − ∇ᶜW λ,   ∇ᶜb = ∇b − ∇ᶜWᵀ μ.
 
-It is linear in the plain one and vanishes where that does. It holds for spins as it does for units 0 and 1, μ and λ
-being means of the values.
+It is linear in the plain gradient and vanishes where that does. It holds for spins as for units 0 and 1: μ and λ are
+means of the values.
 """
 
 from __future__ import annotations
@@ -27,7 +27,13 @@ from ebm_jax.types import PyTree
 
 
 class CentredState(NamedTuple):
-    """count: int32, updates so far. visible, hidden: the offsets μ and λ."""
+    """State of `centred`.
+
+    Attributes:
+      count: int32, updates so far.
+      visible: The offset μ of visible units.
+      hidden: The offset λ of hidden units.
+    """
 
     count: Int[Array, ""]
     visible: Float[Array, " n_visible"]
@@ -38,10 +44,19 @@ def centred(model: RBM, rate: float = 0.01) -> optax.GradientTransformationExtra
     """Returns an Optax transformation that turns the plain gradient of `model` into the centred one.
 
     It goes first in a chain, `optax.chain(centred(model), optax.sgd(0.05))`, where it sees the gradient itself. Offsets
-    are running averages of ½ (mean under the data + mean under the model), this step's included, that forget at `rate`,
-    in (0, 1], and do not remember their start. Means under the data are read off the batch, which the train step hands
-    on; those under the model are the data's plus the gradient of the biases. Only for an `RBM`, of units 0 and 1 or
-    of spins. Raises ValueError on another model or rate; the update, where it is not given parameters and `data`.
+    are running averages of ½ (mean under the data + mean under the model), this step's included, without the bias of
+    their start. Means under the data come from the batch, which the train step passes to the optimiser. Means under the
+    model are those of the data plus the gradient of the biases.
+
+    Args:
+      model: An `RBM`, of units 0 and 1 or of spins.
+      rate: Weight of the newest means in the running averages, in (0, 1].
+
+    Returns:
+      The transformation. Its update raises ValueError unless it is given parameters and `data`.
+
+    Raises:
+      ValueError: If the model is another one, or `rate` lies outside (0, 1].
     """
     if not isinstance(model, RBM):
         raise ValueError(
@@ -88,7 +103,7 @@ def centred(model: RBM, rate: float = 0.01) -> optax.GradientTransformationExtra
 def centre(
     gradient: RBMParams, visible: Float[Array, " n_visible"], hidden: Float[Array, " n_hidden"]
 ) -> RBMParams:
-    """Returns ∇ᶜ of a plain gradient, at offsets μ = `visible` and λ = `hidden`."""
+    """Returns the centred gradient ∇ᶜ of a plain one, at offsets μ = `visible` and λ = `hidden`."""
     weights, of_visible, of_hidden = gradient
     weights = weights - of_visible[:, None] * hidden - visible[:, None] * of_hidden
     return RBMParams(
@@ -101,7 +116,7 @@ def centre(
 def _means(
     model: RBM, params: RBMParams, data: PyTree
 ) -> tuple[Float[Array, " n_visible"], Float[Array, " n_hidden"]]:
-    """Means of the units under the data, those of hidden units given them: −∂F/∂a and −∂F/∂b."""
+    """Returns means of the visible units under the data, and of the hidden ones given them: −∂F/∂a and −∂F/∂b."""
 
     def mean_energy(biases: tuple[Array, Array]) -> Float[Array, ""]:
         shifted = RBMParams(params.weights, *biases)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -12,14 +12,22 @@ import numpy as np
 import optax
 
 from ebm_jax import checks
-from ebm_jax.training.losses import energy_of
+from ebm_jax.energies.target import target_of
+from ebm_jax.training.health import Limits, Metrics
+from ebm_jax.training.objectives import objective_of
+from ebm_jax.training.sources import Source
 from ebm_jax.training.state import TrainState
-from ebm_jax.training.step import BATCHES, SHUFFLES, Limits, Metrics, check_data, make_train_step, update
+from ebm_jax.training.step import BATCHES, SHUFFLES, check_batch, make_train_step, update
 from ebm_jax.types import Key, PyTree
 
 
 class FitResult(NamedTuple):
-    """What `fit` returns: the last state, and metrics as NumPy arrays `(n_epochs, n_batches)`."""
+    """What `fit` returns.
+
+    Attributes:
+      state: The last state.
+      metrics: NumPy arrays `(n_epochs, n_batches)`.
+    """
 
     state: TrainState
     metrics: Metrics
@@ -28,10 +36,15 @@ class FitResult(NamedTuple):
 class Plan(NamedTuple):
     """Structure of a run of steps, for `advance`; hashable, so that equal plans share one compilation.
 
-    model: what is trained. n_batches: batches of an epoch. batch_size: rows of a batch. n_steps: how many steps one
-    call takes, up to `n_batches`. prepare: None, or a pure function `(key, rows) -> batch` that every gathered batch
-    goes through, with a key of its own at every step, e.g. `training.binarize_batch`; compared by identity. skip:
-    leaves out updates that are not finite or exceed limits, see `advance`.
+    Attributes:
+      model: What is trained.
+      n_batches: Batches of an epoch.
+      batch_size: Rows of a batch.
+      n_steps: How many steps one call takes, up to `n_batches`.
+      prepare: None, or a pure function `(key, rows) -> batch` that every gathered batch goes through, with a key of its
+        own at every step, e.g. `training.binarize_batch`. Compared by identity.
+      skip: Whether updates that are not finite or exceed limits are skipped, see `advance`.
+      objective: As for `make_train_step`.
     """
 
     model: Any
@@ -40,6 +53,7 @@ class Plan(NamedTuple):
     n_steps: int
     prepare: Callable[[Key, PyTree], PyTree] | None = None
     skip: bool = False
+    objective: Any = None
 
 
 def fit(
@@ -48,58 +62,87 @@ def fit(
     data: PyTree,
     *,
     tx: optax.GradientTransformation,
-    negatives: Any,
+    negatives: Source | None = None,
     n_epochs: int,
     batch_size: int = 128,
     params: PyTree = None,
+    variables: Mapping[str, Any] | None = None,
     state: TrainState | None = None,
     positives: Any = None,
+    objective: Any = None,
     progress: bool = True,
     callback: Callable[[int, TrainState, Metrics], Any] | None = None,
 ) -> FitResult:
     """Trains a model for `n_epochs` passes over `data` in shuffled batches.
 
-    key: a typed key; gives parameters, chains, batches and draws. data: configurations (where sites are hidden, their
-    visible part) with a leading axis; copied to the device once. Each epoch visits ⌊n / batch_size⌋ · batch_size rows
-    in an order drawn from the key and the epoch's number; the rest waits for another epoch. params: where to start,
-    instead of `model.init`.
-    state: an earlier result's state, to go on from: with the same key (`state.key`), data and batch size the bits are
-    those of a run that never stopped. The epoch's number is `state.step` // n_batches. tx, negatives, positives: as for
-    `make_train_step`. progress: shows a bar. callback: `callback(epoch, state, metrics)` after each epoch, metrics
-    `(n_batches,)`; its states stay valid.
+    An epoch is one call of one compiled function, which hands nothing to the host. It visits
+    ⌊n / batch_size⌋ · batch_size rows in an order drawn from the key and the epoch's number. The remaining rows wait
+    for another epoch.
 
-    An epoch is one call of one compiled function, which hands nothing to the host. Raises ValueError before any step
-    on data, a batch size, parameters or a state that do not fit.
+    Args:
+      key: A typed key; gives parameters, chains, batches and draws.
+      model: As for `make_train_step`.
+      data: Data with a leading axis (where sites are hidden, their visible part), or whatever the objective takes.
+        Copied to the device once.
+      tx: As for `make_train_step`.
+      negatives: As for `make_train_step`.
+      n_epochs: Number of epochs.
+      batch_size: Rows of a batch.
+      params: Where to start, instead of `model.init`.
+      variables: Arrays of a network that are not trained, by collection; see `TrainState`.
+      state: An earlier result's state, to go on from. With the same key (`state.key`), data and batch size the bits are
+        those of a run that never stopped. The epoch's number is `state.step // n_batches`.
+      positives: As for `make_train_step`.
+      objective: As for `make_train_step`.
+      progress: Whether to show a bar.
+      callback: `callback(epoch, state, metrics)` after each epoch, metrics `(n_batches,)`. Its states stay valid.
+
+    Returns:
+      The last state, and metrics `(n_epochs, n_batches)`.
+
+    Raises:
+      ValueError: Before any step, if data, a batch size, parameters or a state do not fit, and as `make_train_step`.
+
+    Example:
+      >>> model = ej.RBM(6, 3)
+      >>> data = np.random.default_rng(0).integers(0, 2, (64, 6)).astype(np.uint8)
+      >>> source = ej.negatives.pcd(ej.gibbs(model), n_chains=8)
+      >>> result = ej.fit(jax.random.key(0), model, data, tx=optax.sgd(0.1), negatives=source, n_epochs=2,
+      ...                 batch_size=16, progress=False)
+      >>> result.metrics.energy_gap.shape
+      (2, 4)
     """
     checks.check_key(key)
     checks.check_integer("n_epochs", n_epochs, 0)
     checks.check_integer("batch_size", batch_size, 1)
-    n = _check_values(model, data)
+    init, _ = make_train_step(model, tx, negatives, positives, objective=objective)
+    n = _check_values(model, objective_of(objective, negatives), data)
     if batch_size > n:
         raise ValueError(f"batch_size is {batch_size} and data has {n} rows; give at most {n}")
-    init, _ = make_train_step(model, tx, negatives, positives)
-    if state is not None and params is not None:
+    if state is not None and not (params is None and variables is None):
         raise ValueError(
-            "params and state are both given; a state holds its own parameters: leave params out"
+            "params and state are both given; a state holds its own parameters: leave params and variables out"
         )
-    current = init(key, params) if state is None else _resume(state, key, init, energy_of(model), tx)
-    plan = Plan(model, n // batch_size, batch_size, n // batch_size)
+    current = init(key, params, variables) if state is None else _resume(state, key, init, model, tx)
+    plan = Plan(model, n // batch_size, batch_size, n // batch_size, objective=objective)
+    run_epoch = functools.partial(advance, plan, negatives, positives, key)
     data = jax.device_put(data)
     kept = []
     with _bar(n_epochs, progress) as bar:
         for _ in range(n_epochs):
             # The state is not donated: it may be the caller's, and one copy an epoch costs nothing that shows.
-            current, metrics = advance(plan, negatives, positives, key, current, data)
+            current, metrics = run_epoch(current, data)
             kept.append(metrics)
             if progress:
-                gap, norm = jax.device_get((metrics.energy_gap, metrics.gradient_norm))
-                bar.set_postfix(
-                    energy_gap=f"{gap.mean():.3g}", gradient_norm=f"{norm.mean():.3g}", refresh=False
-                )
+                loss, norm = jax.device_get((metrics.loss, metrics.gradient_norm))
+                bar.set_postfix(loss=f"{loss.mean():.3g}", gradient_norm=f"{norm.mean():.3g}", refresh=False)
             if callback is not None:
                 callback(int(jax.device_get(current.step)) // plan.n_batches - 1, current, metrics)
             bar.update()
-    return FitResult(current, _stack(kept, plan.n_batches))
+    if kept:
+        return FitResult(current, jax.tree.map(lambda *rows: np.stack(rows), *jax.device_get(kept)))
+    struct = jax.eval_shape(run_epoch, current, data)[1]
+    return FitResult(current, jax.tree.map(lambda leaf: np.zeros((0, *leaf.shape), leaf.dtype), struct))
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -112,20 +155,34 @@ def advance(
     data: PyTree,
     limits: Limits | None = None,
 ) -> tuple[TrainState, Metrics]:
-    """Takes `plan.n_steps` updates from `state.step` on, in one compiled scan; metrics `(n_steps,)`.
+    """Takes `plan.n_steps` updates from `state.step` on, in one compiled scan.
 
     Step s visits batch s mod n_batches of epoch ⌊s / n_batches⌋, whose order is drawn from the key and the epoch's
-    number. All steps of a call lie in one epoch, which the caller sees to: they start at its own first steps
-    otherwise. data: as for `fit`, on the device, checked by nobody; with `plan.prepare`, whatever that takes.
-    negatives, positives: as for `make_train_step`. key: the run's, the same at every call.
+    number. All steps of a call lie in one epoch, which the caller sees to. They start at the epoch's first steps
+    otherwise.
 
-    limits: bounds of the gradient norm and the energy gap, traced. With `plan.skip` an update that exceeds one, or
-    whose energies, gradient or new parameters are not finite, leaves parameters and optimiser as they were and counts
-    in `Metrics.n_skipped`; steps and negatives go on, but chains that left the finite numbers stand where they were.
+    With `plan.skip` an update that exceeds a limit, or whose energies, gradient or new parameters are not finite,
+    leaves parameters, variables and optimiser as they were and counts in `Metrics.n_skipped`. Steps and negatives go
+    on, but a chain that left the finite numbers is put back where it stood.
 
     Pieces of one length, of two steps or more, have the bits of any other such cut, resumed ones included: lengths are
     a matter of configuration, never of timing. (The compiler takes the loop away from a single step, and may round it
-    another way.) Raises ValueError on more steps than batches, and on limits without `plan.skip`.
+    another way.)
+
+    Args:
+      plan: What to run, structure.
+      negatives: As for `make_train_step`.
+      positives: As for `make_train_step`.
+      key: The run's key, the same at every call.
+      state: The state to go on from.
+      data: As for `fit`, on the device, unchecked; with `plan.prepare`, whatever that takes.
+      limits: Bounds of the gradient norm and the energy gap, traced; only with `plan.skip`.
+
+    Returns:
+      The new state, and metrics `(n_steps,)`.
+
+    Raises:
+      ValueError: If there are more steps than batches, or limits without `plan.skip`.
     """
     if not 1 <= plan.n_steps <= plan.n_batches:
         raise ValueError(
@@ -135,6 +192,7 @@ def advance(
         raise ValueError("limits are given and plan.skip is False; set skip=True, or leave limits out")
     if plan.skip and limits is None:
         limits = Limits()
+    target, objective = target_of(plan.model), objective_of(plan.objective, negatives)
     n = jax.tree.leaves(data)[0].shape[0]
     number = state.step // plan.n_batches
     order = jax.random.permutation(jax.random.fold_in(jax.random.fold_in(key, SHUFFLES), number), n)
@@ -145,31 +203,28 @@ def advance(
         batch = jax.tree.map(lambda leaf: leaf.at[rows].get(mode="promise_in_bounds"), data)
         if plan.prepare is not None:
             batch = plan.prepare(jax.random.fold_in(jax.random.fold_in(key, BATCHES), state.step), batch)
-        return update(plan.model, negatives, positives, key, state, batch, limits)
+        return update(target, objective, negatives, positives, key, state, batch, limits)
 
     return jax.lax.scan(body, state, rows)
 
 
-def _check_values(model: Any, data: PyTree) -> int:
-    n = check_data("data", model, data)
+def _check_values(model: Any, objective: Any, data: PyTree) -> int:
+    target = target_of(model)
+    n = check_batch("data", target, objective, data)
     checks.check_finite("data", data)
-    if hasattr(model, "n_levels"):
-        checks.check_levels("data", data, model.n_levels)
+    if objective.takes_data and target.n_levels is not None:
+        checks.check_levels("data", data, target.n_levels)
     return n
 
 
 def _resume(
-    state: TrainState,
-    key: Key,
-    init: Callable[..., TrainState],
-    energy: Any,
-    tx: optax.GradientTransformation,
+    state: TrainState, key: Key, init: Callable[..., TrainState], model: Any, tx: optax.GradientTransformation
 ) -> TrainState:
     """Returns a state to go on from, with this run's functions; raises ValueError where its arrays do not fit."""
     if not isinstance(state, TrainState):
         raise ValueError(f"state is {type(state).__name__}; give the .state of an earlier result")
-    state = state.replace(apply_fn=energy, tx=tx)
-    struct = jax.eval_shape(init, key, state.params)
+    state = state.replace(apply_fn=target_of(model).energy, tx=tx)
+    struct = jax.eval_shape(init, key, state.params, state.variables)
     for name in ("opt_state", "negatives"):
         got, want = getattr(state, name), getattr(struct, name)
         shapes = [tuple(jnp.shape(leaf)) for leaf in jax.tree.leaves(got)]
@@ -180,13 +235,6 @@ def _resume(
                 "go on with those the state was made with"
             )
     return state
-
-
-def _stack(kept: list[Metrics], n_batches: int) -> Metrics:
-    if kept:
-        return jax.tree.map(lambda *rows: np.stack(rows), *jax.device_get(kept))
-    dtypes = [np.int32 if name.startswith("n_") else np.float32 for name in Metrics._fields]
-    return Metrics(*(np.zeros((0, n_batches), dtype) for dtype in dtypes))
 
 
 def _bar(n_epochs: int, show: bool) -> Any:

@@ -14,11 +14,25 @@ from ebm_jax.types import Key
 
 
 def binarize_batch(key: Key, pixels: UInt8[Array, "*shape"]) -> UInt8[Array, "*shape"]:
-    """Returns bits that are 1 with probability u/255, independent, of grey values u in 0 … 255.
+    """Draws independent bits that are 1 with probability u/255 from grey values u in 0 … 255.
 
-    Stochastic binarization (Salakhutdinov and Murray 2008), anew at every step, uint8 of the same shape. 0 never gives
-    a one and 255 always does; between, the probability is u/255 to 2⁻²⁴. Two pixels share a cipher call, and all is one
-    loop of integers. Raises ValueError on another dtype.
+    This is stochastic binarization (Salakhutdinov and Murray 2008), made anew at every step. 0 never gives a one and
+    255 always does. Between them the probability is u/255 to 2⁻²⁴. Two pixels share a cipher call, and all is one loop
+    of integers.
+
+    Args:
+      key: A typed key.
+      pixels: uint8 of any shape.
+
+    Returns:
+      uint8 of the same shape, 0 and 1.
+
+    Raises:
+      ValueError: If `pixels` has another dtype.
+
+    Example:
+      >>> ej.training.binarize_batch(jax.random.key(0), jnp.array([0, 255], jnp.uint8)).tolist()
+      [0, 1]
     """
     if pixels.dtype != jnp.uint8:
         raise ValueError(f"pixels has dtype {pixels.dtype}; give grey values as uint8, 0 to 255")
@@ -32,5 +46,8 @@ def binarize_batch(key: Key, pixels: UInt8[Array, "*shape"]) -> UInt8[Array, "*s
 
 
 def _bits(word: Array, u: Array) -> Array:
-    """Where w/2²⁴ < u/255, w the upper 24 bits: both sides times 255 · 2²⁴ fit 32 bits."""
+    """Returns 1 where w/2²⁴ < u/255, with w the upper 24 bits of a word.
+
+    Both sides times 255 · 2²⁴ fit 32 bits.
+    """
     return ((word >> np.uint32(8)) * np.uint32(255) < u.astype(jnp.uint32) << np.uint32(24)).astype(jnp.uint8)

@@ -98,7 +98,7 @@ def test_reconstruction_error():
 
 def test_what_does_not_fit_is_refused():
     model, params = RBM(5, 3), rbm_params(5, 3)
-    with pytest.raises(ValueError, match="has no rows"):
+    with pytest.raises(ValueError, match="give every leaf the same number of rows, at least 1"):
         pseudo_log_likelihood(model, params, np.zeros((0, 5), np.uint8))
     with pytest.raises(ValueError, match="data"):
         pseudo_log_likelihood(model, params, np.zeros((2, 4), np.uint8))

@@ -4,6 +4,7 @@ After k sweeps from the data the law of the visible units is p_data Pᵏ, and th
 E_{p_data Pᵏ}[v hᵀ] − E_data[v hᵀ]. Its distance to the gradient of the likelihood falls with k and is not zero.
 """
 
+import functools
 import itertools
 
 import jax
@@ -12,9 +13,10 @@ import numpy as np
 import pytest
 
 from ebm_jax.energies.rbm import RBM, RBMParams
+from ebm_jax.energies.target import target_of
 from ebm_jax.samplers.gibbs import gibbs
-from ebm_jax.training.losses import contrastive_loss
 from ebm_jax.training.negatives import cd
+from ebm_jax.training.objectives import contrastive_loss
 
 N_VISIBLE, N_HIDDEN, N_ROWS = 5, 3, 40_000
 V = np.asarray(list(itertools.product((0, 1), repeat=N_VISIBLE)), np.float64)
@@ -37,19 +39,28 @@ def weights_gradient(p):
     return (V * (p - P_DATA)[:, None]).T @ hidden
 
 
+MODEL, PARAMS = RBM(N_VISIBLE, N_HIDDEN), RBMParams(*(jnp.asarray(x, jnp.float32) for x in (W, A, B)))
+COUNTS = np.random.default_rng(1).multinomial(N_ROWS, P_DATA)
+
+
+@functools.cache
+def gradient(kernel_k):
+    """The compiled gradient of CD at a key."""
+    target, source = target_of(MODEL), cd(gibbs(MODEL), kernel_k)
+    batch = jnp.asarray(np.repeat(V, COUNTS, axis=0), jnp.uint8)
+
+    @jax.jit
+    def of_key(key):
+        found, _ = source.draw(key, target, PARAMS, source.init(key, target, PARAMS), batch)
+        return jax.grad(lambda p: contrastive_loss(p, target, batch, found)[0])(PARAMS).weights
+
+    return of_key
+
+
 def drawn(k, kernel_k):
-    model = RBM(N_VISIBLE, N_HIDDEN)
-    params = RBMParams(*(jnp.asarray(x, jnp.float32) for x in (W, A, B)))
-    counts = np.random.default_rng(1).multinomial(N_ROWS, P_DATA)
-    batch = jnp.asarray(np.repeat(V, counts, axis=0), jnp.uint8)
-    source = cd(gibbs(model), kernel_k)
-    state = source.init(jax.random.key(k), model, params)
-    found, _ = source.draw(jax.random.key(k), model, params, state, batch)
-    grad = jax.grad(lambda p: contrastive_loss(p, model, batch, found)[0])(params).weights
-    exact_data = weights_gradient(counts / N_ROWS) - weights_gradient(
-        P_DATA
-    )  # the batch is not quite the data
-    return np.asarray(grad, np.float64) + exact_data
+    # The batch is not quite the data.
+    exact_data = weights_gradient(COUNTS / N_ROWS) - weights_gradient(P_DATA)
+    return np.asarray(gradient(kernel_k)(jax.random.key(k)), np.float64) + exact_data
 
 
 def distances():

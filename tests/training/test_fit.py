@@ -11,23 +11,13 @@ import ebm_jax as ej
 from ebm_jax import exact
 from ebm_jax.training import loop, negatives
 from tests import oracles, systems
-from tests.training.test_step import Counted, bits
+from tests.training.common import DATA, KEY, MODEL, SOURCE, TX, assert_same_bits, assert_same_metrics, bits
+from tests.training.test_step import Counted
 
 
 def divergence(p, q):
     """KL(p ‖ q)."""
     return float(np.sum(p * np.log(p / q)))
-
-
-def leaves_of(state):
-    """Every leaf as a NumPy array."""
-    return [np.asarray(leaf) for leaf in jax.tree.leaves(state.replace(key=jax.random.key_data(state.key)))]
-
-
-def assert_same_bits(a, b):
-    for x, y in zip(leaves_of(a), leaves_of(b), strict=True):
-        assert x.dtype == y.dtype
-        np.testing.assert_array_equal(x, y)
 
 
 def falling(rate, n_steps):
@@ -123,24 +113,13 @@ def test_an_epoch_is_one_call_of_one_program_that_hands_nothing_to_the_host(monk
 
 @pytest.mark.parametrize("source", ["pcd", "cd"])
 def test_resumed_equals_undisturbed_bit_for_bit(source):
-    model, key, tx = ej.RBM(6, 4), jax.random.key(7), optax.adam(1e-2)
-    data = np.asarray(bits((70, 6)))
+    drawn = SOURCE if source == "pcd" else negatives.cd(ej.gibbs(MODEL))
 
     def run(n_epochs, key, state=None):
-        kernel = ej.gibbs(model)
-        drawn = negatives.cd(kernel) if source == "cd" else negatives.pcd(kernel, n_chains=12)
-        return ej.fit(
-            key,
-            model,
-            data,
-            tx=tx,
-            negatives=drawn,
-            n_epochs=n_epochs,
-            batch_size=16,
-            state=state,
-            progress=False,
-        )
+        options = {"n_epochs": n_epochs, "batch_size": 4, "state": state, "progress": False}
+        return ej.fit(key, MODEL, np.asarray(DATA), tx=TX, negatives=drawn, **options)
 
+    key = KEY
     whole = run(3, key)
     half = run(1, key)
     # Through plain arrays and back, as a checkpoint goes.
@@ -148,20 +127,20 @@ def test_resumed_equals_undisturbed_bit_for_bit(source):
     restored = plain.replace(key=jax.random.wrap_key_data(plain.key))
     rest = run(2, restored.key, restored)
     assert_same_bits(whole.state, rest.state)
-    for a, b, c in zip(whole.metrics, half.metrics, rest.metrics, strict=True):
-        np.testing.assert_array_equal(a, np.concatenate([b, c]))
-    assert run(0, key, half.state).metrics.loss.shape == (0, 4)
-    assert_same_bits(run(0, key, half.state).state, half.state)
+    joined = jax.tree.map(lambda *parts: np.concatenate(parts), half.metrics, rest.metrics)
+    assert_same_metrics(whole.metrics, joined)
+    nothing = run(0, key, half.state)
+    assert nothing.metrics.loss.shape == (0, 12) and nothing.metrics.n_dead.dtype == np.int32
+    assert_same_bits(nothing.state, half.state)
     # Epochs differ from one another, and so does a run under another key.
     assert not np.array_equal(whole.metrics.loss[0], whole.metrics.loss[1])
     assert not np.array_equal(run(1, jax.random.key(8)).metrics.loss, half.metrics.loss)
 
 
 def test_a_train_state_is_a_plain_tree_of_arrays():
-    model, tx = ej.RBM(5, 3), optax.adam(1e-2)
-    source = negatives.pcd(ej.gibbs(model), n_chains=3)
-    state = ej.make_train_step(model, tx, source)[0](jax.random.key(0))
-    other = ej.make_train_step(ej.RBM(5, 3), tx, source)[0](jax.random.key(1))
+    model, source = MODEL, SOURCE
+    state = ej.make_train_step(model, TX, source)[0](KEY)
+    other = ej.make_train_step(ej.RBM(6, 4), TX, source)[0](jax.random.key(1))
     assert all(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves(state))
     assert jax.tree.structure(state) == jax.tree.structure(other)
     x = jax.tree.map(lambda leaf: leaf[0], source.positions(state.negatives))

@@ -10,10 +10,12 @@ import pytest
 
 import ebm_jax as ej
 from ebm_jax import exact
+from ebm_jax.energies.target import target_of
 from ebm_jax.training import make_train_step, negatives, positives
 from tests import oracles, systems
 from tests.statistics import assert_same_law
-from tests.training.test_step import assert_close, gradient_of, marginal_gradient
+from tests.training.common import assert_close
+from tests.training.test_step import gradient_of, marginal_gradient
 
 HIDDEN = ej.Block([1, 4, 6])
 SYSTEMS = {
@@ -38,7 +40,7 @@ def test_positives_follow_the_conditional_law():
     model, params, energies = system = SYSTEMS["ising"]()
     rows = rows_of(system)
     source = positives.clamped_gibbs(ej.gibbs(model), k=30)
-    draw = jax.jit(lambda key, params, batch: source.draw(key, model, params, batch))
+    draw = jax.jit(lambda key, params, batch: source.draw(key, target_of(model), params, batch))
     filled = draw(jax.random.key(0), params, data_of(system, rows))
     assert filled.shape == (N, *model.graph.shape)
     np.testing.assert_array_equal(jax.vmap(model.visible)(filled), data_of(system, rows))

@@ -1,0 +1,139 @@
+"""Figures of a train step that show whether training is healthy, and limits past which an update is skipped."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int
+
+from ebm_jax.types import Info, PyTree
+
+
+class Metrics(NamedTuple):
+    """Health of a step; of a run, the same with leading axes. All is measured before the update.
+
+    Attributes:
+      loss: What the objective minimises; by default the surrogate −energy_gap.
+      energy_gap: energy_model − energy_data. It is positive while the model finds the data likelier than its own
+        samples, near 0 at the optimum, and runs away when chains no longer follow the model.
+      energy_data: Mean F over the batch; NaN where the objective reports none.
+      energy_model: Mean F over the negatives; NaN where the objective reports none.
+      gradient_norm: Euclidean norm over all parameters, before `tx`.
+      acceptance: Share of all proposals of the step that were accepted; NaN for kernels that propose nothing.
+      n_nonfinite: int32, NaN or infinite values among the energies (or the loss, where there are none), the gradient,
+        the new parameters and the new variables, and steps of chains that ended with one.
+      n_dead: int32, chains that had proposals in this step and accepted none of them; 0 for kernels that propose
+        nothing (Gibbs).
+      n_skipped: int32, 1 where limits left the update out, else 0.
+      extra: Further figures of the objective by name.
+    """
+
+    loss: Float[Array, "*batch"] | np.ndarray
+    energy_gap: Float[Array, "*batch"] | np.ndarray
+    energy_data: Float[Array, "*batch"] | np.ndarray
+    energy_model: Float[Array, "*batch"] | np.ndarray
+    gradient_norm: Float[Array, "*batch"] | np.ndarray
+    acceptance: Float[Array, "*batch"] | np.ndarray
+    n_nonfinite: Int[Array, "*batch"] | np.ndarray
+    n_dead: Int[Array, "*batch"] | np.ndarray
+    n_skipped: Int[Array, "*batch"] | np.ndarray
+    extra: Mapping[str, Any] = {}
+
+
+class Limits(NamedTuple):
+    """Bounds past which an update is skipped, numbers or traced scalars.
+
+    Attributes:
+      gradient_norm: Largest gradient norm.
+      energy_gap: Largest |energy_gap|, for objectives that report energies.
+    """
+
+    gradient_norm: Float[Array, ""] | float = np.inf
+    energy_gap: Float[Array, ""] | float = np.inf
+
+
+def measure(
+    loss: Array, extras: Mapping[str, Any], grads: PyTree, updated: PyTree, info: Info
+) -> tuple[Metrics, Bool[Array, ""]]:
+    """Measures a step.
+
+    Args:
+      loss: The objective's value.
+      extras: What it reports beside.
+      grads: Its gradient.
+      updated: Parameters and variables after the update.
+      info: Report of the sampler, a row a chain.
+
+    Returns:
+      The metrics, and whether energies or loss, gradient and updated arrays are all finite.
+
+    Raises:
+      ValueError: If the objective reports a figure under the name of another metric.
+    """
+    extras = dict(extras)
+    energies = [extras.pop(name) for name in ("energy_data", "energy_model") if name in extras]
+    taken = sorted(set(extras) & set(Metrics._fields))
+    if len(energies) == 1 or taken:
+        raise ValueError(
+            f"the objective reports {sorted(extras)} and {len(energies)} energies; give energy_data and energy_model "
+            f"together or neither, and names other than {taken or list(Metrics._fields)}"
+        )
+    no_energy = jnp.full((), jnp.nan, jnp.float32)
+    energy_data, energy_model = energies or (no_energy, no_energy)
+    figures = energies or [loss]
+    squares = _sum_of_squares(grads)
+    n_nonfinite = _count_nonfinite((figures, grads, updated), squares, (figures, updated))
+    metrics = Metrics(
+        loss=loss,
+        energy_gap=energy_model - energy_data,
+        energy_data=energy_data,
+        energy_model=energy_model,
+        gradient_norm=jnp.sqrt(squares),
+        acceptance=_acceptance(info),
+        n_nonfinite=n_nonfinite + jnp.sum(info.n_nonfinite, dtype=jnp.int32),
+        n_dead=jnp.sum((info.n_proposed > 0) & (info.n_accepted == 0), dtype=jnp.int32),
+        n_skipped=jnp.zeros((), jnp.int32),
+        extra={name: jnp.asarray(value) for name, value in extras.items()},
+    )
+    return metrics, n_nonfinite == 0
+
+
+def within(limits: Limits, metrics: Metrics) -> Bool[Array, ""]:
+    """Whether a step exceeds no limit.
+
+    A norm past the largest float exceeds every limit: its squares end in the optimiser. A gap that is not a number
+    exceeds none: the objective reports no energies, or they are counted as not finite.
+    """
+    norm, gap = jnp.asarray(metrics.gradient_norm), jnp.abs(metrics.energy_gap)
+    return jnp.isfinite(norm) & (norm <= limits.gradient_norm) & ~(gap > limits.energy_gap)
+
+
+def _acceptance(info: Info) -> Float[Array, ""]:
+    proposed = jnp.sum(info.n_proposed).astype(jnp.float32)
+    accepted = jnp.sum(info.n_accepted).astype(jnp.float32)
+    return jnp.where(proposed > 0, accepted / proposed, jnp.nan)
+
+
+def _sum_of_squares(tree: PyTree) -> Float[Array, ""]:
+    return functools.reduce(jnp.add, [jnp.sum(leaf**2) for leaf in jax.tree.leaves(tree)])
+
+
+def _count_nonfinite(tree: PyTree, known_sum: Float[Array, ""], rest: PyTree) -> Int[Array, ""]:
+    """Counts NaN and infinite values of `tree`.
+
+    A sum is infected by any of them and far cheaper than the count, which is made only if the sum is not finite.
+    `known_sum` covers all of `tree` but `rest`.
+    """
+    total = functools.reduce(jnp.add, [jnp.sum(leaf) for leaf in jax.tree.leaves(rest)], known_sum)
+
+    def count() -> Int[Array, ""]:
+        return functools.reduce(
+            jnp.add, [jnp.sum(~jnp.isfinite(leaf), dtype=jnp.int32) for leaf in jax.tree.leaves(tree)]
+        )
+
+    return jax.lax.cond(jnp.isfinite(total), lambda: jnp.zeros((), jnp.int32), count)

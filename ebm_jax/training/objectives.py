@@ -1,0 +1,157 @@
+"""What a train step minimises: a loss of a batch and of negatives, and the numbers it reports beside it.
+
+The default is maximum likelihood. The gradient of the mean negative log-likelihood of p(v) ∝ exp(−F(v; θ)) is
+
+    E_data[∂F/∂θ] − E_model[∂F/∂θ],
+
+where F is the free energy of the visible part, or the energy where nothing is hidden (Ackley, Hinton and Sejnowski
+1985). With samples or weighted states in place of E_model this is the gradient of mean F(data) − mean F(negatives). The
+value of that difference is no likelihood. It is only a number to differentiate.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from ebm_jax.energies.target import Target
+from ebm_jax.training import rbm_gradient
+from ebm_jax.types import PyTree
+
+Loss = Callable[..., tuple[Any, Mapping[str, Any]]]
+
+
+@dataclass(frozen=True)
+class Objective:
+    """A loss to minimise and what it needs. A train step also takes the bare function.
+
+    The train step calls
+
+        loss(params, model, batch, negatives) -> (loss, extras)
+
+    and differentiates the loss with respect to the parameters. `params` are what the energy takes: the trained
+    parameters, or `{"params": trained, **variables}` where the train state holds variables, the dictionary that a Linen
+    module's `apply` takes. `model` is a `Target`: call `model.energy(params, x)`. `batch` is any pytree with a leading
+    axis. `negatives` is what a source draws (`training.Negatives`), or None without a source.
+
+    `extras` maps names to scalars. `energy_data` and `energy_model` fill the metrics of these names; every other name
+    goes to `Metrics.extra`. `variables` is no scalar: it replaces the variables of the train state.
+
+    Attributes:
+      loss: The pure function.
+      needs_negatives: True refuses a train step without a source of negatives, False one with a source.
+      takes_data: Whether a batch holds data of the model and nothing else, so that it can be checked against the model.
+
+    Example:
+      >>> def sparse(params, model, batch, negatives):
+      ...     loss, extras = ej.training.contrastive.loss(params, model, batch, negatives)
+      ...     size = jnp.abs(params.weights).sum()
+      ...     return loss + 1e-3 * size, {**extras, "size": size}
+      >>> model = ej.RBM(6, 3)
+      >>> source = ej.negatives.cd(ej.gibbs(model))
+      >>> init, step = ej.make_train_step(model, optax.sgd(0.1), source, objective=sparse)
+      >>> state, metrics = step(jax.random.key(0), init(jax.random.key(0)), np.ones((8, 6), np.uint8))
+      >>> metrics.extra["size"].shape
+      ()
+    """
+
+    loss: Loss
+    needs_negatives: bool = True
+    takes_data: bool = False
+
+    def value_and_grad(
+        self, params: PyTree, variables: Mapping[str, Any], model: Target, batch: PyTree, negatives: Any
+    ) -> tuple[tuple[Array, Mapping[str, Any]], PyTree]:
+        """Returns `(loss, extras)` and the gradient of the loss with respect to `params`."""
+
+        def of_params(params: PyTree) -> tuple[Array, Mapping[str, Any]]:
+            return self.loss(with_variables(params, variables), model, batch, negatives)
+
+        return jax.value_and_grad(of_params, has_aux=True)(params)
+
+
+@dataclass(frozen=True)
+class Contrastive(Objective):
+    """Maximum likelihood. The gradient of an RBM is written out, see `rbm_gradient`."""
+
+    def value_and_grad(
+        self, params: PyTree, variables: Mapping[str, Any], model: Target, batch: PyTree, negatives: Any
+    ) -> tuple[tuple[Array, Mapping[str, Any]], PyTree]:
+        """Returns `(loss, extras)` and the gradient of the loss with respect to `params`."""
+        if not rbm_gradient.fits(model):
+            return super().value_and_grad(params, variables, model, batch, negatives)
+        of_data, of_model, gradient = rbm_gradient.contrast(params, model.model, batch, negatives)
+        return (of_data - of_model, {"energy_data": of_data, "energy_model": of_model}), gradient
+
+
+def contrastive_loss(
+    params: PyTree, model: Target, batch: PyTree, negatives: Any
+) -> tuple[Float[Array, ""], Mapping[str, Any]]:
+    """Returns mean F(data) − Σ weight · F(negatives), whose gradient estimates that of the likelihood.
+
+    Args:
+      params: What the energy takes.
+      model: The target whose data are averaged.
+      batch: Data, a pytree with a leading axis of any length.
+      negatives: Constants to differentiation, however they were drawn.
+
+    Returns:
+      The loss, and both means as `energy_data` and `energy_model`.
+    """
+    positions, weights = jax.lax.stop_gradient((negatives.positions, negatives.weights))
+    n = jax.tree.leaves(batch)[0].shape[0]
+    # In one batch, so that a matrix of parameters is read, and its gradient written, once. Without the barrier the
+    # compiler joins the conversion to floats with the concatenation, in a loop that is not vectorised.
+    together = jax.lax.optimization_barrier(
+        jax.tree.map(lambda *sides: jnp.concatenate(sides), batch, positions)
+    )
+    each = jax.vmap(model.data_energy, (None, 0))(params, together)
+    of_data = jnp.mean(each[:n])
+    of_model = jnp.mean(each[n:]) if weights is None else jnp.dot(weights, each[n:], precision="highest")
+    return of_data - of_model, {"energy_data": of_data, "energy_model": of_model}
+
+
+contrastive = Contrastive(contrastive_loss, takes_data=True)
+"""The default objective, maximum likelihood."""
+
+
+def objective_of(objective: Any, negatives: Any) -> Objective:
+    """Returns the objective that a caller named, and checks that it and the source of negatives go together.
+
+    Args:
+      objective: None for `contrastive`, an `Objective`, or a loss function.
+      negatives: A source of negatives or None.
+
+    Returns:
+      The objective. A bare function takes negatives or none, as given.
+
+    Raises:
+      ValueError: If the objective is none of these, or needs negatives and has none, or the reverse.
+    """
+    if objective is None:
+        objective = contrastive
+    if not (isinstance(objective, Objective) or callable(objective)):
+        raise ValueError(
+            f"objective is {objective!r}; give a function (params, model, batch, negatives) -> (loss, extras), "
+            "or None for maximum likelihood"
+        )
+    if not isinstance(objective, Objective):
+        loss: Any = objective
+        return Objective(loss, needs_negatives=negatives is not None)
+    if objective.needs_negatives and negatives is None:
+        raise ValueError(
+            "negatives is None and the objective needs some; give e.g. negatives.pcd(gibbs(model))"
+        )
+    if not objective.needs_negatives and negatives is not None:
+        raise ValueError(f"negatives is {negatives!r} and the objective uses none; leave negatives out")
+    return objective
+
+
+def with_variables(params: PyTree, variables: Mapping[str, Any]) -> PyTree:
+    """Returns what an energy takes: the parameters, or the dictionary of a Linen module where there are variables."""
+    return {"params": params, **variables} if variables else params
