@@ -265,6 +265,20 @@ def state_numbers(levels, n_levels):
     return levels @ _strides(levels.shape[-1], n_levels)
 
 
+# ---- diagnostics ----
+
+
+def mcse_of_sd(x, size_of_squares):
+    """Monte Carlo standard error of the standard deviation, as arviz-stats defines it since version 1.
+
+    √(Var[(x − x̄)²] / S / (4 Var[x])) over the last two axes (chains, draws) of `x`, with the effective sample size S of
+    (x − x̄)². Version 0.8 took S of x.
+    """
+    squares = (x - x.mean(axis=(-2, -1), keepdims=True)) ** 2
+    variance = squares.mean(axis=(-2, -1))
+    return np.sqrt(((squares**2).mean(axis=(-2, -1)) - variance**2) / size_of_squares / variance / 4)
+
+
 # ---- chance ----
 
 

@@ -7,13 +7,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from arviz_stats import __version__ as arviz_version
 from arviz_stats.base import array_stats as arviz
 from scipy import stats
 
 import ebm_jax as ej
 from ebm_jax import diagnostics
 from ebm_jax.diagnostics import estimators
-from tests import systems
+from ebm_jax.diagnostics import stored as of_stored_draws
+from tests import oracles, systems
 from tests.statistics import assert_plausible
 
 MODEL = ej.Ising(ej.Grid(4, 4))
@@ -69,10 +71,28 @@ def by_arviz(x):
             "z_scale": arviz.rhat(y, method="z_scale"),
             "folded": arviz.rhat(y, method="folded"),
             "mcse": arviz.mcse(y, method="mean"),
-            "mcse_sd": arviz.mcse(y, method="sd"),
+            "mcse_sd": mcse_of_sd(y),
             "median": arviz.mcse(y, method="quantile", prob=0.5),
             "decile": arviz.mcse(y, method="quantile", prob=0.1),
         }
+
+
+def mcse_of_sd(y):
+    """The error of the sd in units where draws are of order one: ArviZ takes squares that differ by 1e-15 for equal."""
+    deviations = y - y.mean(axis=(-2, -1), keepdims=True)
+    scale = np.abs(deviations).max(axis=(-2, -1), keepdims=True)
+    unit = deviations / scale
+    return scale[..., 0, 0] * oracles.mcse_of_sd(unit, arviz.ess(unit, method="sd"))
+
+
+def test_the_error_of_an_sd_is_that_of_the_newer_arviz():
+    y = np.sin(0.1 * np.arange(240.0) ** 1.5).reshape(4, 60)
+    # The numbers are what arviz-stats 1.3.3 and 0.8.0 give.
+    newer, older = 0.010284, 0.015305
+    assert mcse_of_sd(y) == pytest.approx(newer, rel=1e-4)
+    installed = newer if int(arviz_version.split(".")[0]) >= 1 else older
+    assert arviz.mcse(y, method="sd") == pytest.approx(installed, rel=1e-4)
+    assert diagnostics.mcse(y.T, "sd") == pytest.approx(newer, rel=1e-3)
 
 
 def kinds_of_draws(n, m):
@@ -222,7 +242,8 @@ def test_pytrees_dtypes_and_many_events(monkeypatch):
     np.testing.assert_allclose(got["b"][1], want[0, 0], rtol=1e-3)
     assert got["a"].dtype == jnp.float32
     assert got["c"].shape == (0,)
-    monkeypatch.setattr(diagnostics, "_AT_ONCE", 90)  # four events at once, and two more
+    # Four events at once, and two more.
+    monkeypatch.setattr(of_stored_draws, "_AT_ONCE", 90)
     jax.clear_caches()
     np.testing.assert_array_equal(diagnostics.effective_sample_size(tree["a"], "mean"), got["a"])
 

@@ -123,8 +123,9 @@ def _conditional_draws(
     """Returns the law given that masked values are those of `one`, and draws from it."""
     model = trial.law.model
     levels = trial.law.levels(exact.states(model))
-    held = np.asarray(model.levels(with_dtypes_of(mask, one))) != 0
-    fits = (levels == np.asarray(model.levels(one)))[:, held].all(axis=1)
+    mask_and_one = jax.tree.map(lambda m, value: np.stack([m.astype(value.dtype), value]), mask, one)
+    held, values = trial.law.levels(mask_and_one)
+    fits = (levels == values)[:, held != 0].all(axis=1)
     probabilities = np.where(fits, trial.law.probabilities(beta), 0.0)
     probabilities /= probabilities.sum()
     rng = np.random.default_rng(np.asarray(jax.random.bits(key, (2,))))

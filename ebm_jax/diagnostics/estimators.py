@@ -219,10 +219,14 @@ def mcse_mean(x: Draws) -> Float[Array, ""]:
 
 
 def mcse_sd(x: Draws) -> Float[Array, ""]:
-    """Returns √(Var[(x − x̄)²] / ESS / (4 Var[x])), the delta method with the ESS of the mean, as ArviZ takes it."""
+    """Returns √(Var[(x − x̄)²] / S / (4 Var[x])), the delta method with the effective size S of (x − x̄)².
+
+    This is the definition of arviz-stats since version 1. Version 0.8 and earlier took S of x.
+    """
     d, scale = scaled(x)
-    d = jnp.square(d - mean(d.ravel())).ravel()
-    return scale * jnp.sqrt(variance(d) * (1 - 1 / d.size) / ess_mean(x) / mean(d) / 4)
+    squares = jnp.square(d - mean(d.ravel()))
+    size, flat = valid(x, size_of(split(squares))), squares.ravel()
+    return scale * jnp.sqrt(variance(flat) * (1 - 1 / flat.size) / size / mean(flat) / 4)
 
 
 def mcse_quantile(x: Draws, prob: Float[Array, ""], last_below: Int[Array, ""]) -> Float[Array, ""]:
