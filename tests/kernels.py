@@ -119,6 +119,11 @@ def case(name):
     return Case(system.model, system.params)
 
 
+DISCRETE = ("ising", "potts", "rbm")
+FERROMAGNETS = ("ferromagnet", "potts_ferromagnet")
+CONTINUOUS = ("gaussian", "two_wells", "network")
+
+
 def _mala(model):
     return ej.mala(model, 1.0)
 

@@ -205,7 +205,7 @@ def _each_leaf(fn: Callable[..., Any], x: PyTree, numbers: Any = lambda leaf: ()
         raise ValueError("x is Samples; give its .positions or .observed")
     leaves, structure = jax.tree_util.tree_flatten_with_path(x)
     leaves = [_check_draws("x" + jax.tree_util.keystr(path), leaf) for path, leaf in leaves]
-    return structure.unflatten([_over_events(fn, leaf, *numbers(leaf)) for leaf in leaves])
+    return structure.unflatten([_over_events(fn, leaf, _AT_ONCE, *numbers(leaf)) for leaf in leaves])
 
 
 def _check_draws(name: str, leaf: Any) -> Array:
@@ -228,16 +228,16 @@ def _check_draws(name: str, leaf: Any) -> Array:
     return leaf.astype(jnp.float32) if narrow else leaf
 
 
-@functools.partial(jax.jit, static_argnums=0)
-def _over_events(fn: Callable[..., Any], x: Array, *numbers: Any) -> Any:
-    """Maps `fn` over the elements of events, as many at a time as memory allows."""
+@functools.partial(jax.jit, static_argnums=(0, 2))
+def _over_events(fn: Callable[..., Any], x: Array, n_draws_at_once: int, *numbers: Any) -> Any:
+    """Maps `fn` over the elements of events, as many at a time as have that number of draws."""
     n, m, *event = x.shape
     quantities = jnp.moveaxis(x.reshape(n, m, math.prod(event)), -1, 0)
 
     def of_quantity(quantity: Array) -> Any:
         return fn(quantity, *numbers)
 
-    at_once = max(_AT_ONCE // (n * m), 1)
+    at_once = max(n_draws_at_once // (n * m), 1)
     if len(quantities) <= at_once:
         out = jax.vmap(of_quantity)(quantities)
     else:
