@@ -26,12 +26,9 @@ from ebm_jax.graphs import Bipartite, Graph, Grid
 from ebm_jax.graphs.blocks import Block
 from ebm_jax.types import PyTree
 
-FORMAT = 1
+FORMAT = 2
 
 _GRAPHS = {"Grid": Grid, "Bipartite": Bipartite}
-
-# The module of a class below `ebm_jax.energies`. Files from before this entry existed lack it.
-_MODULE = "module"
 
 # What stands in the JSON text for a block, whose sites are an array of the file.
 _SITES = "sites"
@@ -62,7 +59,6 @@ def save(path: str | os.PathLike[str], model: Any, params: Any, *, overwrite: bo
     """
     arrays: dict[str, np.ndarray] = {}
     structure = {"format": FORMAT, **_describe_model(model, arrays, "")}
-    structure["model"] = structure.pop("type")
     checks.check_struct("params", params, model.params_struct(), dtypes=checks.FLOATS)
     target = Path(path)
     if target.exists() and not overwrite:
@@ -109,11 +105,7 @@ def load(path: str | os.PathLike[str]) -> tuple[Any, Any]:
     try:
         with np.load(target, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
-        structure = json.loads(str(arrays.pop("structure")))
-        if structure.pop("format") != FORMAT:
-            raise KeyError("format")
-        structure["type"] = structure.pop("model")
-        model = _build_model(structure, arrays, "")
+        model = _build_model(_read_structure(arrays), arrays, "")
         struct = model.params_struct()
         leaves = [arrays[name] for name in _names_of_leaves(struct)]
         params = jax.tree.unflatten(jax.tree.structure(struct), leaves)
@@ -151,10 +143,9 @@ def _describe_model(model: Any, arrays: dict[str, np.ndarray], prefix: str) -> d
             f"save keeps the models of ebm_jax.energies, e.g. Ising, Potts and RBM models, not {model!r}; use Orbax "
             "for other pytrees"
         )
-    described: dict[str, Any] = {"type": cls.__name__, _MODULE: module}
-    for field in dataclasses.fields(model):
-        described[field.name] = _describe(getattr(model, field.name), arrays, prefix, field.name)
-    return described
+    names = [field.name for field in dataclasses.fields(model)]
+    fields = {name: _describe(getattr(model, name), arrays, prefix, name) for name in names}
+    return {"type": cls.__name__, "module": module, "fields": fields}
 
 
 def _describe(value: Any, arrays: dict[str, np.ndarray], prefix: str, name: str) -> Any:
@@ -179,11 +170,22 @@ def _describe(value: Any, arrays: dict[str, np.ndarray], prefix: str, name: str)
     )
 
 
+def _read_structure(arrays: dict[str, np.ndarray]) -> dict[str, Any]:
+    """Returns the description of a model, of this format or of the first one, which named no module."""
+    structure = json.loads(str(arrays["structure"]))
+    if structure["format"] == 1:
+        fields = {name: value for name, value in structure.items() if name not in ("format", "model")}
+        return {"type": structure["model"], "module": None, "fields": fields}
+    if structure["format"] != FORMAT:
+        raise KeyError("format")
+    return structure
+
+
 def _build_model(described: dict[str, Any], arrays: dict[str, np.ndarray], prefix: str) -> Any:
     """Returns the model of a description."""
-    fields = dict(described)
-    cls = _model_class(fields.pop("type"), fields.pop(_MODULE, None))
-    return cls(**{name: _build(value, arrays, prefix, name) for name, value in fields.items()})
+    cls = _model_class(described["type"], described["module"])
+    fields = described["fields"].items()
+    return cls(**{name: _build(value, arrays, prefix, name) for name, value in fields})
 
 
 def _build(described: Any, arrays: dict[str, np.ndarray], prefix: str, name: str) -> Any:

@@ -103,7 +103,8 @@ def per_edge(coupling, kind, edges, directions=None):
 def ising_energy(levels, bias, edges, couplings):
     """−Σ bᵢsᵢ − Σ J_e sᵢsⱼ."""
     spin = [1.0 if level else -1.0 for level in np.asarray(levels).reshape(-1)]
-    bias = np.broadcast_to(np.asarray(bias, np.float64).reshape(-1), len(spin))  # where tied
+    # A tied bias is the same at every site.
+    bias = np.broadcast_to(np.asarray(bias, np.float64).reshape(-1), len(spin))
     energy = 0.0
     for site in range(len(spin)):
         energy -= bias[site] * spin[site]

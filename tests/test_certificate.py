@@ -53,7 +53,8 @@ def test_certificates(maker, system):
     assert not found.ok
     assert "not exact by its own account" in found["invariance"].detail
     if maker == "ula" and system == "gaussian":
-        assert "too small" not in found["invariance"].detail  # a bias of 25 % of a variance has to show
+        # A bias of 25 % of a variance has to show.
+        assert "too small" not in found["invariance"].detail
     others = [check for check in found.checks if check.name != "invariance"]
     assert all(check.status != "FAILED" for check in others), found
 
@@ -193,7 +194,8 @@ def test_large_models_drawn_exactly(name):
     drawn = [0.4 * jax.random.normal(jax.random.key(i), leaf.shape) for i, leaf in enumerate(struct)]
     found = certificate(ej.gibbs(model), kernels.Case(model, type(struct)(*drawn)))
     assert found.ok, found
-    assert "sd" in found["invariance"].detail  # by means: there are too many configurations for χ²
+    # By means: there are too many configurations for χ².
+    assert "sd" in found["invariance"].detail
 
 
 def test_prints_a_table(capsys):

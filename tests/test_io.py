@@ -73,20 +73,27 @@ def rewrite(path, change):
     np.savez(path, structure=np.asarray(json.dumps(structure)), **arrays)
 
 
-def test_files_of_earlier_versions_name_no_module(tmp_path):
-    model, path = MODELS[4], tmp_path / "model.npz"
+@pytest.mark.parametrize("model", [MODELS[1], MODELS[3], MODELS[4]], ids=str)
+def test_files_of_the_first_format_are_read(model, tmp_path):
+    def to_first_format(structure):
+        fields = structure.pop("fields")
+        structure.update(format=1, model=structure.pop("type"), **fields)
+        del structure["module"]
+
+    path = tmp_path / "model.npz"
     ej.save(path, model, systems.draw_params(model))
-    rewrite(path, lambda structure: structure.pop("module"))
+    rewrite(path, to_first_format)
     assert ej.load(path)[0] == model
 
 
 @pytest.mark.parametrize(
     "change",
     [
-        {"model": "BlockSpec"},
-        {"model": "RBMParams"},
+        {"type": "BlockSpec"},
+        {"type": "RBMParams"},
+        {"module": None, "type": "Grid"},
         {"module": "os"},
-        {"module": "..graphs.grids", "model": "Grid"},
+        {"module": "..graphs.grids", "type": "Grid"},
         {"module": "base"},
     ],
     ids=str,
@@ -104,13 +111,21 @@ class Own(ej.RBM):
     """A model of one's own."""
 
 
+class OwnEnergy:
+    def free_energy_relaxed(self, params, one_hot):
+        return 0.0
+
+    def __repr__(self):
+        return "an energy"
+
+
 @pytest.mark.parametrize(
     ("model", "message"),
     [
         (object(), "Ising, Potts and RBM"),
         (Own(2, 1), "models of ebm_jax.energies.*not Own"),
         (ej.Marginal(Own(2, 1)), "models of ebm_jax.energies.*not Own"),
-        (ej.RBM(2, 1, spins=np.bool_(True)), "the model's spins is .*True.*no file can describe"),
+        (ej.Marginal(OwnEnergy()), "the model's model is an energy, which no file can describe"),
     ],
 )
 def test_what_cannot_be_saved_is_known_at_once(model, message, tmp_path, as_shipped):

@@ -17,8 +17,8 @@ written in base K, and site 0 is the leading digit. The sites of an RBM are its 
 Example:
   >>> model = ej.Ising(ej.Grid(2, 2))
   >>> params = ej.IsingParams(jnp.zeros((2, 2)), jnp.zeros(2))
-  >>> round(ej.exact.log_partition(model, params), 4) == round(4 * np.log(2), 4)
-  True
+  >>> round(float(np.exp(ej.exact.log_partition(model, params))))
+  16
 """
 
 from ebm_jax.exact.enumeration import MAX_STATES

@@ -23,10 +23,15 @@ N, M = 60, 4
 @functools.cache
 def run():
     """Chains that stick, so that effective sizes are far from the number of draws."""
-    energy = lambda params, x: 0.5 * jnp.sum(x["a"] ** 2) + 2 * (x["b"] - 1) ** 2  # noqa: E731
+
+    def energy(params, x):
+        return 0.5 * jnp.sum(x["a"] ** 2) + 2 * (x["b"] - 1) ** 2
+
+    def observe(params, x):
+        return {"energy": energy(params, x), "row": x["a"][0]}
+
     start = {"a": jnp.zeros((M, 2, 3)), "b": jnp.zeros(M)}
     schedule = ej.SamplingSchedule(2, N, 2)
-    observe = lambda params, x: {"energy": energy(params, x), "row": x["a"][0]}  # noqa: E731
     return ej.sample(jax.random.key(0), ej.mala(energy, 0.6), None, start, schedule, observe=observe)
 
 
