@@ -206,13 +206,13 @@ def valid(x: Draws, value: Float[Array, ""]) -> Float[Array, ""]:
 # ---- mean, standard deviation, and their errors ----
 
 
-def location(x: Draws) -> Float[Array, ""]:
+def overall_mean(x: Draws) -> Float[Array, ""]:
     """Returns the mean of all draws."""
     d, scale = scaled(x)
     return x[0, 0].astype(d.dtype) + scale * mean(d.ravel())
 
 
-def spread(x: Draws) -> Float[Array, ""]:
+def standard_deviation(x: Draws) -> Float[Array, ""]:
     """Returns the standard deviation of all draws, divided by n·m − 1."""
     d, scale = scaled(x)
     return scale * jnp.sqrt(variance(d.ravel()))
@@ -220,7 +220,7 @@ def spread(x: Draws) -> Float[Array, ""]:
 
 def mcse_mean(x: Draws) -> Float[Array, ""]:
     """Returns sd / √ESS of the mean."""
-    return spread(x) / jnp.sqrt(ess_mean(x))
+    return standard_deviation(x) / jnp.sqrt(ess_mean(x))
 
 
 def mcse_sd(x: Draws) -> Float[Array, ""]:

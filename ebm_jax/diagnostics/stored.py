@@ -187,8 +187,8 @@ def summarize(x: Samples | PyTree) -> Summary:
 def _summary(x: Array) -> Summary:
     """Returns the summary of draws (n_samples, n_chains), compiled as one: shared parts are computed once."""
     return Summary(
-        estimators.location(x),
-        estimators.spread(x),
+        estimators.overall_mean(x),
+        estimators.standard_deviation(x),
         estimators.mcse_mean(x),
         estimators.ess_bulk(x),
         estimators.ess_tail(x),
