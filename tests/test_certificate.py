@@ -85,7 +85,7 @@ class Mutant(Kernel):
     fault: jax.Array
 
     may_diverge = False
-    energy = staticmethod(kernels.gaussian)
+    energy_function = staticmethod(kernels.gaussian)
 
     def step(self, key, params, beta, state):
         def has(fault):
@@ -97,7 +97,7 @@ class Mutant(Kernel):
         new = x + 1.2 * jax.random.normal(move, x.shape)
         new = new + jnp.where(has("drifts"), 0.1, 0.0)
         b = jnp.where(has("ignores beta"), 1.0, beta)
-        ratio = -b * (self.energy(params, new) - self.energy(params, x))
+        ratio = -b * (self.energy_function(params, new) - self.energy_function(params, x))
         ratio = ratio + jnp.where(has("accepts too much"), 1.0, 0.0)
         accept = (jnp.log(jax.random.uniform(decide)) < ratio) & ~has("stands still")
         new = jnp.where(has("never moves one coordinate"), new.at[1].set(x[1]), new)
@@ -129,8 +129,8 @@ class Hotter(Kernel):
     may_diverge = False
 
     @property
-    def model(self):
-        return self.kernel.model
+    def energy_function(self):
+        return self.kernel.model.energy
 
     def step(self, key, params, beta, state):
         return self.kernel.step(key, params, 0.9 * beta, state)
