@@ -108,8 +108,8 @@ def lines(
     Up to four labels have a legend in each panel; more have one legend beside the panels.
 
     Args:
-      panels: For each title a mapping of labels to `(x, y)`, or to `(x, low, high)` for a band with a line along its
-        lower edge. NaN leave gaps.
+      panels: For each title a mapping of labels to `(x, y)`, to `(x, low, high)` for a band with a line along its lower
+        edge, or to `(x, low, high, y)` for a band with a line at y. NaN leave gaps.
       xlabel: Name of x.
       log_x: Whether x is on a logarithmic scale, with a tick at every value.
       marker: A matplotlib marker for the points.
@@ -125,11 +125,12 @@ def lines(
     )
     axes = figure.subplots(1, len(panels), squeeze=False)[0]
     for ax, (title, series) in zip(axes, panels.items(), strict=True):
-        for (label, (x, low, *high)), colour in zip(series.items(), itertools.cycle(COLOURS), strict=False):
+        for (label, (x, low, *rest)), colour in zip(series.items(), itertools.cycle(COLOURS), strict=False):
             dashes = "-" if list(series).index(label) < len(COLOURS) else "--"
-            ax.plot(x, low, color=colour, label=label, marker=marker, markersize=4, linestyle=dashes)
-            if high:
-                ax.fill_between(x, low, high[0], color=colour, alpha=0.2, linewidth=0)
+            y = rest[1] if len(rest) > 1 else low
+            ax.plot(x, y, color=colour, label=label, marker=marker, markersize=4, linestyle=dashes)
+            if rest:
+                ax.fill_between(x, low, rest[0], color=colour, alpha=0.2, linewidth=0)
         ax.set(title=title, xlabel=xlabel)
         if log_x:
             ticks = sorted({float(value) for x, *_ in series.values() for value in x})
