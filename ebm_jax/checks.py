@@ -1,7 +1,7 @@
-"""Eager validation: every complaint is a `ValueError` that shows the value and the remedy.
+"""Eager validation: every error is a `ValueError` that shows the value and the remedy.
 
-Values are looked at only where they are concrete: inside a caller's `jit` or `vmap` shapes and dtypes are checked, and
-non-finite values are reported in the kernels' `Info` instead.
+Values are checked only where they are concrete. Inside a caller's `jit` or `vmap`, shapes and dtypes are checked, and
+kernels report non-finite values in their `Info`.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from jax.core import Tracer
 from ebm_jax.types import PyTree
 
 FLOATS = frozenset({"float32", "float64"})
-"""Names of the dtypes that parameters may have: narrower ones cannot hold a draw's resolution."""
+"""Names of the dtypes that parameters may have. Narrower ones cannot hold a draw's resolution."""
 
 
 def is_concrete(tree: PyTree) -> bool:
-    """True when no leaf is being traced."""
+    """Returns whether no leaf is being traced."""
     return not any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(tree))
 
 
@@ -52,20 +52,30 @@ def check_key(key: Any) -> jax.Array:
 
 
 def _describe(leaf: Any) -> str:
+    """Returns what an error message says of a value."""
     if hasattr(leaf, "shape") and hasattr(leaf, "dtype"):
         return f"{leaf.dtype}{list(leaf.shape)}"
     return repr(leaf) if len(repr(leaf)) < 60 else type(leaf).__name__
 
 
 def _with_paths(tree: PyTree, root: str) -> list[tuple[str, Any]]:
+    """Returns the leaves of a tree with their paths, which begin with `root`."""
     leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
     return [(root + jax.tree_util.keystr(path), leaf) for path, leaf in leaves]
 
 
 def check_struct(name: str, tree: PyTree, struct: PyTree, *, leading: int = 0, dtypes: Any = None) -> None:
-    """Raises unless `tree` has the structure, shapes and dtypes of `struct`, after `leading` free axes.
+    """Checks that a tree has the structure, shapes and dtypes that it should have.
 
-    `dtypes`, if given, is the set of dtype names allowed for every leaf in place of the struct's own.
+    Args:
+      name: What the error message calls the tree.
+      tree: The tree to check.
+      struct: A tree of `jax.ShapeDtypeStruct`.
+      leading: Number of free axes in front of each shape.
+      dtypes: Names of the dtypes that are allowed for every leaf, instead of those of `struct`.
+
+    Raises:
+      ValueError: If something differs.
     """
     got, want = jax.tree.structure(tree), jax.tree.structure(struct)
     if got != want:
@@ -86,12 +96,13 @@ def check_struct(name: str, tree: PyTree, struct: PyTree, *, leading: int = 0, d
 
 
 def check_finite(name: str, tree: PyTree) -> None:
-    """Raises if a concrete floating leaf holds a NaN or an infinity; names the first one."""
+    """Raises if a concrete floating leaf holds a NaN or an infinity; the message names the first one."""
     for path, leaf in _with_paths(tree, name):
         if isinstance(leaf, Tracer) or not jnp.issubdtype(jnp.result_type(leaf), jnp.inexact):
             continue
         values = np.asarray(leaf)
-        with np.errstate(over="ignore"):  # a float64 that JAX is about to cut to float32 may not fit
+        # A float64 that JAX is about to cut to float32 may not fit.
+        with np.errstate(over="ignore"):
             bad = ~np.isfinite(values.astype(jax.dtypes.canonicalize_dtype(values.dtype)))
         if bad.any():
             where = tuple(int(i) for i in np.argwhere(bad)[0])
@@ -107,9 +118,8 @@ def check_levels(name: str, tree: PyTree, n_levels: int) -> None:
     for path, leaf in _with_paths(tree, name):
         if isinstance(leaf, Tracer) or jnp.issubdtype(leaf.dtype, jnp.bool_) or leaf.size == 0:
             continue
-        with (
-            jax.ensure_compile_time_eval()
-        ):  # a concrete array may be looked at while something else is traced
+        # A concrete array has values even while something else is traced.
+        with jax.ensure_compile_time_eval():
             extremes = int(jnp.max(leaf)), int(jnp.min(leaf))
         outside = [level for level in extremes if not 0 <= level < n_levels]
         if outside:

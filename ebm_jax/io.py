@@ -1,14 +1,17 @@
 """Keeping a model and its parameters in one file, without pickle.
 
-The file is a NumPy `.npz`: one array a parameter and a JSON text that describes the structure. Loading runs no code
-from the file.
+The file is a NumPy `.npz`: one array for each leaf of the parameters, and a JSON text that describes the structure.
+Every frozen dataclass of `ebm_jax.energies` is described by its fields, so a new energy family needs no edit here.
+Loading makes these classes, graphs and blocks, and nothing else: it runs no code from the file.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import json
 import os
+import pkgutil
 import tempfile
 import zipfile
 from pathlib import Path
@@ -18,60 +21,60 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ebm_jax import checks
-from ebm_jax.energies.categorical_rbm import CategoricalRBM, CategoricalRBMParams
-from ebm_jax.energies.gaussian_rbm import GaussianRBM
-from ebm_jax.energies.ising import Ising, IsingParams
-from ebm_jax.energies.potts import Potts, PottsParams
-from ebm_jax.energies.rbm import RBM, RBMParams
+from ebm_jax import checks, energies
 from ebm_jax.graphs import Bipartite, Graph, Grid
 from ebm_jax.graphs.blocks import Block
+from ebm_jax.types import PyTree
 
-FORMAT = 1
+FORMAT = 2
 
-_PARAMS: dict[type, type] = {
-    Ising: IsingParams,
-    Potts: PottsParams,
-    RBM: RBMParams,
-    CategoricalRBM: CategoricalRBMParams,
-    GaussianRBM: RBMParams,
-}
-_MODELS = {cls.__name__: cls for cls in _PARAMS}
 _GRAPHS = {"Grid": Grid, "Bipartite": Bipartite}
+
+# What stands in the JSON text for a block, whose sites are an array of the file.
+_SITES = "sites"
 
 
 def save(path: str | os.PathLike[str], model: Any, params: Any, *, overwrite: bool = False) -> None:
-    """Writes an Ising, Potts or RBM model and its parameters to `path`, atomically.
+    """Writes a model and its parameters to a file, atomically.
 
-    The name is taken as it is; ".npz" is customary. Raises ValueError when the parameters do not fit the model or the
-    model is of another kind, FileExistsError when the file is there and `overwrite` is False.
+    Args:
+      path: Name of the file, taken as it is; ".npz" is customary.
+      model: A model of `ebm_jax.energies`.
+      params: Its parameters.
+      overwrite: Whether an existing file may be replaced.
+
+    Raises:
+      ValueError: If the parameters do not fit the model, or the model is not one that `check_savable` accepts.
+      FileExistsError: If the file exists and `overwrite` is False.
+      FileNotFoundError: If the folder does not exist.
+
+    Example:
+      >>> import tempfile
+      >>> model = ej.RBM(3, 2)
+      >>> with tempfile.TemporaryDirectory() as folder:
+      ...     ej.save(f"{folder}/rbm.npz", model, model.init(jax.random.key(0)))
+      ...     loaded, params = ej.load(f"{folder}/rbm.npz")
+      >>> loaded == model, params.weights.shape
+      (True, (3, 2))
     """
-    if type(model) not in _PARAMS:
-        raise ValueError(
-            f"save keeps Ising, Potts and RBM models, not {model!r}; use Orbax for other pytrees"
-        )
+    arrays: dict[str, np.ndarray] = {}
+    structure = {"format": FORMAT, **_describe_model(model, arrays, "")}
     checks.check_struct("params", params, model.params_struct(), dtypes=checks.FLOATS)
     target = Path(path)
     if target.exists() and not overwrite:
         raise FileExistsError(f"{target} exists; choose another name, or pass overwrite=True")
     if not target.parent.is_dir():
         raise FileNotFoundError(f"{target.parent} is not a folder; make it first")
-    structure, arrays = {"format": FORMAT, "model": type(model).__name__}, {}
-    for field in dataclasses.fields(model):
-        value = getattr(model, field.name)
-        if field.name == "graph":
-            value = _describe_graph(value, arrays)
-        elif field.name == "hidden" and value is not None:
-            arrays["hidden"], value = value.sites, "sites"
-        structure[field.name] = value
-    arrays |= {f"params.{name}": np.asarray(value) for name, value in params._asdict().items()}
+    leaves = map(np.asarray, jax.tree.leaves(params))
+    arrays |= dict(zip(_names_of_leaves(params), leaves, strict=True))
     handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=target.name, suffix=".partial")
     try:
         with os.fdopen(handle, "wb") as file:
             np.savez(file, structure=np.asarray(json.dumps(structure)), **arrays)
+        # Temporary files are private. This one gets the rights of an ordinary new file.
         umask = os.umask(0)
         os.umask(umask)
-        os.chmod(temporary, 0o666 & ~umask)  # as an ordinary new file, not private as temporary ones are
+        os.chmod(temporary, 0o666 & ~umask)
         os.replace(temporary, target)
     except BaseException:
         os.unlink(temporary)
@@ -79,9 +82,22 @@ def save(path: str | os.PathLike[str], model: Any, params: Any, *, overwrite: bo
 
 
 def load(path: str | os.PathLike[str]) -> tuple[Any, Any]:
-    """Returns `(model, params)` from a file that `save` wrote.
+    """Reads a file that `save` wrote.
 
-    Raises FileNotFoundError when there is none, ValueError when it is not such a file or is damaged.
+    Args:
+      path: Name of the file.
+
+    Returns:
+      `(model, params)`, the parameters as JAX arrays.
+
+    Raises:
+      FileNotFoundError: If there is no such file.
+      ValueError: If the file is damaged or was not written by `save`, or holds float64 while JAX is set to float32.
+
+    Example:
+      >>> ej.load("absent.npz")
+      Traceback (most recent call last):
+      FileNotFoundError: absent.npz does not exist; ebm_jax.save writes such files
     """
     target = Path(path)
     if not target.exists():
@@ -89,37 +105,126 @@ def load(path: str | os.PathLike[str]) -> tuple[Any, Any]:
     try:
         with np.load(target, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
-        structure = json.loads(str(arrays.pop("structure")))
-        if structure.pop("format") != FORMAT:
-            raise KeyError("format")
-        cls = _MODELS[structure.pop("model")]
-        if "graph" in structure:
-            structure["graph"] = _build_graph(structure["graph"], arrays)
-        if structure.get("hidden") is not None:
-            structure["hidden"] = Block(arrays["hidden"])
-        model = cls(**structure)
-        names = _PARAMS[cls]._fields
-        params = _PARAMS[cls](*(arrays[f"params.{name}"] for name in names))
+        model = _build_model(_read_structure(arrays), arrays, "")
+        struct = model.params_struct()
+        leaves = [arrays[name] for name in _names_of_leaves(struct)]
+        params = jax.tree.unflatten(jax.tree.structure(struct), leaves)
     except (zipfile.BadZipFile, KeyError, TypeError, EOFError, OSError, ValueError) as error:
         raise ValueError(
             f"{target} is damaged or was not written by ebm_jax.save ({error}); save it anew"
         ) from error
-    checks.check_struct(f"params in {target}", params, model.params_struct(), dtypes=checks.FLOATS)
-    if any(leaf.dtype == np.float64 for leaf in params) and not jax.config.read("jax_enable_x64"):
+    checks.check_struct(f"params in {target}", params, struct, dtypes=checks.FLOATS)
+    if any(leaf.dtype == np.float64 for leaf in leaves) and not jax.config.read("jax_enable_x64"):
         raise ValueError(
             f'{target} holds float64 and JAX would cut it to float32; jax.config.update("jax_enable_x64", True) first'
         )
     return model, jax.tree.map(jnp.asarray, params)
 
 
-def _describe_graph(graph: Any, arrays: dict[str, np.ndarray]) -> dict[str, Any]:
-    if isinstance(graph, Graph):
-        arrays["edges"] = graph.edges
-        return {"type": "Graph", "n_sites": graph.n_sites}
-    return {"type": type(graph).__name__, **dataclasses.asdict(graph)}
+def check_savable(model: Any) -> None:
+    """Checks that `save` can keep a model, for programs that want to know before they train it.
+
+    Args:
+      model: Any object.
+
+    Raises:
+      ValueError: If it is not a frozen dataclass of `ebm_jax.energies`, or if a field is neither a number, a text, a
+        graph, a `Block` or such a model, nor a tuple of them.
+    """
+    _describe_model(model, {}, "")
 
 
-def _build_graph(described: dict[str, Any], arrays: dict[str, np.ndarray]) -> Any:
-    fields = dict(described)
-    kind = fields.pop("type")
-    return Graph(fields["n_sites"], arrays["edges"]) if kind == "Graph" else _GRAPHS[kind](**fields)
+def _describe_model(model: Any, arrays: dict[str, np.ndarray], prefix: str) -> dict[str, Any]:
+    """Returns the JSON description of a model; arrays of its structure go to `arrays`, under `prefix`."""
+    cls = type(model)
+    package, _, module = cls.__module__.rpartition(".")
+    if package != energies.__name__ or not _is_model_class(cls):
+        raise ValueError(
+            f"save keeps the models of ebm_jax.energies, e.g. Ising, Potts and RBM models, not {model!r}; use Orbax "
+            "for other pytrees"
+        )
+    names = [field.name for field in dataclasses.fields(model)]
+    fields = {name: _describe(getattr(model, name), arrays, prefix, name) for name in names}
+    return {"type": cls.__name__, "module": module, "fields": fields}
+
+
+def _describe(value: Any, arrays: dict[str, np.ndarray], prefix: str, name: str) -> Any:
+    """Returns the JSON description of the field `name` of a model."""
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    if isinstance(value, tuple):
+        return [_describe(item, arrays, prefix, f"{name}.{i}") for i, item in enumerate(value)]
+    if isinstance(value, Block):
+        arrays[prefix + name] = value.sites
+        return _SITES
+    if isinstance(value, Graph):
+        arrays[f"{prefix}edges"] = value.edges
+        return {"type": "Graph", "n_sites": value.n_sites}
+    if isinstance(value, Grid | Bipartite):
+        return {"type": type(value).__name__, **dataclasses.asdict(value)}
+    if _is_model_class(type(value)):
+        return _describe_model(value, arrays, f"{prefix}{name}.")
+    raise ValueError(
+        f"the model's {name} is {value!r}, which no file can describe; use numbers, texts, graphs, blocks, models and "
+        "tuples of them, or Orbax"
+    )
+
+
+def _read_structure(arrays: dict[str, np.ndarray]) -> dict[str, Any]:
+    """Returns the description of a model, of this format or of the first one, which named no module."""
+    structure = json.loads(str(arrays["structure"]))
+    if structure["format"] == 1:
+        fields = {name: value for name, value in structure.items() if name not in ("format", "model")}
+        return {"type": structure["model"], "module": None, "fields": fields}
+    if structure["format"] != FORMAT:
+        raise KeyError("format")
+    return structure
+
+
+def _build_model(described: dict[str, Any], arrays: dict[str, np.ndarray], prefix: str) -> Any:
+    """Returns the model of a description."""
+    cls = _model_class(described["type"], described["module"])
+    fields = described["fields"].items()
+    return cls(**{name: _build(value, arrays, prefix, name) for name, value in fields})
+
+
+def _build(described: Any, arrays: dict[str, np.ndarray], prefix: str, name: str) -> Any:
+    """Returns the field `name` of a model from its description."""
+    if isinstance(described, list):
+        return tuple(_build(item, arrays, prefix, f"{name}.{i}") for i, item in enumerate(described))
+    if described == _SITES and prefix + name in arrays:
+        return Block(arrays[prefix + name])
+    if not isinstance(described, dict):
+        return described
+    if described["type"] == "Graph":
+        return Graph(described["n_sites"], arrays[f"{prefix}edges"])
+    if described["type"] in _GRAPHS:
+        fields = {key: value for key, value in described.items() if key != "type"}
+        return _GRAPHS[described["type"]](**fields)
+    return _build_model(described, arrays, f"{prefix}{name}.")
+
+
+def _is_model_class(cls: Any) -> bool:
+    """Returns whether a class is a frozen dataclass that says what its parameters are."""
+    is_frozen = dataclasses.is_dataclass(cls) and cls.__dataclass_params__.frozen
+    return isinstance(cls, type) and is_frozen and hasattr(cls, "params_struct")
+
+
+def _model_class(name: str, module: str | None) -> type:
+    """Returns the model class of this name in a module of `ebm_jax.energies`, or in any of them.
+
+    Modules outside that package are never imported, whatever a file says.
+    """
+    modules = [found.name for found in pkgutil.iter_modules(energies.__path__)]
+    for candidate in modules if module is None else set(modules) & {module}:
+        found = importlib.import_module(f"{energies.__name__}.{candidate}")
+        cls = vars(found).get(name)
+        if _is_model_class(cls) and cls.__module__ == found.__name__:
+            return cls
+    raise KeyError(f"{name} is no model of ebm_jax.energies")
+
+
+def _names_of_leaves(params: PyTree) -> list[str]:
+    """Returns a name for each leaf of the parameters, e.g. "params.weights"."""
+    paths = [path for path, _ in jax.tree_util.tree_leaves_with_path(params)]
+    return [f"params.{jax.tree_util.keystr(path, simple=True, separator='.')}" for path in paths]

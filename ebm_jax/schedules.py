@@ -1,7 +1,11 @@
 """Ladders of inverse temperatures from 0, where nothing is coupled, to 1, the model.
 
-Numbers of shape `(n,)`, float64 NumPy, that rise from 0 to 1; `partition` and tempering walk along them. For one fitted
-to a model by its chains there is `partition.adaptive_ladder`. Learning rates and step sizes are Optax schedules.
+A ladder is a float64 NumPy array `(n,)` that rises from 0 to 1. `partition` and tempering use them.
+`partition.adaptive_ladder` fits one to a model. Learning rates and step sizes are Optax schedules.
+
+Example:
+  >>> ej.schedules.linear(5)
+  array([0.  , 0.25, 0.5 , 0.75, 1.  ])
 """
 
 from __future__ import annotations
@@ -17,13 +21,32 @@ Ladder = Float[np.ndarray, " n"]
 
 
 def linear(n: int) -> Ladder:
-    """Returns n values with equal steps, k / (n − 1). Raises ValueError when n is under 2."""
+    """Returns n values with equal steps, k / (n − 1).
+
+    Args:
+      n: Number of values.
+
+    Returns:
+      The ladder.
+
+    Raises:
+      ValueError: If n is under 2.
+    """
     return np.linspace(0.0, 1.0, check_integer("n", n, 2))
 
 
 def geometric(n: int, smallest: float = 1e-3) -> Ladder:
-    """Returns 0 and n − 1 values from `smallest` to 1 with equal ratios. Raises ValueError when n is under 2 or
-    `smallest` does not lie between 0 and 1.
+    """Returns 0 and n − 1 values from `smallest` to 1 with equal ratios.
+
+    Args:
+      n: Number of values.
+      smallest: The first value above 0.
+
+    Returns:
+      The ladder.
+
+    Raises:
+      ValueError: If n is under 2, or `smallest` does not lie between 0 and 1.
     """
     check_integer("n", n, 2)
     if not 0 < smallest < 1:
@@ -32,10 +55,19 @@ def geometric(n: int, smallest: float = 1e-3) -> Ladder:
 
 
 def three_piece(n: int) -> Ladder:
-    """Returns n values in three linear pieces that get finer towards 1: a 29th of the steps up to 0.5, eight 29ths up
-    to 0.9, the rest up to 1 (Salakhutdinov and Murray 2008: 500, 4,000 and 10,000 of 14,500).
+    """Returns n values in three linear pieces that get finer towards 1.
 
-    Raises ValueError when n is under 4.
+    A 29th of the steps lies below 0.5, eight 29ths between 0.5 and 0.9, the rest above (Salakhutdinov and Murray 2008:
+    500, 4,000 and 10,000 of 14,500).
+
+    Args:
+      n: Number of values.
+
+    Returns:
+      The ladder.
+
+    Raises:
+      ValueError: If n is under 4.
     """
     check_integer("n", n, 4)
     steps = n - 1
@@ -48,8 +80,17 @@ def three_piece(n: int) -> Ladder:
 
 
 def check_ladder(name: str, betas: Any) -> Ladder:
-    """Returns a ladder from a number of values (taken linear) or from values; raises ValueError on one that does not
-    rise from 0 to 1.
+    """Returns a ladder from values, or a linear one from their number.
+
+    Args:
+      name: What the error message calls it.
+      betas: Values, or a number of values.
+
+    Returns:
+      The ladder.
+
+    Raises:
+      ValueError: If the values do not rise from 0 to 1.
     """
     if np.ndim(betas) == 0:
         return linear(check_integer(name, betas, 2))

@@ -1,6 +1,6 @@
-"""Aliases and the report of a run: what everything shares. This module imports nothing of the package.
+"""Aliases and the report of a run, which everything shares. This module imports nothing of the package.
 
-Sign convention, everywhere: p(x) ∝ exp(−β E(x; θ)), so a low energy is a likely configuration.
+Sign convention, everywhere: p(x) ∝ exp(−β E(x; θ)), so a configuration of low energy is likely.
 """
 
 from __future__ import annotations
@@ -20,18 +20,28 @@ PyTree: TypeAlias = Any
 """Any nesting of tuples, lists, dicts and registered classes with arrays as leaves."""
 
 
-_FULL = np.uint32(2**32 - 1)
+# `n_proposed` stays here once it gets here.
+_MAX_COUNT = np.uint32(2**32 - 1)
 
 
 class Info(NamedTuple):
-    """What a run of steps cost and how it went, a row a chain; counts add up over steps.
+    """What a run of steps cost and how it went, one entry for each chain. Counts add up over steps.
 
-    n_steps: int32, steps taken. n_energy, n_gradient: int32, evaluations of the energy and of its gradient
-    (Gibbs sampling needs neither). n_proposed, n_accepted: uint32, proposals of an accept/reject rule and those
-    accepted; n_proposed stays at 2³² − 1 once it gets there, and the acceptance is then NaN. n_nonfinite: int32, steps
-    that ended with a NaN or infinite value; of a discrete kernel, that ran with such parameters or β (of a cluster
-    kernel, also with a field or with β J under 0); of MALA and HMC, that rejected a proposal for such an energy.
-    first_nonfinite: int32, the chain's step counter after the first such step, −1 when there was none.
+    Attributes:
+      n_steps: int32, steps taken.
+      n_energy: int32, evaluations of the energy. Gibbs sampling needs none.
+      n_gradient: int32, evaluations of its gradient.
+      n_proposed: uint32, proposals of an accept/reject rule. It stays at 2³² − 1 once it gets there, and the acceptance
+        is then NaN.
+      n_accepted: uint32, accepted proposals.
+      n_nonfinite: int32, steps that ended with a NaN or infinite value. Of a discrete kernel: steps with such
+        parameters or β (of a cluster kernel, also with a field or with β J under 0). Of MALA and HMC: steps that
+        rejected a proposal because its energy was such a value.
+      first_nonfinite: int32, the chain's step counter after the first such step; −1 if there was none.
+
+    Example:
+      >>> float(ej.Info.of(n_steps=10, n_proposed=8, n_accepted=6).acceptance)
+      0.75
     """
 
     n_steps: Int[Array, "*batch"]
@@ -56,21 +66,31 @@ class Info(NamedTuple):
 
     @property
     def acceptance(self) -> Float[Array, "*batch"]:
-        """n_accepted / n_proposed; NaN where nothing was proposed (Gibbs sampling), or 2³² − 1 times or more."""
+        """n_accepted / n_proposed; NaN after no proposals (as in Gibbs sampling), or after 2³² − 1 or more."""
         n = self.n_proposed
-        return jnp.where((n > 0) & (n < _FULL), self.n_accepted / jnp.maximum(n, 1), jnp.nan)
+        return jnp.where((n > 0) & (n < _MAX_COUNT), self.n_accepted / jnp.maximum(n, 1), jnp.nan)
 
     def then(self, later: Info) -> Info:
         """Returns the report of these steps followed by `later` ones."""
         first = jnp.where(self.first_nonfinite >= 0, self.first_nonfinite, later.first_nonfinite)
         summed = jax.tree.map(jnp.add, self, later)
-        proposed = jnp.where(summed.n_proposed < self.n_proposed, _FULL, summed.n_proposed)
+        proposed = jnp.where(summed.n_proposed < self.n_proposed, _MAX_COUNT, summed.n_proposed)
         return summed._replace(first_nonfinite=first, n_proposed=proposed)
 
 
 def count_parameters(params: PyTree) -> int:
     """Returns the number of scalars in a pytree of parameters.
 
-    Example: a tied 28×28 grid of four levels has 28·28·4 + 2 = 3,138.
+    Args:
+      params: Any pytree of arrays, or of their shapes.
+
+    Returns:
+      The number of scalars.
+
+    Example:
+      A tied 28×28 grid of four levels has 28·28·4 + 2 parameters.
+
+      >>> ej.count_parameters(ej.Potts(ej.Grid(28, 28), n_levels=4).params_struct())
+      3138
     """
     return sum(math.prod(getattr(leaf, "shape", ())) for leaf in jax.tree.leaves(params))

@@ -103,7 +103,8 @@ def per_edge(coupling, kind, edges, directions=None):
 def ising_energy(levels, bias, edges, couplings):
     """−Σ bᵢsᵢ − Σ J_e sᵢsⱼ."""
     spin = [1.0 if level else -1.0 for level in np.asarray(levels).reshape(-1)]
-    bias = np.broadcast_to(np.asarray(bias, np.float64).reshape(-1), len(spin))  # where tied
+    # A tied bias is the same at every site.
+    bias = np.broadcast_to(np.asarray(bias, np.float64).reshape(-1), len(spin))
     energy = 0.0
     for site in range(len(spin)):
         energy -= bias[site] * spin[site]
@@ -263,6 +264,20 @@ def state_numbers(levels, n_levels):
     """Returns the number of each configuration of `(..., n_sites)` levels in the order of `all_states`."""
     levels = np.asarray(levels, np.int64)
     return levels @ _strides(levels.shape[-1], n_levels)
+
+
+# ---- diagnostics ----
+
+
+def mcse_of_sd(x, size_of_squares):
+    """Monte Carlo standard error of the standard deviation, as arviz-stats defines it since version 1.
+
+    √(Var[(x − x̄)²] / S / (4 Var[x])) over the last two axes (chains, draws) of `x`, with the effective sample size S of
+    (x − x̄)². Version 0.8 took S of x.
+    """
+    squares = (x - x.mean(axis=(-2, -1), keepdims=True)) ** 2
+    variance = squares.mean(axis=(-2, -1))
+    return np.sqrt(((squares**2).mean(axis=(-2, -1)) - variance**2) / size_of_squares / variance / 4)
 
 
 # ---- chance ----

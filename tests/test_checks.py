@@ -116,17 +116,17 @@ def test_the_first_bad_number_is_named(value, dtype):
 
 
 def test_traced_values_are_not_looked_at():
-    seen = []
+    answers = []
 
     def inside(x):
         checks.check_finite("x", x)
         checks.check_levels("x", x.astype(jnp.uint8), 2)
-        seen.append(checks.is_concrete(x))
+        answers.append(checks.is_concrete(x))
         return x
 
     jax.jit(inside)(jnp.array([np.nan, 9.0]))
     jax.vmap(inside)(jnp.array([np.nan, 9.0]))
-    assert seen == [False, False]
+    assert answers == [False, False]
     assert checks.is_concrete({"a": jnp.ones(2), "b": (np.ones(1), 3.0)})
 
 

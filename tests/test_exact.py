@@ -219,9 +219,8 @@ def test_an_ising_ring_in_a_field():
     n, strength, field = 300, 0.5, 0.3
     edges = [(i, (i + 1) % n) for i in range(n)]
     root = np.sqrt(np.sinh(field) ** 2 + np.exp(-4 * strength))
-    expected = n * (
-        strength + np.log(np.cosh(field) + root)
-    )  # the smaller eigenvalue's share is far below 1e-16
+    # The share of the smaller eigenvalue is far below 1e-16.
+    expected = n * (strength + np.log(np.cosh(field) + root))
     params = IsingParams(np.full(n, field), np.full(n, strength))
     assert exact.log_partition(Ising(Graph(n, edges)), params) == pytest.approx(expected, rel=1e-13)
 
@@ -367,10 +366,10 @@ def test_non_finite_parameters_are_refused(value):
 def test_uneven_chunks_are_put_together(monkeypatch):
     model = Potts(Graph(7, [(0, 1), (5, 6)]), 3)
     params = random_params(model)
-    whole = exact.probabilities(model, params)
+    in_one_chunk = exact.probabilities(model, params)
     monkeypatch.setattr("ebm_jax.exact.enumeration._CHUNK_VALUES", 1)
     assert Enumeration(model).chunk_size == 256
-    np.testing.assert_allclose(exact.probabilities(model, params), whole, rtol=1e-13)
+    np.testing.assert_allclose(exact.probabilities(model, params), in_one_chunk, rtol=1e-13)
     np.testing.assert_array_equal(jax.vmap(model.levels)(exact.states(model)), oracles.all_states(7, 3))
 
 

@@ -90,7 +90,8 @@ def test_jax_arrays_are_taken():
 
 def test_columns_default_to_a_square_and_an_unfilled_place_stays_blank():
     mosaic = picture(plots.image_grid(np.ones((7, 8, 8))))
-    assert mosaic.shape[0] == mosaic.shape[1]  # three by three
+    # Three by three.
+    assert mosaic.shape[0] == mosaic.shape[1]
     assert (mosaic[-10:, -10:] == 1).all()
 
 

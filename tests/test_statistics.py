@@ -1,4 +1,4 @@
-"""The judges are judged: false alarms stay in the budget, and what differs is told apart."""
+"""The tests of chance are tested: false alarms stay in the budget, and laws that differ are distinguished."""
 
 import numpy as np
 import pytest
@@ -64,7 +64,8 @@ def test_oracle_matrices_are_stochastic_and_invariant():
     for matrix in (gibbs, metropolis):
         np.testing.assert_allclose(matrix.sum(axis=1), 1.0, atol=1e-12)
         np.testing.assert_allclose(p @ matrix, p, atol=1e-14)
-    assert np.abs(p @ together - p).max() > 1e-3  # neighbours drawn together: not invariant
+    # Neighbours that are drawn together do not leave the law invariant.
+    assert np.abs(p @ together - p).max() > 1e-3
     flow = p[:, None] * metropolis
     np.testing.assert_allclose(flow, flow.T, atol=1e-15)
-    assert (np.linalg.matrix_power(gibbs, 200)[0] - p).max() < 1e-9  # and it mixes
+    assert (np.linalg.matrix_power(gibbs, 200)[0] - p).max() < 1e-9

@@ -1,9 +1,9 @@
-"""Whether configurations follow a law: by χ² where it can be enumerated, else by means of what describes them."""
+"""Comparing configurations with a law: by χ² where it can be enumerated, elsewhere by means of statistics."""
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import jax
@@ -12,17 +12,22 @@ from jaxtyping import Array, Float
 from scipy.special import gammaincc, log_ndtr
 
 from ebm_jax import exact
+from ebm_jax.energies.base import DiscreteModel
 from ebm_jax.samplers.base import energy_of
 from ebm_jax.types import PyTree
 
 MAX_ENUMERATED = 2**12
-_MAX_SITES = 64  # of larger configurations, statistics of this many are compared
+
+# Statistics are taken of at most this many sites, evenly spaced.
+_MAX_SITES = 64
 _MAX_LEVELS = 8
-_MIN_EXPECTED = 25.0  # configurations that are expected less often are joined
+
+# Configurations that are expected less often share a cell of the χ² test.
+_MIN_EXPECTED = 25.0
 
 
 class Law(NamedTuple):
-    """p(x) ∝ exp(−β E(x; params)) of a model or an energy."""
+    """The law p(x) ∝ exp(−β E(x; params)) of a model or an energy function."""
 
     model: Any
     params: PyTree
@@ -31,7 +36,7 @@ class Law(NamedTuple):
     def enumerable(self) -> bool:
         """Whether the whole law can be compared."""
         model = self.model
-        return hasattr(model, "from_levels") and model.n_levels**model.graph.n_sites <= MAX_ENUMERATED
+        return isinstance(model, DiscreteModel) and model.n_levels**model.graph.n_sites <= MAX_ENUMERATED
 
     def probabilities(self, beta: float) -> np.ndarray:
         """Returns p(x) in the order of `exact.states`."""
@@ -44,16 +49,24 @@ class Law(NamedTuple):
     def compare(
         self, beta: float, end: PyTree, start: PyTree, rate: float, *, paired: bool = True
     ) -> tuple[bool, str]:
-        """Returns whether `end` may have the law, at a rate of false positives, and what was seen, in words.
+        """Tests whether `end` may have the law.
 
-        start: draws from the law; paired: `end[i]` began at `start[i]`.
+        Args:
+          beta: Inverse temperature.
+          end: Configurations to test.
+          start: Draws from the law.
+          rate: Rate of false positives.
+          paired: Whether the chain that ends at `end[i]` started at `start[i]`.
+
+        Returns:
+          The verdict, and what was measured, in words.
         """
-        log_pvalue, words = self._worst(end, start, paired)
+        log_pvalue, largest_change = self._largest_change(end, start, paired)
         if not self.enumerable:
-            return bool(log_pvalue > np.log(rate)), words
+            return bool(log_pvalue > np.log(rate)), largest_change
         pvalue = self.chi_square_pvalue(end, self.probabilities(beta))
-        fine = bool(pvalue > rate / 2 and log_pvalue > np.log(rate / 2))
-        return fine, f"χ² p = {pvalue:.2g}" + ("" if fine else f", {words}")
+        ok = bool(pvalue > rate / 2 and log_pvalue > np.log(rate / 2))
+        return ok, f"χ² p = {pvalue:.2g}" + ("" if ok else f", {largest_change}")
 
     def chi_square_pvalue(self, x: PyTree, probabilities: np.ndarray) -> float:
         """Returns the p-value of configurations as draws from `probabilities`, in the order of `exact.states`."""
@@ -61,19 +74,24 @@ class Law(NamedTuple):
         expected = counts.sum() * probabilities
         if (counts[probabilities == 0] > 0).any():
             return 0.0
-        # Rare configurations are joined with the next likelier ones until a cell is expected often enough.
+        # Rare configurations share a cell with the next likelier ones until the cell is expected often enough.
         order = np.argsort(expected, kind="stable")
         crossed = np.floor(np.cumsum(expected[order]) / _MIN_EXPECTED)
         cell = np.empty(expected.size, int)
         cell[order] = np.unique(np.concatenate([[0], crossed[:-1]]), return_inverse=True)[1]
-        seen, wanted = np.bincount(cell, counts), np.bincount(cell, expected)
-        if seen.size < 2:
-            return 1.0  # so few draws, or so sure a law, that there is nothing to compare
-        return float(gammaincc((seen.size - 1) / 2, np.sum((seen - wanted) ** 2 / wanted) / 2))
+        observed, expected = np.bincount(cell, counts), np.bincount(cell, expected)
+        # With few draws, or a law that sits on one configuration, there is nothing to compare.
+        if observed.size < 2:
+            return 1.0
+        return float(gammaincc((observed.size - 1) / 2, np.sum((observed - expected) ** 2 / expected) / 2))
 
     def statistics(self, x: PyTree) -> Statistics:
-        """The energy and its square, levels or coordinates, and squares and neighbouring products of coordinates."""
-        energy = np.asarray(_energies(energy_of(self.model), self.params, x), np.float64)
+        """Returns the statistics of configurations.
+
+        They are the energy and its square, indicators of levels, and of coordinates the values, the squares and the
+        products of neighbours.
+        """
+        energy = np.asarray(energies(energy_of(self.model), self.params, x), np.float64)
         names, columns = ["the energy", "the squared energy"], [energy, energy**2]
         for path, leaf in jax.tree_util.tree_leaves_with_path(x):
             values = np.asarray(leaf).reshape(leaf.shape[0], -1)
@@ -83,8 +101,8 @@ class Law(NamedTuple):
                 columns.append(column)
         return Statistics(names, np.stack(columns, axis=1))
 
-    def _worst(self, end: PyTree, start: PyTree, paired: bool) -> tuple[float, str]:
-        """Returns the log p-value of the largest |z| of all statistics' changes, and that one in words."""
+    def _largest_change(self, end: PyTree, start: PyTree, paired: bool) -> tuple[float, str]:
+        """Returns the log p-value of the largest |z| among the changes of all statistics, and that change in words."""
         before, after = self.statistics(start), self.statistics(end)
         if not np.isfinite(after.values).all():
             return -np.inf, "energies or positions that are not finite"
@@ -94,42 +112,50 @@ class Law(NamedTuple):
         else:
             variance = (after.values.var(axis=0) + before.values.var(axis=0)) / len(after.values)
         error = np.sqrt(np.maximum(variance, 1e-12 * (mean**2 + 1e-300)))
-        number = int(np.argmax(np.abs(mean) / error))
-        spread = max(before.values[:, number].std(), 1e-300)
-        words = (
-            f"of {mean.size} means that of {before.names[number]} is off most, by {mean[number] / spread:+.2g} ± "
-            f"{error[number] / spread:.1g} sd"
+        largest = int(np.argmax(np.abs(mean) / error))
+        sd = max(before.values[:, largest].std(), 1e-300)
+        detail = (
+            f"of {mean.size} means that of {before.names[largest]} is off most, by {mean[largest] / sd:+.2g} ± "
+            f"{error[largest] / sd:.1g} sd"
         )
-        z = float(np.abs(mean[number]) / error[number])
-        return float(np.log(2 * mean.size) + log_ndtr(-z)), words
+        z = float(np.abs(mean[largest]) / error[largest])
+        return float(np.log(2 * mean.size) + log_ndtr(-z)), detail
 
     def _counts(self, x: PyTree) -> np.ndarray:
         """Returns how often each configuration occurs, in the order of `exact.states`."""
         shape = (self.model.n_levels,) * self.model.graph.n_sites
-        number = lambda levels: np.ravel_multi_index(levels.T, shape)  # noqa: E731
-        counts = np.bincount(number(self.levels(x)), minlength=int(np.prod(shape)))
-        return counts[number(self.levels(exact.states(self.model)))]
+        found, listed = (
+            np.ravel_multi_index(self.levels(each).T, shape) for each in (x, exact.states(self.model))
+        )
+        return np.bincount(found, minlength=int(np.prod(shape)))[listed]
 
 
 class Statistics(NamedTuple):
-    """Numbers that describe configurations: their names, and values `(n, n_statistics)` float64."""
+    """Numbers that describe configurations.
+
+    Attributes:
+      names: Names of the statistics.
+      values: `(n, n_statistics)`, float64.
+    """
 
     names: list[str]
     values: np.ndarray
 
 
 def correlations(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Returns the correlation of every column of `a` with that of `b`; 1 where one does not vary."""
+    """Returns the correlation of every column of `a` with that of `b`; 1 where a column does not vary."""
     a, b = a - a.mean(axis=0), b - b.mean(axis=0)
     norm = np.sqrt((a**2).sum(axis=0) * (b**2).sum(axis=0))
     return np.where(norm > 0, (a * b).sum(axis=0) / np.where(norm > 0, norm, 1.0), 1.0)
 
 
 def _of_leaf(name: str, values: np.ndarray, sites: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
+    """Yields names and columns of the statistics of one leaf, `(n, n_kept_sites)`."""
     n = values.shape[1]
     names = [f"{name}[{site}]" if n > 1 else name for site in sites]
     if values.dtype.kind != "f":
-        top = 1 if values.dtype.kind == "b" else _MAX_LEVELS - 1  # as many columns whatever was drawn
+        # The number of columns must not depend on what was drawn.
+        top = 1 if values.dtype.kind == "b" else _MAX_LEVELS - 1
         for i in range(n):
             for level in range(1, top + 1):
                 yield f"{names[i]} = {level}", (values[:, i] == level).astype(np.float64)
@@ -143,7 +169,8 @@ def _of_leaf(name: str, values: np.ndarray, sites: np.ndarray) -> Iterator[tuple
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _energies(energy: Any, params: PyTree, x: PyTree) -> Float[Array, " n"]:
+def energies(energy: Callable[..., Array], params: PyTree, x: PyTree) -> Float[Array, " n"]:
+    """Returns `energy(params, x)` of stacked configurations."""
     return jax.vmap(energy, (None, 0))(params, x)
 
 

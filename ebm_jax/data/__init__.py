@@ -2,6 +2,11 @@
 
 `load` gives `digits` (no download), `mnist`, `fashion_mnist`, `cifar10` and `binarized_mnist`. scikit-learn and
 TensorFlow Datasets are imported only when a data set is read through them.
+
+Example:
+  >>> images, labels = ej.data.load("digits").train
+  >>> images.shape
+  (1437, 8, 8)
 """
 
 from ebm_jax.data.batching import batches

@@ -23,24 +23,29 @@ def batches(
 ) -> Iterator[Any]:
     """Iterates once over the rows in random order, a batch at a time.
 
-    The order is `jax.random.permutation(key, n)`: the same key gives the same batches. Give every epoch a key of its
+    The order is `jax.random.permutation(key, n)`, so the same key gives the same batches. Give every epoch a key of its
     own, such as `jax.random.fold_in(key, epoch)`.
 
     Args:
-        images: an array, or a pytree of arrays, with n rows, NumPy (memory-mapped too) or JAX.
-        labels: the same with as many rows, or None.
-        batch_size: rows of a batch, 1 to n.
-        key: one typed key, `jax.random.key(seed)`.
-        drop_remainder: leave out the last n mod batch_size rows of the order, so that all batches have one shape and a
-            jitted step is compiled once; if False they come as a last, smaller batch.
+      images: An array, or a pytree of arrays, with n rows, NumPy (also memory-mapped) or JAX.
+      labels: The same with as many rows, or None.
+      batch_size: Rows of a batch, 1 to n.
+      key: One typed key, `jax.random.key(seed)`.
+      drop_remainder: Whether to leave out the last n mod batch_size rows of the order. All batches then have one shape,
+        and a jitted step compiles once. If False, these rows come as a last, smaller batch.
 
     Returns:
-        An iterator over `images` batches, or over pairs `(images, labels)` if labels are given, of the arrays' own
-        dtypes and kinds.
+      An iterator over batches of `images`, or over pairs `(images, labels)` if labels are given. Dtypes and kinds of
+      arrays are those of the arguments.
 
     Raises:
-        ValueError: (at the call, not at the first batch) no rows; arrays of different numbers of rows; a batch size
-            that is not an integer from 1 to n; an untyped key.
+      ValueError: (At the call, not at the first batch.) If there are no rows, the arrays differ in their numbers of
+        rows, the batch size is not an integer from 1 to n, or the key is untyped.
+
+    Example:
+      >>> rows = np.arange(10)
+      >>> [len(batch) for batch in ej.data.batches(rows, batch_size=4, key=jax.random.key(0))]
+      [4, 4]
     """
     check_key(key)
     data = images if labels is None else (images, labels)

@@ -5,9 +5,9 @@ CACHE/mnist-1f0c…/images.npy  labels.npy  manifest.json     one prepared data 
 CACHE/sources/mnist-77ab….json                              "these source files give that content"
 ```
 
-An entry is written in a temporary folder and moved into place in one step, so that a reader, or a second writer, never
-sees half of it. A link from source files to content is keyed by their paths, sizes and times: files that change are
-read again, and files that do not are only looked at, never opened.
+An entry is written in a temporary folder and moved into place in one step, so that no reader and no second writer sees
+half of it. A link from source files to content is keyed by their paths, sizes and times: files that change are read
+again, and files that do not are never opened.
 """
 
 from __future__ import annotations
@@ -32,7 +32,10 @@ _MANIFEST = "manifest.json"
 
 
 def directory(cache_dir: str | os.PathLike[str] | None = None) -> Path:
-    """The folder of the cache: the argument, else `EBM_JAX_CACHE_DIR`, else `ebm_jax` in the user's cache folder."""
+    """Returns the folder of the cache.
+
+    It is the argument, else `EBM_JAX_CACHE_DIR`, else `ebm_jax` in the user's cache folder.
+    """
     if cache_dir is not None:
         return Path(cache_dir).expanduser()
     if os.environ.get("EBM_JAX_CACHE_DIR"):
@@ -42,7 +45,7 @@ def directory(cache_dir: str | os.PathLike[str] | None = None) -> Path:
 
 
 def content_digest(arrays: Arrays) -> str:
-    """SHA-256 over the format version and, for each array, its dtype, shape and bytes."""
+    """Returns the SHA-256 of the format version and, for each array, of its dtype, shape and bytes."""
     digest = hashlib.sha256(f"ebm_jax data {FORMAT}".encode())
     for array in arrays:
         if array is not None:
@@ -52,17 +55,17 @@ def content_digest(arrays: Arrays) -> str:
 
 
 def source_fingerprint(files: Iterable[Path]) -> str:
-    """A hash of the paths, sizes and times of source files, made without opening them."""
+    """Returns a hash of the paths, sizes and times of source files. The files are not opened."""
     facts: list[object] = [FORMAT]
     for path in files:
         status = os.stat(path)
-        # The change time is there because the modification time can be set at will (tar, cp -p, rsync).
+        # The change time is included because tar, cp -p and rsync set the modification time.
         facts.append([str(path.resolve()), status.st_size, status.st_mtime_ns, status.st_ctime_ns])
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 
 
 def read_link(root: Path, spec: DatasetSpec, fingerprint: str) -> str | None:
-    """The digest of the content that the source files with this fingerprint gave, if it is known."""
+    """Returns the digest of the content that the source files with this fingerprint gave; None if it is unknown."""
     try:
         digest = json.loads(_link_path(root, spec, fingerprint).read_text())["digest"]
     except (OSError, ValueError, KeyError, TypeError):
@@ -71,7 +74,7 @@ def read_link(root: Path, spec: DatasetSpec, fingerprint: str) -> str | None:
 
 
 def write_link(root: Path, spec: DatasetSpec, fingerprint: str, digest: str) -> None:
-    """Remembers which content the source files with this fingerprint give."""
+    """Records which content the source files with this fingerprint give."""
     path = _link_path(root, spec, fingerprint)
     temporary = path.with_name(_temporary_name())
     try:
@@ -83,7 +86,11 @@ def write_link(root: Path, spec: DatasetSpec, fingerprint: str, digest: str) -> 
 
 
 def read_entry(root: Path, spec: DatasetSpec, digest: str | None) -> Arrays | None:
-    """Opens a prepared data set as read-only memory maps; None if it is absent, incomplete or of another format."""
+    """Opens a prepared data set as read-only memory maps.
+
+    Returns:
+      The arrays; None if the entry is absent, incomplete or of another format.
+    """
     if digest is None:
         return None
     folder = _entry_path(root, spec, digest)
@@ -110,7 +117,8 @@ def read_entry(root: Path, spec: DatasetSpec, digest: str | None) -> Arrays | No
 def write_entry(root: Path, spec: DatasetSpec, arrays: Arrays, digest: str) -> Arrays:
     """Stores prepared arrays and opens them as memory maps.
 
-    If the folder cannot be written it warns and hands back the arrays in memory.
+    Returns:
+      The memory maps. If the folder cannot be written, it warns and returns the arrays in memory.
     """
     temporary = root / _temporary_name()
     try:
@@ -133,6 +141,7 @@ def write_entry(root: Path, spec: DatasetSpec, arrays: Arrays, digest: str) -> A
 
 
 def _publish(temporary: Path, root: Path, spec: DatasetSpec, digest: str) -> None:
+    """Moves a finished entry into place, unless another process has put the same one there."""
     target = _entry_path(root, spec, digest)
     for _ in range(10):
         try:
@@ -141,9 +150,10 @@ def _publish(temporary: Path, root: Path, spec: DatasetSpec, digest: str) -> Non
         except OSError:
             if not target.exists():
                 raise
+        # Another process may have been first; its content is the same.
         if read_entry(root, spec, digest) is not None:
-            return  # another process was first; its content is the same
-        # A damaged entry is moved aside before it is deleted: a folder is renamed in one step, but not deleted in one.
+            return
+        # A damaged entry is moved aside before it is deleted: renaming a folder is one step, deleting it is not.
         damaged = root / _temporary_name()
         try:
             os.replace(target, damaged)

@@ -21,8 +21,11 @@ from ebm_jax.data.specs import DatasetSpec, lookup
 class Split(NamedTuple):
     """One split of a data set: `images, labels = dataset.train`.
 
-    `images` is uint8, `(n, height, width)` or `(n, height, width, 3)`; `labels` is int32 `(n,)`, or None for a set
-    without labels. Both are read-only NumPy arrays, memory-mapped where they come from the cache.
+    Both are read-only NumPy arrays, memory-mapped if they come from the cache.
+
+    Attributes:
+      images: uint8, `(n, height, width)` or `(n, height, width, 3)`.
+      labels: int32 `(n,)`, or None for a set without labels.
     """
 
     images: UInt8[np.ndarray, "n height width *channels"]
@@ -33,8 +36,13 @@ class Split(NamedTuple):
 class Dataset:
     """A named data set in three splits.
 
-    `classes` are the labels present, in the order asked for (None without labels). `class_names[label]` is the name of
-    a class: labels keep their published numbers in a subset.
+    Attributes:
+      name: Name of the set.
+      train: Training images.
+      validation: Validation images.
+      test: Test images.
+      classes: The labels that are present, in the order asked for; None for a set without labels.
+      class_names: `class_names[label]` is the name of a class. Labels keep their published numbers in a subset.
     """
 
     name: str
@@ -74,39 +82,45 @@ def load(
     | `binarized_mnist` | 28×28 | 0 and 1 | 50,000 / 10,000 / 10,000 | Salakhutdinov and Murray 2008; split and \
 distribution by Larochelle and Murray 2011 |
 
-    The order of images is the published one and the validation split is the last rows of the published training set,
-    except for `digits` and `binarized_mnist`, which are sorted (by writer, by class in the test rows): all digits
+    Images keep their published order, and the validation split is the end of the published training set. `digits` and
+    `binarized_mnist` are exceptions, because they are sorted (by writer; by class in the test rows): all digits
     together, and each split of binarized MNIST, are shuffled by `np.random.RandomState(0).permutation(n)`. Nothing
-    here depends on a seed, nor on where the files came from. The digits' published intensities v = 0…16 are stored as
+    depends on a seed, or on where the files came from. The published intensities v = 0…16 of the digits are stored as
     u = ⌈255·v / 16⌉; `u.astype(int) * 16 // 255` gives them back. The 0 and 1 of `binarized_mnist` are units, not
     intensities: use `images.astype(bool)`, not `binarize`.
 
-    All but `digits` are looked for in order: (1) the cache of prepared arrays; (2) files in a folder; (3) a download by
-    TensorFlow Datasets (TensorFlow is not needed), for all but `binarized_mnist`. When the folder holds files of the
-    set, only a cache entry made from exactly these files counts; otherwise only one with the published content.
+    `digits` needs no files. The other sets are looked for in this order: (1) the cache of prepared arrays; (2) files
+    in a folder; (3) a download by TensorFlow Datasets (without TensorFlow), except for `binarized_mnist`. If the folder
+    holds files of the set, only a cache entry that was made from exactly these files counts; otherwise only one with
+    the published content.
 
     Args:
-        name: one of the names above.
-        classes: `None` for all; an integer k for the first k classes 0 … k−1; or the labels to keep, such as `[5, 7]`.
-            Images keep their order and labels their numbers.
-        data_dir: folder of downloaded files, instead of the environment's `EBM_JAX_DATA_DIR`. It may hold
-            `mnist/` and `fashion_mnist/` with the four IDX files (`train-images-idx3-ubyte.gz`, …, gzipped or not);
-            `cifar-10-batches-bin/` or `cifar-10-binary.tar.gz`, alone or in `cifar10/`; and
-            `binarized_mnist/binarized_mnist_packedbits.npz` (uint8 arrays `train`, `valid`, `test` of packed bits). It
-            may also be the folder in which such files lie directly.
-        cache_dir: folder of prepared arrays, instead of `EBM_JAX_CACHE_DIR` or else `~/.cache/ebm_jax`
-            (`$XDG_CACHE_HOME/ebm_jax`).
+      name: One of the names above.
+      classes: `None` for all; an integer k for the first k classes 0 … k−1; or the labels to keep, such as `[5, 7]`.
+        Images keep their order and labels their numbers.
+      data_dir: Folder of downloaded files, instead of the environment's `EBM_JAX_DATA_DIR`. It may hold `mnist/` and
+        `fashion_mnist/` with the four IDX files (`train-images-idx3-ubyte.gz`, …, gzipped or not);
+        `cifar-10-batches-bin/` or `cifar-10-binary.tar.gz`, alone or in `cifar10/`; and
+        `binarized_mnist/binarized_mnist_packedbits.npz` (uint8 arrays `train`, `valid`, `test` of packed bits). It may
+        also be the folder in which such files lie directly.
+      cache_dir: Folder of prepared arrays, instead of `EBM_JAX_CACHE_DIR` or else `~/.cache/ebm_jax`
+        (`$XDG_CACHE_HOME/ebm_jax`).
 
     Returns:
-        A `Dataset` whose `train`, `validation` and `test` are `Split(images, labels)`. Arrays are read-only.
+      A `Dataset` whose `train`, `validation` and `test` are `Split(images, labels)`. Arrays are read-only.
 
     Raises:
-        ValueError: an unknown name; classes that the set does not have, or any for a set without labels; a folder
-            that does not exist.
-        DataFileError: (a ValueError) a file that is missing from its set, truncated, corrupt, or of the wrong size or
-            kind; the message names the file and the expected size.
-        DataUnavailableError: (a FileNotFoundError) the set is nowhere, and the network does not answer. This takes a
-            few seconds at most.
+      ValueError: If the name is unknown, the set does not have these classes or has no labels at all, or a folder does
+        not exist.
+      DataFileError: (A ValueError.) If a file is missing from its set, truncated, corrupt, or of the wrong size or
+        kind. The message names the file and the expected size.
+      DataUnavailableError: (A FileNotFoundError.) If the set is nowhere and the network does not answer. This takes a
+        few seconds at most.
+
+    Example:
+      >>> digits = ej.data.load("digits", classes=[0, 1])
+      >>> digits.image_shape, digits.classes, digits.train.images.dtype
+      ((8, 8), (0, 1), dtype('uint8'))
     """
     spec = lookup(name)
     wanted = _wanted_classes(spec, classes)
@@ -122,6 +136,7 @@ distribution by Larochelle and Murray 2011 |
 
 
 def _fetch(spec: DatasetSpec, data_dir: str | os.PathLike[str] | None, root: Path) -> Arrays:
+    """Returns a set from a folder of files, the cache at `root`, or a download."""
     given = data_dir if data_dir is not None else os.environ.get("EBM_JAX_DATA_DIR") or None
     folder = None if given is None else Path(given).expanduser()
     label = "data_dir" if data_dir is not None else "EBM_JAX_DATA_DIR"
@@ -147,6 +162,7 @@ def _fetch(spec: DatasetSpec, data_dir: str | os.PathLike[str] | None, root: Pat
 
 
 def _from_files(spec: DatasetSpec, found: sources.FoundFiles, root: Path) -> Arrays:
+    """Returns the content of found files, by way of the cache."""
     fingerprint = cache.source_fingerprint(found.files)
     cached = cache.read_entry(root, spec, cache.read_link(root, spec, fingerprint))
     if cached is not None:
@@ -156,7 +172,7 @@ def _from_files(spec: DatasetSpec, found: sources.FoundFiles, root: Path) -> Arr
     stored = cache.read_entry(root, spec, digest)
     if stored is None:
         stored = cache.write_entry(root, spec, arrays, digest)
-    # Files that were replaced while they were read must not be remembered as the source of what was read.
+    # Files that were replaced during reading are not the source of what was read.
     if cache.source_fingerprint(found.files) == fingerprint:
         cache.write_link(root, spec, fingerprint, digest)
     return stored
@@ -165,6 +181,7 @@ def _from_files(spec: DatasetSpec, found: sources.FoundFiles, root: Path) -> Arr
 def _wanted_classes(
     spec: DatasetSpec, classes: int | np.integer | Sequence[int | np.integer] | None
 ) -> tuple[int, ...] | None:
+    """Returns the labels to keep, or None for a set without labels; raises ValueError on classes it does not have."""
     if spec.class_names is None:
         if classes is not None:
             raise ValueError(f"classes={classes!r}, but {spec.name!r} has no labels; use classes=None")
@@ -178,7 +195,7 @@ def _wanted_classes(
     if isinstance(classes, (bool, np.bool_, str, bytes)):
         raise ValueError(f"classes={classes!r} is neither an integer nor a list of integers; {allowed}")
     try:
-        count = operator.index(classes)  # type: ignore[arg-type]  # also takes NumPy's integers
+        count = operator.index(classes)  # type: ignore[arg-type]
     except TypeError:
         pass
     else:
@@ -201,6 +218,7 @@ def _wanted_classes(
 
 
 def _split(arrays: Arrays, start: int, stop: int, wanted: tuple[int, ...] | None) -> Split:
+    """Returns rows `start` to `stop` − 1 with the wanted labels, read-only."""
     images = arrays.images[start:stop]
     labels = None if arrays.labels is None else arrays.labels[start:stop]
     if wanted is not None and labels is not None:

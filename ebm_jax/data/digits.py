@@ -8,11 +8,11 @@ from ebm_jax.data.sources import SHUFFLE_SEED, Arrays
 
 
 def read_digits() -> Arrays:
-    """All 1,797 digits as uint8 in 0 to 255, shuffled by `np.random.RandomState(0).permutation(1797)`.
+    """Returns all 1,797 digits as uint8 in 0 to 255, shuffled by `np.random.RandomState(0).permutation(1797)`.
 
-    The published intensities are v = 0…16. They are stored as u = ⌈255·v / 16⌉, from which v = ⌊16·u / 255⌋ returns
-    exactly. Rounding up keeps every quarter of the range where it was, so that `discretize(u)` has the levels of
-    v / 16. The file is ordered by writer, hence the shuffle before it is split.
+    The published intensities v = 0…16 are stored as u = ⌈255·v / 16⌉, from which ⌊16·u / 255⌋ gives v back exactly.
+    Rounding up keeps every quarter of the range where it was, so `discretize(u)` has the levels of v / 16. The file is
+    ordered by writer, so it is shuffled before it is split.
     """
     from sklearn.datasets import load_digits
 

@@ -1,7 +1,7 @@
 """Reading the files in which the data sets are published, and finding them in a folder.
 
-Every reader checks what it reads against the size that the data set must have and raises `DataFileError`, which
-names the file and the size expected, before any array is handed on.
+Every reader compares what it reads with the size that the data set must have. It raises `DataFileError`, which names
+the file and the expected size, before it returns any array.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ CIFAR_FOLDER = "cifar-10-batches-bin"
 CIFAR_TAR = "cifar-10-binary.tar.gz"
 BINARIZED_FILE = "binarized_mnist_packedbits.npz"
 
-# NumPy freezes the stream of RandomState for ever, that of default_rng only within a version: a split that is part
-# of a published result must not move when NumPy is upgraded.
+# NumPy keeps the stream of RandomState for good, that of default_rng only within a version. A split that is part of a
+# published result must not change with NumPy.
 SHUFFLE_SEED = 0
 
 _BROKEN = (OSError, EOFError, zlib.error, tarfile.TarError, zipfile.BadZipFile, ValueError)
@@ -44,7 +44,7 @@ class DataFileError(ValueError):
 
 
 class Arrays(NamedTuple):
-    """All images of a data set, splits in the order train, validation, test, with their labels if it has any."""
+    """All images of a data set, in the order train, validation, test, with their labels if it has any."""
 
     images: UInt8[np.ndarray, "n_images ..."]
     labels: Int32[np.ndarray, " n_images"] | None
@@ -59,9 +59,13 @@ class FoundFiles:
 
 
 def find(spec: DatasetSpec, folder: Path) -> FoundFiles | None:
-    """Looks for the files of one data set in a folder; None if there is no trace of them.
+    """Looks for the files of one data set in a folder.
 
-    Raises DataFileError when some files of a set are there and others are not.
+    Returns:
+      The files, or None if there are none.
+
+    Raises:
+      DataFileError: If only some files of a set are there.
     """
     if spec.name == "cifar10":
         return _find_cifar10(spec, folder)
@@ -71,8 +75,8 @@ def find(spec: DatasetSpec, folder: Path) -> FoundFiles | None:
                 return FoundFiles((path,), lambda path=path: read_binarized_mnist(path, spec))
         return None
     places = [folder / spec.name, folder / spec.name.replace("_", "-")]
-    # MNIST and Fashion-MNIST use the same file names: files lying directly in the folder are taken for Fashion-MNIST
-    # only if the folder's name says so.
+    # MNIST and Fashion-MNIST use the same file names. Files that lie directly in the folder count as Fashion-MNIST only
+    # if the folder's name says so.
     if ("fashion" in folder.resolve().name.lower()) == (spec.name == "fashion_mnist"):
         places.append(folder)
     for place in places:
@@ -84,7 +88,7 @@ def find(spec: DatasetSpec, folder: Path) -> FoundFiles | None:
 
 
 def layout_help(spec: DatasetSpec) -> str:
-    """The files that a folder must hold for this data set, in words."""
+    """Returns in words which files a folder must hold for this data set."""
     if spec.name == "cifar10":
         return f"{CIFAR_TAR}, or the folder {CIFAR_FOLDER}/ with {', '.join(CIFAR_FILES)}"
     if spec.name == "binarized_mnist":
@@ -98,7 +102,8 @@ def layout_help(spec: DatasetSpec) -> str:
 def read_idx(path: Path, shape: tuple[int, ...]) -> UInt8[np.ndarray, "..."]:
     """Reads an IDX file of unsigned bytes, gzipped or not, that must hold an array of exactly this shape.
 
-    The format is LeCun's: two zero bytes, 0x08 for uint8, the number of axes, one big-endian uint32 an axis, the data.
+    The format is LeCun's: two zero bytes, 0x08 for uint8, the number of axes, a big-endian uint32 for each axis, the
+    data.
     """
     expected = _idx_expectation(shape)
     header = 4 + 4 * len(shape)
@@ -169,8 +174,8 @@ def read_cifar10_tar(path: Path, spec: DatasetSpec) -> Arrays:
 def read_binarized_mnist(path: Path, spec: DatasetSpec) -> Arrays:
     """Reads static binarized MNIST from packed bits.
 
-    The published test rows are sorted by class, so that any slice of them would be biased: each split is shuffled by
-    the fixed permutation `np.random.RandomState(0).permutation(n)`.
+    The published test rows are sorted by class, so any slice of them would be biased. Each split is therefore shuffled
+    by the fixed permutation `np.random.RandomState(0).permutation(n)`.
     """
     keys = ("train", "valid", "test")
     width = -(-spec.image_bytes // 8)
@@ -219,7 +224,7 @@ def _parse_cifar10(contents: list[tuple[Path, bytes]], spec: DatasetSpec) -> Arr
         records = np.frombuffer(content, np.uint8).reshape(-1, 1 + spec.image_bytes)
         _check_labels(records[:, 0], path)
         labels.append(records[:, 0])
-        # A record holds all its red bytes, then green, then blue.
+        # A record holds all red bytes, then all green ones, then all blue ones.
         images.append(records[:, 1:].reshape(-1, channels, height, width).transpose(0, 2, 3, 1))
     return _join(images, labels)
 

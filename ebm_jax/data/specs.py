@@ -11,8 +11,13 @@ import math
 class DatasetSpec:
     """The fixed facts about one data set.
 
-    `sizes` counts the images of the train, validation and test splits. `digest` is the SHA-256 of the prepared
-    arrays when they are made from the published files (see `cache.content_digest`); None where nothing is cached.
+    Attributes:
+      name: Name by which it is loaded.
+      image_shape: `(height, width)` or `(height, width, 3)`.
+      sizes: Number of images in the train, validation and test splits.
+      class_names: A name for each label, or None for a set without labels.
+      digest: SHA-256 of the arrays that the published files give (see `cache.content_digest`), or None for a set that
+        is not cached.
     """
 
     name: str
@@ -23,12 +28,12 @@ class DatasetSpec:
 
     @property
     def n_images(self) -> int:
-        """Images in all splits together."""
+        """Number of images in all splits together."""
         return sum(self.sizes)
 
     @property
     def image_bytes(self) -> int:
-        """Bytes of one uint8 image."""
+        """Number of bytes of one uint8 image."""
         return math.prod(self.image_shape)
 
 
@@ -90,9 +95,13 @@ SPECS: dict[str, DatasetSpec] = {
 
 
 def lookup(name: str) -> DatasetSpec:
-    """The spec of a named data set; ValueError lists the names and the nearest one."""
+    """Returns the spec of a named data set.
+
+    Raises:
+      ValueError: If there is no such set; the message lists the names and the nearest one.
+    """
     if isinstance(name, str) and name in SPECS:
         return SPECS[name]
-    near = difflib.get_close_matches(str(name).lower().replace("-", "_"), SPECS, n=1)
-    hint = f"; did you mean {near[0]!r}?" if near else "."
+    nearest = difflib.get_close_matches(str(name).lower().replace("-", "_"), SPECS, n=1)
+    hint = f"; did you mean {nearest[0]!r}?" if nearest else "."
     raise ValueError(f"unknown data set {name!r}{hint} The data sets are {', '.join(map(repr, SPECS))}")

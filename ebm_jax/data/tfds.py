@@ -1,9 +1,9 @@
 """MNIST, Fashion-MNIST and CIFAR-10 through TensorFlow Datasets, without TensorFlow.
 
-The stock builders of TFDS need TensorFlow to prepare these sets. The builders here subclass them, keep their names,
-versions, features, addresses and checksums, parse the downloaded files with the readers of `sources`, and hand TFDS
-PNG bytes, which it writes as ArrayRecord. `tfds.data_source` then reads the result. Examples are written in the
-published order (the stock builders shuffle them), so that a split is the same whichever way the data came.
+The stock builders of TFDS need TensorFlow to prepare these sets. The builders here are subclasses with the same names,
+versions, features, addresses and checksums. They parse the downloaded files with the readers of `sources` and give TFDS
+PNG bytes, which it writes as ArrayRecord; `tfds.data_source` reads the result. The stock builders shuffle the examples.
+These keep the published order, so that a split is the same whichever way the data came.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ from ebm_jax.data.sources import Arrays
 from ebm_jax.data.specs import DatasetSpec
 
 NAMES = ("mnist", "fashion_mnist", "cifar10")
-# The whole look at the network, name resolution included, may take this long.
+
+# Longest time that the test of the network may take, name resolution included.
 PROBE_SECONDS = 3.0
 _CIFAR_URL = "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz"
 _PROBE_URLS = {
@@ -38,24 +39,33 @@ class DataUnavailableError(FileNotFoundError):
 def fetch(spec: DatasetSpec, folder: Path, where_looked: str) -> Arrays:
     """Downloads and prepares a data set under `folder`, or reads what was prepared there before.
 
-    Raises DataUnavailableError within seconds when the server cannot be reached or TFDS does not hold the set;
-    `where_looked` then tells what had been tried before.
+    Args:
+      spec: The data set.
+      folder: Folder of TFDS.
+      where_looked: What was tried before, for the error message.
+
+    Returns:
+      The arrays of the set.
+
+    Raises:
+      DataUnavailableError: Within seconds, if the server cannot be reached or TFDS does not have the set.
     """
     if spec.name not in NAMES:
         raise DataUnavailableError(_advice(spec, f"{where_looked}, and it cannot be downloaded"))
-    # Importing TFDS takes a second, so an unreachable server is reported before that where it can be.
+    # Importing TFDS takes a second. An unreachable server is reported before that, where nothing is prepared.
     prepared = any((folder / spec.name).glob("*/dataset_info.json"))
     if not prepared:
         _require_network(spec, where_looked)
     builder = make_builder(spec, folder)
+    # What is prepared may belong to another version of TFDS.
     if prepared and not Path(builder.data_dir).is_dir():
-        _require_network(spec, where_looked)  # what is there is of another version of TFDS
+        _require_network(spec, where_looked)
     builder.download_and_prepare(file_format="array_record")
     return read_prepared(spec, folder)
 
 
 def make_builder(spec: DatasetSpec, folder: Path) -> Any:
-    """A TFDS builder with the stock name and version that prepares the data set without TensorFlow."""
+    """Returns a TFDS builder with the stock name and version that prepares the data set without TensorFlow."""
     from tensorflow_datasets.core import registered
     from tensorflow_datasets.image_classification import cifar, mnist
 
@@ -63,11 +73,11 @@ def make_builder(spec: DatasetSpec, folder: Path) -> Any:
         spec.name
     ]
 
-    # The stock builder keeps its name in the registry of TFDS; this one is only used here.
+    # The stock builder keeps its name in the registry of TFDS.
     with registered.skip_registration():
 
         class Builder(stock):
-            """The stock builder, parsing with gzip and tarfile."""
+            """The stock builder, which parses with gzip and tarfile."""
 
             name = spec.name
 
@@ -105,7 +115,7 @@ def read_prepared(spec: DatasetSpec, folder: Path) -> Arrays:
     """Reads a prepared data set with `tfds.data_source`, in the published order."""
     import tensorflow_datasets as tfds
 
-    # Decoding here rather than in TFDS takes less than half the time.
+    # Decoding here takes less than half the time of decoding in TFDS.
     decoders: Any = {"image": tfds.decode.SkipDecoding()}
     images = np.empty((spec.n_images, *spec.image_shape), np.uint8)
     labels = np.empty(spec.n_images, np.int32)
@@ -127,6 +137,7 @@ def read_prepared(spec: DatasetSpec, folder: Path) -> Arrays:
 
 
 def _require_network(spec: DatasetSpec, where_looked: str) -> None:
+    """Raises DataUnavailableError if the server of a set does not answer."""
     url = _PROBE_URLS[spec.name]
     problem = _network_problem(url)
     if problem is not None:
@@ -150,10 +161,10 @@ def _pixels(png: bytes) -> np.ndarray:
 
 
 def _network_problem(url: str) -> str | None:
-    """Why the address cannot be fetched, or None if it can.
+    """Returns why an address cannot be fetched, or None if it can.
 
-    TFDS repeats a failed download for minutes, and name resolution knows no time limit, hence a thread of our own. It
-    asks through `requests`, as TFDS does, so that proxies and certificates are the same.
+    TFDS repeats a failed download for minutes, and name resolution has no time limit, so a thread does the test. It
+    uses `requests`, as TFDS does, with the same proxies and certificates.
     """
     problem: list[str | None] = [f"no answer within {PROBE_SECONDS:g} s"]
 
@@ -163,7 +174,8 @@ def _network_problem(url: str) -> str | None:
         try:
             with requests.head(url, timeout=PROBE_SECONDS, allow_redirects=True) as answer:
                 problem[0] = None if answer.ok else f"HTTP status {answer.status_code}"
-        except Exception as error:  # whatever it is, it is the reason to report
+        # Whatever happens is the reason to report.
+        except Exception as error:
             cause: BaseException = error
             while cause.__context__ is not None:
                 cause = cause.__context__
@@ -176,6 +188,7 @@ def _network_problem(url: str) -> str | None:
 
 
 def _advice(spec: DatasetSpec, situation: str) -> str:
+    """Returns an error message with the ways to get the set."""
     again = "; or run this once with a network, which fills the cache" if spec.name in NAMES else ""
     return (
         f"{spec.name} {situation}. Set EBM_JAX_DATA_DIR (or pass data_dir) to a folder that holds "

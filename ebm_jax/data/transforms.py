@@ -1,4 +1,4 @@
-"""Grey values to levels and bits, and back. All work on NumPy and JAX arrays, eagerly or inside jit and vmap."""
+"""Grey values to levels and bits, and back, of NumPy and JAX arrays, eagerly or inside jit and vmap."""
 
 from __future__ import annotations
 
@@ -17,19 +17,23 @@ from ebm_jax.checks import check_key
 def discretize(images: Shaped[Any, "*shape"], n_levels: int = 4) -> UInt8[np.ndarray | jax.Array, "*shape"]:
     """Sorts grey values into K equal bins: level = min(⌊K·x⌋, K − 1) with x in [0, 1].
 
-    For four levels the bins are [0, ¼), [¼, ½), [½, ¾), [¾, 1]. A uint8 value u stands for x = u / 255 and is sorted in
-    integers, exactly; floats are rounded to float32 first, so that u and float(u) / 255 have the same level.
+    For four levels the bins are [0, ¼), [¼, ½), [½, ¾), [¾, 1]. A uint8 value u stands for x = u / 255 and is sorted
+    exactly, in integers. Floats are rounded to float32 first, so that u and float(u) / 255 have the same level.
 
     Args:
-        images: uint8 in 0 to 255 or floating point in 0 to 1, any shape, NumPy or JAX.
-        n_levels: K, 2 to 256, a Python integer (static under jit).
+      images: uint8 in 0 to 255 or floating point in 0 to 1, any shape, NumPy or JAX.
+      n_levels: K, 2 to 256, a Python integer (static under jit).
 
     Returns:
-        uint8 levels 0 to K − 1 of the same shape and kind of array.
+      uint8 levels 0 to K − 1 of the same shape and kind of array.
 
     Raises:
-        ValueError: another dtype; NaN or a value outside [0, 1] (not detected for traced values inside jit);
-            `n_levels` outside 2 to 256.
+      ValueError: If the dtype is another, a value is NaN or outside [0, 1] (not detected for traced values inside jit),
+        or `n_levels` is outside 2 to 256.
+
+    Example:
+      >>> ej.data.discretize(np.array([0.0, 0.3, 1.0]), 4)
+      array([0, 1, 3], dtype=uint8)
     """
     n_levels = _check_n_levels(n_levels)
     x, xp = _as_intensities("images", images)
@@ -49,15 +53,15 @@ def undiscretize(
     every K, and `undiscretize(discretize(x, K), K)` is within 1 / K of x. Black stays 0 and white stays 1.
 
     Args:
-        levels: integers 0 to K − 1, any shape, NumPy or JAX.
-        n_levels: K, 2 to 256, a Python integer (static under jit).
+      levels: Integers 0 to K − 1, any shape, NumPy or JAX.
+      n_levels: K, 2 to 256, a Python integer (static under jit).
 
     Returns:
-        float32 grey values in [0, 1] of the same shape and kind of array.
+      float32 grey values in [0, 1] of the same shape and kind of array.
 
     Raises:
-        ValueError: levels of a dtype that is not an integer, or outside 0 to K − 1 (not detected for traced values
-            inside jit); `n_levels` outside 2 to 256.
+      ValueError: If levels are no integers, or outside 0 to K − 1 (not detected for traced values inside jit), or
+        `n_levels` is outside 2 to 256.
     """
     n_levels = _check_n_levels(n_levels)
     x, xp = _as_array(levels)
@@ -80,20 +84,24 @@ def binarize(
     """Turns grey values into bits, by a threshold or at random: P(bit = 1) = x with x in [0, 1].
 
     With `threshold` a bit is x ≥ threshold (at ½ these are the levels of `discretize(images, 2)`). With `key` bits are
-    independent Bernoulli draws whose mean is the intensity (stochastic binarization, Salakhutdinov and Murray 2008),
-    with a resolution of 2⁻²³; x = 0 never gives a one, x = 1 always.
+    independent Bernoulli draws whose mean is the intensity (stochastic binarization, Salakhutdinov and Murray 2008).
+    Their resolution is 2⁻²³; x = 0 never gives a one, and x = 1 always does.
 
     Args:
-        images: uint8 in 0 to 255 (x = u / 255) or floating point in 0 to 1, any shape, NumPy or JAX.
-        threshold: a Python number in (0, 1].
-        key: one typed key, `jax.random.key(seed)`. Exactly one of `threshold` and `key` is given.
+      images: uint8 in 0 to 255 (x = u / 255) or floating point in 0 to 1, any shape, NumPy or JAX.
+      threshold: A Python number in (0, 1]. Exactly one of `threshold` and `key` must be given.
+      key: One typed key, `jax.random.key(seed)`.
 
     Returns:
-        bool of the same shape and kind of array.
+      bool of the same shape and kind of array.
 
     Raises:
-        ValueError: both or none of `threshold` and `key`; a threshold outside (0, 1]; an untyped key; another dtype;
-            NaN or a value outside [0, 1] (not detected for traced values inside jit).
+      ValueError: If both or none of `threshold` and `key` are given, a threshold is outside (0, 1], a key is untyped,
+        the dtype is another, or a value is NaN or outside [0, 1] (not detected for traced values inside jit).
+
+    Example:
+      >>> ej.data.binarize(np.array([0.2, 0.5, 0.9]), threshold=0.5)
+      array([False,  True,  True])
     """
     if (threshold is None) == (key is None):
         given = "neither" if threshold is None else "both"
@@ -108,15 +116,13 @@ def binarize(
                 f"threshold={threshold!r} is not in (0, 1]; use 0.5 to cut halfway between black and white"
             )
         if x.dtype == np.uint8:
-            # The smallest u with u / 255 >= threshold: one exact comparison of integers, the same for NumPy and JAX.
+            # The smallest u with u / 255 ≥ threshold: an exact comparison of integers, the same for NumPy and JAX.
             return x >= np.uint8(np.searchsorted(np.arange(256) / 255, limit))
         return x >= limit
     key = check_key(key)
-    mean = (
-        jnp.asarray(x).astype(jnp.float32) / 255
-        if x.dtype == np.uint8
-        else jnp.asarray(x).astype(jnp.float32)
-    )
+    mean = jnp.asarray(x).astype(jnp.float32)
+    if x.dtype == np.uint8:
+        mean = mean / 255
     bits = jax.random.bernoulli(key, mean)
     return bits if isinstance(x, jax.Array) or isinstance(bits, Tracer) else np.asarray(bits)
 
@@ -132,10 +138,12 @@ def _check_n_levels(n_levels: int) -> int:
 
 
 def _as_array(x: Any) -> tuple[Any, Any]:
+    """Returns an array, and the module (NumPy or jax.numpy) that it belongs to."""
     return (x, jnp) if isinstance(x, jax.Array) else (np.asarray(x), np)
 
 
 def _as_intensities(name: str, x: Any) -> tuple[Any, Any]:
+    """Returns uint8 or floating images and their module; raises ValueError on anything else."""
     array, xp = _as_array(x)
     if array.dtype == np.uint8:
         return array, xp

@@ -1,11 +1,11 @@
 """How well chains mix, from one real quantity: effective sample size, R-hat, Monte Carlo standard errors.
 
-Everything here takes draws x of shape (n, m), n draws of each of m chains, and is mapped over everything else by
-`diagnostics`. The estimators are those of Vehtari, Gelman, Simpson, Carpenter and Bürkner 2021 (Bayesian Analysis
-16:667), in the details, ties and short chains included, those of ArviZ.
+Every function takes draws x of shape (n, m), n draws of each of m chains; `stored` maps it over everything else. The
+estimators are those of Vehtari, Gelman, Simpson, Carpenter and Bürkner 2021 (Bayesian Analysis 16:667). The details,
+such as ties and short chains, are those of arviz-stats 1.3.
 
-float32 is enough because nothing large is ever subtracted from something large after rounding: draws are taken as
-differences from one of them, rounded once, and ranks are integers. (XLA sums in trees: 3 million equal terms to 2⁻²³.)
+float32 is enough, because no two large numbers are subtracted after rounding: draws are taken as differences from one
+of them, rounded once, and ranks are integers. (XLA sums in trees: 3 million equal terms to 2⁻²³.)
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from jax.scipy.special import ndtri
 from jaxtyping import Array, Float, Int, Shaped
 
 TAILS = (0.05, 0.95)
-"""The quantiles whose indicators tail ESS looks at."""
+"""The quantiles of the tail ESS."""
 
 Draws = Shaped[Array, "n m"]
 
@@ -33,7 +33,8 @@ def difference(x: Shaped[Array, "*s"], reference: Shaped[Array, "..."]) -> Float
     if jnp.issubdtype(x.dtype, jnp.floating):
         return x - reference
     size, dtype = jnp.dtype(f"uint{8 * x.dtype.itemsize}"), jnp.result_type(float)
-    up, down = (d.astype(size).astype(dtype) for d in (x - reference, reference - x))  # modulo 2^bits
+    # Differences of integers wrap modulo 2^bits, and one of the two is right.
+    up, down = (d.astype(size).astype(dtype) for d in (x - reference, reference - x))
     return jnp.where(x >= reference, up, -down)
 
 
@@ -50,10 +51,11 @@ def variance(x: Float[Array, "n ..."]) -> Float[Array, "..."]:
 
 
 def scaled(x: Draws) -> tuple[Float[Array, "n m"], Float[Array, ""]]:
-    """Returns deviations from the first draw, at most 1, and what they were divided by."""
+    """Returns deviations from the first draw, scaled to at most 1, and the scale."""
     d = difference(x, x[0, 0])
     scale = jnp.max(jnp.abs(d))
-    scale = jnp.where(scale > 0, scale, jnp.ones_like(scale))  # NaN becomes 1 and stays in d
+    # A scale of NaN becomes 1; the NaN stays in d.
+    scale = jnp.where(scale > 0, scale, jnp.ones_like(scale))
     return d / scale, scale
 
 
@@ -61,21 +63,22 @@ def scaled(x: Draws) -> tuple[Float[Array, "n m"], Float[Array, ""]]:
 
 
 def split(x: Draws) -> Shaped[Array, "h 2*m"]:
-    """Returns the halves of every chain as chains of their own; of an odd number of draws the middle one is dropped."""
+    """Returns the halves of every chain as chains; of an odd number of draws the middle one is dropped."""
     half = x.shape[0] // 2
     return jnp.concatenate([x[:half], x[x.shape[0] - half :]], axis=1)
 
 
 def normal_scores(x: Draws) -> Float[Array, "n m"]:
-    """Returns Φ⁻¹((r − 3/8) / (N + 1/4)), r the rank among all N draws, of ties their mean (Blom 1958)."""
+    """Returns Φ⁻¹((r − 3/8) / (N + 1/4)) with r the rank among all N draws, or the mean rank of ties (Blom 1958)."""
     flat = _sortable(x).ravel()
     ordered, n = jnp.sort(flat), flat.size
     below = jnp.searchsorted(ordered, flat)
     up_to = jnp.searchsorted(ordered, flat, side="right")
-    twice = (below + up_to + 1).astype(jnp.int32)  # 2r
-    nearer = jnp.minimum(twice, 2 * (n + 1) - twice)  # from the nearer end, where floats are dense
-    z = ndtri((nearer.astype(jnp.result_type(float)) - 0.75) / (2 * n + 0.5))
-    return jnp.where(twice > n + 1, -z, z).reshape(x.shape)
+    twice_rank = (below + up_to + 1).astype(jnp.int32)
+    # Counted from the nearer end, because floats are dense near 0.
+    from_end = jnp.minimum(twice_rank, 2 * (n + 1) - twice_rank)
+    z = ndtri((from_end.astype(jnp.result_type(float)) - 0.75) / (2 * n + 0.5))
+    return jnp.where(twice_rank > n + 1, -z, z).reshape(x.shape)
 
 
 def folded(x: Draws) -> Float[Array, "n m"]:
@@ -105,16 +108,18 @@ def autocovariance(x: Float[Array, "n m"]) -> Float[Array, "n m"]:
 def autocorrelation(x: Draws) -> Float[Array, "n m"]:
     """Returns the autocovariance of every chain over its value at lag 0."""
     covariance = autocovariance(jax.vmap(lambda chain: scaled(chain[:, None])[0][:, 0], 1, 1)(x))
-    zero = (x == x[0]).all(axis=0)
-    return jnp.where(zero, jnp.nan, covariance / covariance[0])
+    never_moved = (x == x[0]).all(axis=0)
+    return jnp.where(never_moved, jnp.nan, covariance / covariance[0])
 
 
 def size_of(x: Float[Array, "n m"]) -> Float[Array, ""]:
-    """Returns the effective number of n·m draws for their mean; n·m when they are all equal.
+    """Returns the effective sample size n·m / τ of n·m draws for their mean; n·m if they are all equal.
 
-    ρ_t = 1 − (W − mean_chain c_t) / V, W the mean variance within chains and V = (n−1)/n·W + variance of chain means;
-    τ = −1 + 2 Σ_k P_k + the even term after them, P_k = ρ_2k + ρ_2k+1 as long as positive, and never above the one
-    before (Geyer 1992); n·m / τ, with τ no less than 1 / log₁₀(n·m).
+        ρ_t = 1 − (W − mean_chain c_t) / V,    V = (n − 1)/n · W + variance of the chain means,
+
+    with W the mean variance within chains. τ = −1 + 2 Σ_k P_k + the even term after the last pair, where the pairs
+    P_k = ρ_2k + ρ_2k+1 are summed as long as they are positive, each lowered to the one before it (Geyer 1992). τ is at
+    least 1 / log₁₀(n·m).
     """
     n, m = x.shape
     covariance = jnp.mean(autocovariance(x), axis=1)
@@ -122,7 +127,7 @@ def size_of(x: Float[Array, "n m"]) -> Float[Array, ""]:
     overall = covariance[0] + variance(mean(x))
     rho = (1 - (within - covariance) / overall).at[0].set(1.0)
 
-    last = max(0, (n - 3) // 2)  # the last pair there is
+    last = max(0, (n - 3) // 2)
     even, odd = rho[0 : 2 * last + 1 : 2], rho[1 : 2 * last + 2 : 2]
     pair = even + odd
     k, _, half = jax.lax.while_loop(
@@ -147,13 +152,13 @@ def ess_bulk(x: Draws) -> Float[Array, ""]:
 
 
 def ess_tail(x: Draws) -> Float[Array, ""]:
-    """Returns the lesser of the effective numbers for P(x ≤ q), q the 5 % and the 95 % quantile."""
+    """Returns the smaller of the effective sizes for P(x ≤ q), q the 5 % and the 95 % quantile."""
     ordered = jnp.sort(_sortable(x).ravel())
     return valid(x, functools.reduce(jnp.minimum, (_ess_below(x, ordered[rank(p, x.size)]) for p in TAILS)))
 
 
 def rank(prob: float, size: int) -> int:
-    """Returns which of `size` ordered draws, from 0, is the last not above the (interpolated) quantile."""
+    """Returns which of `size` ordered draws, counted from 0, is the last not above the (interpolated) quantile."""
     return int(prob * (size - 1))
 
 
@@ -170,9 +175,9 @@ def tau(x: Draws) -> Float[Array, ""]:
 
 
 def r_hat(x: Draws) -> Float[Array, ""]:
-    """Returns the larger of the two below."""
+    """Returns the larger of the R-hats of bulk and tail."""
     bulk, tail = r_hat_bulk(x), r_hat_tail(x)
-    # Of two levels, each as often, |x − median| is constant: the tail's NaN is passed over, as in ArviZ.
+    # With two equally frequent levels |x − median| is constant. The tail's NaN is then ignored, as in ArviZ.
     return jnp.where(tail > bulk, tail, bulk)
 
 
@@ -187,7 +192,7 @@ def r_hat_tail(x: Draws) -> Float[Array, ""]:
 
 
 def _ratio(x: Draws, scores: Float[Array, "h 2*m"]) -> Float[Array, ""]:
-    """√(V/W): variance of all scores, between half chains and within, over the mean variance within."""
+    """Returns √(V/W): variance between half chains and within over the mean variance within; NaN of one chain."""
     n = scores.shape[0]
     ratio = jnp.sqrt(variance(mean(scores)) / jnp.mean(variance(scores)) + (n - 1) / n)
     return valid(x, ratio if x.shape[1] > 1 else jnp.full_like(ratio, jnp.nan))
@@ -201,13 +206,13 @@ def valid(x: Draws, value: Float[Array, ""]) -> Float[Array, ""]:
 # ---- mean, standard deviation, and their errors ----
 
 
-def location(x: Draws) -> Float[Array, ""]:
+def overall_mean(x: Draws) -> Float[Array, ""]:
     """Returns the mean of all draws."""
     d, scale = scaled(x)
     return x[0, 0].astype(d.dtype) + scale * mean(d.ravel())
 
 
-def spread(x: Draws) -> Float[Array, ""]:
+def standard_deviation(x: Draws) -> Float[Array, ""]:
     """Returns the standard deviation of all draws, divided by n·m − 1."""
     d, scale = scaled(x)
     return scale * jnp.sqrt(variance(d.ravel()))
@@ -215,21 +220,25 @@ def spread(x: Draws) -> Float[Array, ""]:
 
 def mcse_mean(x: Draws) -> Float[Array, ""]:
     """Returns sd / √ESS of the mean."""
-    return spread(x) / jnp.sqrt(ess_mean(x))
+    return standard_deviation(x) / jnp.sqrt(ess_mean(x))
 
 
 def mcse_sd(x: Draws) -> Float[Array, ""]:
-    """Returns √(Var[(x − x̄)²] / ESS / (4 Var[x])), the delta method with the ESS of the mean, as ArviZ takes it."""
+    """Returns √(Var[(x − x̄)²] / S / (4 Var[x])), the delta method with the effective size S of (x − x̄)².
+
+    This is the definition of arviz-stats since version 1. Version 0.8 and earlier took S of x.
+    """
     d, scale = scaled(x)
-    d = jnp.square(d - mean(d.ravel())).ravel()
-    return scale * jnp.sqrt(variance(d) * (1 - 1 / d.size) / ess_mean(x) / mean(d) / 4)
+    squares = jnp.square(d - mean(d.ravel()))
+    size, flat = valid(x, size_of(split(squares))), squares.ravel()
+    return scale * jnp.sqrt(variance(flat) * (1 - 1 / flat.size) / size / mean(flat) / 4)
 
 
 def mcse_quantile(x: Draws, prob: Float[Array, ""], last_below: Int[Array, ""]) -> Float[Array, ""]:
-    """Returns half the distance of the order statistics that stand one standard error from the quantile.
+    """Returns half the distance between the order statistics one standard error below and above the quantile.
 
-    Their places are quantiles of the beta law that the share of draws below has (Vehtari et al. 2021, section 4.4).
-    `last_below` is `rank(prob, n·m)`, which takes float64 to tell.
+    Their ranks are quantiles of the beta law of the share of draws below (Vehtari et al. 2021, section 4.4).
+    `last_below` is `rank(prob, n·m)`, whose computation needs float64.
     """
     ordered = jnp.sort(_sortable(x).ravel())
     n = ordered.size
@@ -243,8 +252,8 @@ def mcse_quantile(x: Draws, prob: Float[Array, ""], last_below: Int[Array, ""]) 
 def beta_quantiles(a: Float[Array, ""], b: Float[Array, ""]) -> Float[Array, " 2"]:
     """Returns the quantiles of Beta(a, b), a and b ≥ 1, at Φ(−1) and Φ(1).
 
-    In u = logit x the density is a smooth bump, of which the trapezoidal rule (with derivatives at the ends of each
-    cell) takes the integral; no Γ of a large number, whose float32 would be off by more than the answer, is met.
+    In u = logit x the density is a smooth bump. The trapezoidal rule with derivatives at the ends of each cell
+    integrates it. This avoids Γ of large numbers, whose error in float32 exceeds the answer.
     """
     width = jnp.sqrt((a + b) / a / b)
     w = jnp.linspace(-20.0, 20.0, 2**11 + 1, dtype=a.dtype)
@@ -262,5 +271,5 @@ def beta_quantiles(a: Float[Array, ""], b: Float[Array, ""]) -> Float[Array, " 2
 
 
 def _logistic_at(a: Array, b: Array, t: Array) -> Array:
-    """The x that stands t above a/(a+b) on the logit scale."""
+    """Returns the x that lies t above a/(a+b) on the logit scale."""
     return a / (a + b * jnp.exp(-t))

@@ -1,8 +1,8 @@
 """Observers: moments, batch means and histograms of a chain in constant memory, for `sample(observe=...)`.
 
-Each factory returns the same `Observer` for the same arguments, so that a second run compiles nothing. `fn(params, x)`
-is a function of one position, such as `model.energy`, with arrays as leaves of its result. What a kernel accepted is in
-`Samples.info` without any observer.
+Each factory returns the same `Observer` for the same arguments, so a second run compiles nothing. `fn(params, x)` is a
+function of one position, such as `model.energy`; the leaves of its result are arrays. Acceptance rates need no
+observer: they are in `Samples.info`.
 """
 
 from __future__ import annotations
@@ -21,14 +21,17 @@ from ebm_jax.diagnostics.estimators import difference
 from ebm_jax.run import Observer
 from ebm_jax.types import PyTree
 
-_REMEMBERED = 64  # observers of which an equal call returns the same object
+# Number of observers for which an equal call returns the same object.
+_CACHE_SIZE = 64
 
 
 class Moments(NamedTuple):
-    """What `moments` gives, a row a chain.
+    """What `moments` gives, an entry for each chain.
 
-    n_samples: int32. mean, variance: float32 pytrees shaped like the result of `fn`; the variance is divided by
-    n_samples − 1, and NaN of a single sample.
+    Attributes:
+      n_samples: int32.
+      mean: float32 pytree shaped like the result of `fn`.
+      variance: The same, divided by n_samples − 1; NaN of a single sample.
     """
 
     n_samples: Int[Array, "*batch"]
@@ -37,11 +40,15 @@ class Moments(NamedTuple):
 
 
 class BatchMeans(NamedTuple):
-    """What `batch_means` gives, a row a chain.
+    """What `batch_means` gives, an entry for each chain.
 
-    n_samples, n_batches: int32, all samples and full batches. mean, variance: of all samples, as in `Moments`.
-    mcse: standard error of the mean. ess: the number of independent samples with the same error. Both are NaN with
-    fewer than two full batches, and ess of a constant is NaN.
+    Attributes:
+      n_samples: int32, number of samples.
+      n_batches: int32, number of full batches.
+      mean: Mean of all samples, as in `Moments`.
+      variance: Variance of all samples, as in `Moments`.
+      mcse: Standard error of the mean; NaN with fewer than two full batches.
+      ess: Number of independent samples with the same error; NaN with fewer than two full batches, or of a constant.
     """
 
     n_samples: Int[Array, "*batch"]
@@ -53,9 +60,13 @@ class BatchMeans(NamedTuple):
 
 
 class Histogram(NamedTuple):
-    """What `histogram` gives, a row a chain, int32.
+    """What `histogram` gives, an entry for each chain, int32.
 
-    counts: `(..., n_bins)`. n_below, n_above, n_nan: values below the first edge, above the last, and NaN.
+    Attributes:
+      counts: `(..., n_bins)`.
+      n_below: Number of values below the first edge.
+      n_above: Number of values above the last edge.
+      n_nan: Number of NaN.
     """
 
     counts: PyTree
@@ -65,7 +76,7 @@ class Histogram(NamedTuple):
 
 
 class _Running(NamedTuple):
-    """Welford's sums of one quantity, less its value at the start, each with what rounding has lost from it."""
+    """Welford's sums of one quantity minus its value at the start, each with its accumulated rounding error."""
 
     n: Array
     start: Array
@@ -82,17 +93,26 @@ class _Batched(NamedTuple):
 
 
 def moments(fn: Callable[[PyTree, PyTree], PyTree]) -> Observer:
-    """Returns an observer of the mean and variance of `fn(params, x)`; its result is `Moments`.
+    """Returns an observer of the mean and variance of `fn(params, x)`.
 
-    m_n = m_{n−1} + (y_n − m_{n−1})/n,  S_n = S_{n−1} + (y_n − m_{n−1})(y_n − m_n),  variance S_n/(n − 1) (Welford 1962,
-    Technometrics 4:419), taken from the value at the starting position on, with rounding errors carried along.
+        m_n = m_{n−1} + (y_n − m_{n−1})/n,    S_n = S_{n−1} + (y_n − m_{n−1})(y_n − m_n),    variance S_n/(n − 1)
 
-    Raises ValueError when `fn` is not a function.
+    (Welford 1962, Technometrics 4:419), of differences from the value at the starting position. Rounding errors are
+    carried along.
+
+    Args:
+      fn: A function of parameters and one position.
+
+    Returns:
+      An `Observer` whose result is `Moments`.
+
+    Raises:
+      ValueError: If `fn` is not a function.
     """
     return _moments(_check_function(fn))
 
 
-@functools.lru_cache(maxsize=_REMEMBERED)
+@functools.lru_cache(maxsize=_CACHE_SIZE)
 def _moments(fn: Callable[[PyTree, PyTree], PyTree]) -> Observer:
     def init(params: PyTree, x: PyTree) -> PyTree:
         return jax.tree.map(_begin, fn(params, x))
@@ -107,18 +127,28 @@ def _moments(fn: Callable[[PyTree, PyTree], PyTree]) -> Observer:
 
 
 def batch_means(fn: Callable[[PyTree, PyTree], PyTree], batch_size: int) -> Observer:
-    """Returns an observer of the mean of `fn(params, x)` and its error; its result is `BatchMeans`.
+    """Returns an observer of the mean of `fn(params, x)` and its error.
 
-    mcse² = b·Var[mean of b successive samples]/n, ess = Var[y]/mcse², for b = `batch_size` and n samples. Batches must
-    be longer than the chain remembers, and many: b ≈ √n serves (Flegal and Jones 2010, Annals of Statistics 38:1034).
-    Samples after the last full batch count for mean and variance alone.
+        mcse² = b·Var[mean of b successive samples]/n,    ess = Var[y]/mcse²,
 
-    Raises ValueError when `fn` is not a function or `batch_size` is under 1.
+    for b = `batch_size` and n samples. Batches must be longer than the chain's memory, and there must be many: b ≈ √n
+    is a good choice (Flegal and Jones 2010, Annals of Statistics 38:1034). Samples after the last full batch count only
+    for mean and variance.
+
+    Args:
+      fn: A function of parameters and one position.
+      batch_size: Number of samples in a batch.
+
+    Returns:
+      An `Observer` whose result is `BatchMeans`.
+
+    Raises:
+      ValueError: If `fn` is not a function, or `batch_size` is under 1.
     """
     return _batch_means(_check_function(fn), check_integer("batch_size", batch_size, 1))
 
 
-@functools.lru_cache(maxsize=_REMEMBERED)
+@functools.lru_cache(maxsize=_CACHE_SIZE)
 def _batch_means(fn: Callable[[PyTree, PyTree], PyTree], batch_size: int) -> Observer:
     def begin(y: Array) -> _Batched:
         zero = jnp.zeros_like(_begin(y).mean[0])
@@ -155,12 +185,19 @@ def _batch_means(fn: Callable[[PyTree, PyTree], PyTree], batch_size: int) -> Obs
 
 
 def histogram(fn: Callable[[PyTree, PyTree], PyTree], edges: Any) -> Observer:
-    """Returns an observer that counts `fn(params, x)` between `edges`; its result is `Histogram`.
+    """Returns an observer that counts `fn(params, x)` between edges.
 
-    edges: `(n_bins + 1,)`, increasing numbers; they are compared in float32. Bin i holds edges[i] ≤ y < edges[i + 1],
-    the last one its upper edge too (as `numpy.histogram`). New edges compile anew.
+    Bin i holds edges[i] ≤ y < edges[i + 1]; the last bin also holds its upper edge (as in `numpy.histogram`).
 
-    Raises ValueError when `fn` is not a function, or on edges that are fewer than two, not finite or not increasing.
+    Args:
+      fn: A function of parameters and one position.
+      edges: `(n_bins + 1,)`, increasing numbers, compared in float32. New edges compile anew.
+
+    Returns:
+      An `Observer` whose result is `Histogram`.
+
+    Raises:
+      ValueError: If `fn` is not a function, or the edges are fewer than two, not finite or not increasing.
     """
     values = np.asarray(edges, np.float32)
     if values.ndim != 1 or values.size < 2:
@@ -174,12 +211,12 @@ def histogram(fn: Callable[[PyTree, PyTree], PyTree], edges: Any) -> Observer:
     return _histogram(_check_function(fn), tuple(values.tolist()))
 
 
-@functools.lru_cache(maxsize=_REMEMBERED)
+@functools.lru_cache(maxsize=_CACHE_SIZE)
 def _histogram(fn: Callable[[PyTree, PyTree], PyTree], edges: tuple[float, ...]) -> Observer:
     n_bins = len(edges) - 1
 
-    def place(y: Any) -> Array:
-        """0 below, 1 … n_bins, n_bins + 1 above, n_bins + 2 for NaN."""
+    def bin_number(y: Any) -> Array:
+        """Returns 0 below, 1 … n_bins, n_bins + 1 above, n_bins + 2 for NaN."""
         y = jnp.asarray(y, jnp.float32)
         inner = jnp.searchsorted(jnp.asarray(edges, jnp.float32), y, side="right")
         inner = jnp.where(y == edges[-1], n_bins, inner)
@@ -190,7 +227,7 @@ def _histogram(fn: Callable[[PyTree, PyTree], PyTree], edges: tuple[float, ...])
 
     def update(carry: PyTree, params: PyTree, x: PyTree) -> PyTree:
         def count(counts: Array, y: Array) -> Array:
-            return counts + (place(y)[..., None] == jnp.arange(n_bins + 3))
+            return counts + (bin_number(y)[..., None] == jnp.arange(n_bins + 3))
 
         return jax.tree.map(count, carry, fn(params, x))
 
@@ -223,13 +260,13 @@ def _push(running: _Running, y: Array) -> _Running:
 
 
 def _add(total: tuple[Array, Array], y: Array) -> tuple[Array, Array]:
-    """Adds to a sum that carries its rounding error along."""
+    """Adds to a sum that carries its rounding error."""
     s, lost = _two_sum(total[0], y)
     return _two_sum(s, total[1] + lost)
 
 
 def _two_sum(a: Array, b: Array) -> tuple[Array, Array]:
-    """Returns a + b as rounded, and what rounding lost (Knuth)."""
+    """Returns a + b as rounded, and the rounding error (Knuth)."""
     s = a + b
     v = s - a
     return s, (a - (s - v)) + (b - v)

@@ -1,4 +1,4 @@
-"""Sums over every configuration of a small model, in chunks of bounded memory; behind `ebm_jax.exact`."""
+"""Sums over every configuration of a small model, in chunks of bounded memory."""
 
 from __future__ import annotations
 
@@ -18,12 +18,14 @@ from ebm_jax.graphs import Bipartite
 from ebm_jax.types import PyTree
 
 MAX_STATES = 2**22
+"""Largest number of configurations that is enumerated."""
 
-_CHUNK_VALUES = 2**22  # float64 values that one chunk of configurations may hold
+# float64 values that one chunk of configurations may hold.
+_CHUNK_VALUES = 2**22
 
 
 class Chunk(NamedTuple):
-    """Configurations number `start` to `stop` − 1, stacked."""
+    """Configurations number `start` to `stop` − 1, stacked in `x`."""
 
     start: int
     stop: int
@@ -32,9 +34,16 @@ class Chunk(NamedTuple):
 
 @dataclass(frozen=True)
 class Enumeration:
-    """All configurations of a discrete model or, given the `layer` of an RBM, of that layer.
+    """All configurations of a discrete model, or of one layer of an RBM.
 
-    Methods that return arrays of JAX are called with 64-bit types on. Raises ValueError on a layer that is not there.
+    Methods that return JAX arrays must be called with 64-bit types on.
+
+    Attributes:
+      model: A discrete model.
+      layer: "visible", "hidden" or None.
+
+    Raises:
+      ValueError: If the model has no such layer.
     """
 
     model: Any
@@ -49,7 +58,7 @@ class Enumeration:
 
     @property
     def n_units(self) -> int:
-        """Sites that are enumerated."""
+        """Number of sites that are enumerated."""
         if self.layer is None:
             return self.model.graph.n_sites
         return self.model.n_visible if self.layer == "visible" else self.model.n_hidden
@@ -61,13 +70,17 @@ class Enumeration:
 
     @property
     def chunk_size(self) -> int:
-        """Configurations a chunk, a power of two."""
+        """Number of configurations in a chunk, a power of two."""
         graph = self.model.graph
         values = graph.n_sites * self.model.n_levels + (0 if isinstance(graph, Bipartite) else graph.n_edges)
         return 1 << (int(np.clip(_CHUNK_VALUES // values, 2**8, 2**16)).bit_length() - 1)
 
     def check_size(self) -> None:
-        """Raises ValueError when there are too many configurations."""
+        """Checks the number of configurations.
+
+        Raises:
+          ValueError: If there are too many.
+        """
         if self.n_states <= MAX_STATES:
             return
         count = self.n_states
@@ -84,7 +97,11 @@ class Enumeration:
         )
 
     def chunks(self) -> Iterator[Chunk]:
-        """Yields all configurations in order; raises ValueError when there are too many."""
+        """Yields all configurations in order.
+
+        Raises:
+          ValueError: If there are too many.
+        """
         self.check_size()
         for start in range(0, self.n_states, self.chunk_size):
             stop = min(start + self.chunk_size, self.n_states)
@@ -92,14 +109,14 @@ class Enumeration:
 
     @functools.partial(jax.jit, static_argnums=0)
     def configurations(self, index: Array) -> PyTree:
-        """Returns the configurations of these numbers, the last site varying fastest."""
-        place = np.asarray([self.model.n_levels**power for power in range(self.n_units)][::-1], np.int64)
-        levels = (index[:, None] // place % self.model.n_levels).astype(jnp.int32)
+        """Returns the configurations with these numbers, the last site varying fastest."""
+        strides = np.asarray([self.model.n_levels**power for power in range(self.n_units)][::-1], np.int64)
+        levels = (index[:, None] // strides % self.model.n_levels).astype(jnp.int32)
         return jax.vmap(self.model.from_levels)(levels) if self.layer is None else levels.astype(jnp.uint8)
 
     @functools.partial(jax.jit, static_argnums=0)
     def chunk_log_weights(self, params: PyTree, beta: Array | float, x: PyTree) -> Array:
-        """Returns log Σ exp(−β E) for stacked configurations, the sum running over what they leave open."""
+        """Returns log Σ exp(−β E) of stacked configurations. The sum runs over the other layer, if there is one."""
         return jax.vmap(lambda one: self._log_weight(params, beta, one))(x)
 
     @functools.partial(jax.jit, static_argnums=0)
@@ -118,6 +135,7 @@ class Enumeration:
         return total(self.weighted_gradient(params, beta, c.x, p[c.start : c.stop]) for c in self.chunks())
 
     def _log_weight(self, params: PyTree, beta: Array | float, x: PyTree) -> Array:
+        """Returns the log weight of one configuration."""
         if self.layer is None:
             return -beta * self.model.energy(params, x)
         # An RBM's energy is linear in its parameters, so Σ_h exp(−β E(θ)) is the free energy's sum at β θ.
@@ -136,7 +154,7 @@ def smallest(model: Any) -> Enumeration:
 
 
 def total(parts: Iterable[PyTree]) -> PyTree:
-    """Returns the sum of pytrees."""
+    """Returns the sum of pytrees, leaf by leaf."""
     return functools.reduce(lambda a, b: jax.tree.map(jnp.add, a, b), parts)
 
 

@@ -1,11 +1,13 @@
 """Transfer matrices, one site at a time, for Ising and Potts models on strips and other narrow graphs.
 
-Sites are added in an order that runs along the longer side of a grid (in their own order on other graphs). A table
-holds log Σ exp(−β E) over the sites that are done with, one entry for every configuration of the frontier: the added
-sites that still wait for a neighbour. Adding a site multiplies the table by K; a site is summed out once its last
-neighbour is in. A strip of width w needs K^(w+1) entries (K^(w+2) with diagonals), twice the width when it closes on
-itself lengthwise. The method is Kramers and Wannier's (1941) with the matrix applied site by site, or in other words
-variable elimination (Dechter 1999); drawing backwards through the tables gives independent samples.
+Sites are added in an order that runs along the longer side of a grid; on other graphs, in the order of their numbers.
+The frontier is the set of added sites that still wait for a neighbour. A table has one entry for every configuration of
+the frontier: log Σ exp(−β E) over all sites that were added and have left it. Adding a site makes the table K times as
+large. A site is summed out once its last neighbour has been added. A strip of width w needs K^(w+1) entries (K^(w+2)
+with diagonals), or those of twice the width if it closes on itself lengthwise.
+
+The method is Kramers and Wannier's (1941) with the matrix applied site by site; a more general name is variable
+elimination (Dechter 1999). Drawing backwards through the tables gives independent samples.
 """
 
 from __future__ import annotations
@@ -19,15 +21,22 @@ from ebm_jax.energies.ising import Ising
 from ebm_jax.energies.potts import Potts
 from ebm_jax.graphs import AnyGraph, Grid, neighbours
 
-MAX_TABLE = 2**22  # entries of the largest table
-MAX_STORED = 2**25  # entries of all tables together, where they must be kept
+MAX_TABLE = 2**22
+"""Most entries of one table."""
+
+MAX_STORED = 2**25
+"""Most entries of all tables together, where they must be kept."""
 
 
 class _Step(NamedTuple):
-    """Adds `site`, joined to (frontier position, edge, whether the frontier site is the edge's first), then sums out.
+    """One step: a site joins the frontier, then sites without open edges are summed out.
 
-    removed: positions to sum out, one after the other, each counted in the frontier as it then stands; the added site
-    is the last position. names: the site behind every position before each removal.
+    Attributes:
+      site: The site that is added. It takes the last position of the frontier.
+      joined: For each edge to the frontier: the position of the neighbour, the number of the edge, and whether the
+        neighbour is the first site of the edge.
+      removed: Positions to sum out one after the other, each counted in the frontier as it stands then.
+      names: Before each removal, the sites at all positions.
     """
 
     site: int
@@ -37,23 +46,28 @@ class _Step(NamedTuple):
 
 
 def largest_table(model: Any) -> int | None:
-    """Returns the number of entries of the largest table, None for a model that has no transfer matrix."""
+    """Returns the number of entries of the largest table, or None for a model that has no transfer matrix."""
     if not isinstance(model, (Ising, Potts)):
         return None
     return model.n_levels ** int(_widths(model.graph).max())
 
 
 def log_partition(model: Any, params: Any, beta: float) -> float:
-    """Returns log Z of float64 NumPy parameters."""
+    """Returns log Z. Parameters are NumPy float64."""
     return _eliminate(model, params, beta, None)
 
 
 def gradient(model: Any, params: Any, beta: float) -> Any:
-    """Returns ∂ log Z / ∂ params, running the plan backwards; raises ValueError when the tables take too much room."""
+    """Returns ∂ log Z / ∂ params, running the plan backwards.
+
+    Raises:
+      ValueError: If the tables together have more than `MAX_STORED` entries.
+    """
     graph, n = model.graph, model.n_levels
     of_sites, of_edges = np.zeros((graph.n_sites, n)), np.zeros((graph.n_edges, n, n))
     tables = _stored(model, params, beta)
-    weight = np.ones(1)  # ∂ log Z / ∂ table: the marginal distribution of the frontier
+    # ∂ log Z / ∂ table, which is the marginal distribution of the frontier.
+    weight = np.ones(1)
     for step in reversed(_plan(graph)):
         for position in reversed(step.removed):
             split = tables.pop().table.reshape(n**position, n, -1)
@@ -72,13 +86,14 @@ def gradient(model: Any, params: Any, beta: float) -> Any:
     if model.coupling == "tied":
         of_edges = np.bincount(_kinds(graph), of_edges, minlength=params.coupling.size)
     bias, coupling = params
-    if np.ndim(bias) == 0:  # tied
+    bias_is_tied = np.ndim(bias) == 0
+    if bias_is_tied:
         of_sites = of_sites.sum()
     return type(params)(beta * of_sites.reshape(bias.shape), beta * of_edges.reshape(coupling.shape))
 
 
 def sample(model: Any, params: Any, beta: float, uniforms: np.ndarray) -> np.ndarray:
-    """Returns levels `(n_samples, n_sites)`, one draw a row of uniforms; raises as `gradient` does."""
+    """Returns levels `(n_samples, n_sites)`, one draw for each row of `uniforms`; raises as `gradient` does."""
     levels = np.zeros(uniforms.shape, np.int32)
     for table, position, names in reversed(_stored(model, params, beta)):
         cube = np.moveaxis(table.reshape((model.n_levels,) * len(names)), position, -1)
@@ -91,7 +106,7 @@ def sample(model: Any, params: Any, beta: float, uniforms: np.ndarray) -> np.nda
 
 
 class _Table(NamedTuple):
-    """A table just before the site at `position` is summed out; `names` are the sites behind its positions."""
+    """A table just before the site at `position` is summed out; `names` are the sites at all positions."""
 
     table: np.ndarray
     position: int
@@ -99,6 +114,7 @@ class _Table(NamedTuple):
 
 
 def _stored(model: Any, params: Any, beta: float) -> list[_Table]:
+    """Returns every table that a site is summed out of, in order."""
     entries = sum(model.n_levels ** int(width) for width in _widths(model.graph))
     if entries > MAX_STORED:
         raise ValueError(
@@ -111,7 +127,7 @@ def _stored(model: Any, params: Any, beta: float) -> list[_Table]:
 
 
 def _eliminate(model: Any, params: Any, beta: float, tables: list[_Table] | None) -> float:
-    """Runs the plan and returns log Z; with a list of `tables` keeps every table that a site is summed out of."""
+    """Runs the plan and returns log Z. Appends every table that a site is summed out of to `tables`, if given."""
     n = model.n_levels
     of_sites, of_edges = _log_factors(model, params, beta)
     table = np.zeros(1)
@@ -128,9 +144,10 @@ def _eliminate(model: Any, params: Any, beta: float, tables: list[_Table] | None
 
 
 def _logsumexp(split: np.ndarray) -> np.ndarray:
-    """Log Σ exp over the middle axis."""
+    """Returns log Σ exp over the middle axis."""
     largest = split.max(axis=1)
-    finite = np.where(np.isneginf(largest), 0.0, largest)  # a frontier of probability zero stays at −∞
+    # A frontier of probability zero stays at −∞.
+    finite = np.where(np.isneginf(largest), 0.0, largest)
     with np.errstate(divide="ignore"):
         return finite + np.log(np.exp(split - finite[:, None]).sum(axis=1))
 
@@ -140,9 +157,8 @@ def _log_factors(model: Any, params: Any, beta: float) -> tuple[np.ndarray, np.n
     graph = model.graph
     bias, coupling = params
     site_shape, edge_shape = _shapes(model)
-    of_sites = (
-        bias.reshape(graph.n_sites, -1) if np.ndim(bias) else np.full((graph.n_sites, 1), bias)
-    )  # or tied
+    bias_is_tied = np.ndim(bias) == 0
+    of_sites = np.full((graph.n_sites, 1), bias) if bias_is_tied else bias.reshape(graph.n_sites, -1)
     if site_shape is not None:
         of_sites = of_sites * site_shape
     if model.coupling == "tied":
@@ -168,6 +184,7 @@ def _kinds(graph: AnyGraph) -> np.ndarray:
 
 
 def _order(graph: AnyGraph) -> np.ndarray:
+    """Returns the sites in the order in which they are added."""
     sites = np.arange(graph.n_sites)
     if isinstance(graph, Grid) and graph.width > graph.height:
         return sites.reshape(graph.shape).T.reshape(-1)
@@ -190,6 +207,7 @@ def _widths(graph: AnyGraph) -> np.ndarray:
 
 @functools.lru_cache(maxsize=16)
 def _plan(graph: AnyGraph) -> tuple[_Step, ...]:
+    """Returns the steps that add and sum out all sites."""
     rows = neighbours(graph)
     starts, others = rows.starts.tolist(), rows.sites.tolist()
     edges, forward = rows.edges.tolist(), rows.forward.tolist()

@@ -1,6 +1,10 @@
-"""Bridges to other libraries, each loaded when it is asked for: `ebm_jax.interop.thrml`, `blackjax` and `arviz`.
+"""Bridges to other libraries, each loaded on first use: `ebm_jax.interop.thrml`, `blackjax` and `arviz`.
 
-Importing this package imports none of those libraries; a bridge whose library is missing says how to install it.
+Importing this package imports none of those libraries. A bridge whose library is missing says how to install it.
+
+Example:
+  >>> dir(ej.interop)
+  ['arviz', 'blackjax', 'thrml']
 """
 
 import importlib

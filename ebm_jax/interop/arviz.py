@@ -1,11 +1,11 @@
-"""Draws as ArviZ takes them: an `xarray.DataTree` with chain and draw first (https://www.arviz.org).
+"""Draws in the form of ArviZ: an `xarray.DataTree` with chain and draw first (https://www.arviz.org).
 
     samples = sample(key, model_kernel, params, init, schedule, observe=model.energy)
     tree = to_datatree(samples, observed="energy")
     arviz_stats.summary(tree)
 
-Draws lie `(n_samples, n_chains, ...)` here and `(chain, draw, ...)` in ArviZ's groups. Dtypes stay: spins are bool and
-levels uint8 there too. `arviz-base` alone is needed; statistics and figures are in `arviz-stats` and `arviz-plots`.
+Draws are `(n_samples, n_chains, ...)` here and `(chain, draw, ...)` in ArviZ's groups. Dtypes stay: spins are bool and
+levels uint8 there, too. Only `arviz-base` is needed; statistics and figures are in `arviz-stats` and `arviz-plots`.
 """
 
 from __future__ import annotations
@@ -39,20 +39,28 @@ def to_datatree(
     coords: Mapping[str, Any] | None = None,
     dims: Mapping[str, Sequence[str]] | None = None,
 ) -> xarray.DataTree:
-    """Returns draws as a DataTree: positions in the group `posterior`, what was observed in `sample_stats`.
+    """Returns draws as a DataTree: positions in the group `posterior`, observations in `sample_stats`.
 
-    samples: what `sample` returned, or draws alone, a pytree of `(n_samples, n_chains, ...)`. name: the variable of
-    positions that are a single array; observed: of an observation that is one, e.g. "energy". Those of a pytree have
-    its dict keys and field names, joined by "_"; elements of tuples and lists have their number, and one of these names
-    before it where nothing else is: an RBM's `(v, h)` gives `x_0` and `x_1`. coords, dims: values along the axes after
-    chain and draw, and names of these axes for each variable, as for `arviz_base.from_dict`:
-    `dims={"x": ["row", "column"]}`.
+    Leaves of a pytree are named by their dict keys and field names, joined by "_". Elements of tuples and lists are
+    named by their number, with `name` or `observed` before it if nothing else is: an RBM's `(v, h)` gives `x_0` and
+    `x_1`.
 
-    What `Samples.info` counts belongs to whole runs, not to draws: it becomes attributes of `posterior`, lists with a
+    The counts of `Samples.info` belong to whole runs, not to draws. They become attributes of `posterior`: lists with a
     number for each chain (`acceptance_rate`, NaN without proposals, `n_steps`, `n_energy`, `n_gradient`, …).
 
-    Raises ValueError on samples that an `Observer` has reduced, on leaves that do not begin with the same n_samples and
-    n_chains, and on two leaves with one name or the name of an axis.
+    Args:
+      samples: What `sample` returned, or draws alone, a pytree of `(n_samples, n_chains, ...)`.
+      name: Name of the variable if positions are a single array.
+      observed: Name of the variable if the observation is a single array, e.g. "energy".
+      coords: Values along the axes after chain and draw, as for `arviz_base.from_dict`.
+      dims: Names of these axes for each variable: `dims={"x": ["row", "column"]}`.
+
+    Returns:
+      A DataTree.
+
+    Raises:
+      ValueError: If an `Observer` has reduced the samples, leaves differ in n_samples or n_chains, or two leaves have
+        the same name or the name of an axis.
     """
     attributes = {"inference_library": "ebm_jax", "inference_library_version": __version__}
     positions, observations = samples, None
@@ -82,7 +90,7 @@ def to_datatree(
 
 
 def _variables(tree: PyTree, root: str) -> dict[str, np.ndarray]:
-    """Returns the leaves of a pytree as NumPy arrays under the names that their places give them."""
+    """Returns the leaves of a pytree as NumPy arrays, named by their paths."""
     variables: dict[str, np.ndarray] = {}
     for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
         variable = _name_of(path, root)
@@ -98,9 +106,11 @@ def _variables(tree: PyTree, root: str) -> dict[str, np.ndarray]:
 
 
 def _name_of(path: tuple[Any, ...], root: str) -> str:
+    """Returns the variable's name of a leaf."""
     parts = []
     for entry in path:
-        named = getattr(entry, "name", getattr(entry, "key", None))  # a field, or a key of a dict
+        # A field, or a key of a dict.
+        named = getattr(entry, "name", getattr(entry, "key", None))
         if not parts and (named is None or isinstance(named, int)):
             parts.append(root)
         parts.append(str(entry.idx if named is None else named))
@@ -108,6 +118,6 @@ def _name_of(path: tuple[Any, ...], root: str) -> str:
 
 
 def _counts(info: Info) -> dict[str, list[float]]:
-    """Returns what a run counted as lists: attributes that every format of files can hold."""
+    """Returns the counts of a run as lists, which every file format can hold as attributes."""
     counts = {"acceptance_rate": info.acceptance, **info._asdict()}
     return {key: np.atleast_1d(np.asarray(value)).tolist() for key, value in counts.items()}

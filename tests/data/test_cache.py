@@ -49,7 +49,8 @@ def test_entry_is_named_by_its_content_wherever_the_files_lie(files, reads, tmp_
     assert entry(tmp_path).name == f"mnist-{cache.content_digest(arrays)[:16]}"
     os.rename(folder, tmp_path / "moved")
     moved = data.load("mnist", data_dir=tmp_path / "moved")
-    assert len(reads) == 2 and entry(tmp_path).is_dir()  # read again, stored once
+    # Read again, stored once.
+    assert len(reads) == 2 and entry(tmp_path).is_dir()
     np.testing.assert_array_equal(dataset.train.images, moved.train.images)
 
 
@@ -81,19 +82,19 @@ def test_changed_files_of_same_size_and_modification_time_are_read_again(files):
 
 def test_files_replaced_while_read_are_not_remembered(files, monkeypatch):
     folder = files.write_idx()
-    seen = ["old"]
+    fingerprint = ["old"]
     reads = []
     read_idx_set = sources.read_idx_set
 
     def replaced_meanwhile(*args):
-        seen[0] = "new"
+        fingerprint[0] = "new"
         reads.append(1)
         return read_idx_set(*args)
 
-    monkeypatch.setattr(cache, "source_fingerprint", lambda paths: seen[0])
+    monkeypatch.setattr(cache, "source_fingerprint", lambda paths: fingerprint[0])
     monkeypatch.setattr(sources, "read_idx_set", replaced_meanwhile)
     data.load("mnist", data_dir=folder)
-    seen[0] = "old"
+    fingerprint[0] = "old"
     data.load("mnist", data_dir=folder)
     assert len(reads) == 2
 
@@ -161,10 +162,11 @@ digest = cache.content_digest(arrays)
 root = Path(sys.argv[1])
 print("ready", flush=True)
 sys.stdin.readline()
-for turn in range(60):
+for i in range(60):
     stored = cache.write_entry(root, spec, arrays, digest)
     assert (stored.images == arrays.images).all()
-    if turn % 4 == 0:  # damage it for the others
+    # Damage it for the others.
+    if i % 4 == 0:
         try:
             os.truncate(root / f"mnist-{digest[:16]}" / "labels.npy", 100)
         except OSError:

@@ -189,7 +189,8 @@ def test_broken_idx_file_is_named_with_its_expected_size(files, how):
 
 
 def test_real_sizes_are_in_the_message(files, tmp_path, monkeypatch):
-    monkeypatch.undo()  # the real specs: seventy images are not MNIST
+    # With the real specs: seventy images are not MNIST.
+    monkeypatch.undo()
     monkeypatch.setenv("EBM_JAX_CACHE_DIR", str(tmp_path / "cache"))
     with pytest.raises(data.DataFileError, match=r"train-images.*\(60000, 28, 28\), 47,040,016 bytes"):
         data.load("mnist", data_dir=files.write_idx())

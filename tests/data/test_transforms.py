@@ -59,7 +59,8 @@ def test_uint8_and_float_images_have_the_same_levels_for_every_n(dtype):
         np.testing.assert_array_equal(discretize((u / 255).astype(dtype), n), levels)
         assert (np.diff(levels.astype(int)) >= 0).all() and levels[0] == 0 and levels[-1] == n - 1
         counts = np.bincount(levels, minlength=n)
-        assert counts.max() - counts.min() <= 1  # equal bins
+        # Bins are equal.
+        assert counts.max() - counts.min() <= 1
     np.testing.assert_array_equal(levels, u)
 
 

@@ -213,7 +213,8 @@ def test_both_samplers_draw_the_law_of_their_model(name):
     counts = [system.counts(positions)[0] for positions in ends]
     assert_same_law(counts[0], law, f"THRML on {name}")
     assert_same_law(counts[1], law, f"ours on {name}")
-    if isinstance(ebm, models.IsingEBM):  # and the same with THRML's β left to the sampler
+    # The same with THRML's β left to the sampler.
+    if isinstance(ebm, models.IsingEBM):
         model, params, spec = bridge.from_thrml(ebm, free, beta=ebm.beta, nodes=nodes)
         ends = our_chains(model, params, spec, starts, beta=ebm.beta)
         assert_same_law(system.counts(ends), law, f"ours on {name} at its β")
@@ -316,7 +317,10 @@ def test_no_samples_are_none_and_the_last_state_comes_back():
     program, x = models.IsingSamplingProgram(ebm, free, []), ej.init_chains(jax.random.key(0), model, 3)
     state = bridge.to_thrml_state(nodes, free, x[0])
     schedule, blocks = thrml.SamplingSchedule(2, 0, 1), [Block(nodes)]
-    draw = lambda key, s: thrml.sample_states(key, program, schedule, s, [], blocks)  # noqa: E731
+
+    def draw(key, state):
+        return thrml.sample_states(key, program, schedule, state, [], blocks)
+
     assert jax.eval_shape(draw, jax.random.key(0), state)[0].shape == (1, 6)
     kernel, key = ej.gibbs(model, spec), jax.random.key(1)
     none = ej.sample(key, kernel, params, x, ej.SamplingSchedule(2, 0))
@@ -330,15 +334,16 @@ def test_no_samples_are_none_and_the_last_state_comes_back():
 
 def test_new_weights_compile_nothing():
     """Nodes, factors and weights are all new each time; the model is the same value."""
-    before, seen = run._run._cache_size(), []
+    before, runs = run._run._cache_size(), []
     for i in range(3):
         _, ebm, free, _ = theirs("tables")
         model, params, spec = bridge.from_thrml(ebm, free, beta=0.5 + i)
-        x = ej.init_chains(jax.random.key(0), model, 7)  # of a number that no other test has
+        # No other test has seven chains.
+        x = ej.init_chains(jax.random.key(0), model, 7)
         sampled = ej.sample(jax.random.key(i), ej.gibbs(model, spec), params, x, ej.SamplingSchedule(2, 2))
-        seen.append((model, spec, sampled.positions))
+        runs.append((model, spec, sampled.positions))
     assert run._run._cache_size() == before + 1
-    assert seen[0][:2] == seen[1][:2] == seen[2][:2]
+    assert runs[0][:2] == runs[1][:2] == runs[2][:2]
 
 
 _SHOW = """
@@ -413,9 +418,11 @@ def test_factors_that_no_model_here_has_are_refused(factors, message, as_shipped
 
 def test_programs_that_no_model_here_has_are_refused(as_shipped):
     nodes = [S(), S()]
-    pair = lambda w, *n: thrml.InteractionGroup(  # noqa: E731
-        models.DiscreteEBMInteraction(1, jnp.array([w])), Block([nodes[n[0]]]), [Block([nodes[n[1]]])]
-    )
+
+    def pair(weight, head, tail):
+        interaction = models.DiscreteEBMInteraction(1, jnp.array([weight]))
+        return thrml.InteractionGroup(interaction, Block([nodes[head]]), [Block([nodes[tail]])])
+
     spec = thrml.BlockGibbsSpec([Block(nodes[:1]), Block(nodes[1:])], [])
     draws = [models.SpinGibbsConditional()] * 2
     one_way = thrml.BlockSamplingProgram(spec, draws, [pair(1.0, 0, 1), pair(0.5, 1, 0)])

@@ -1,17 +1,17 @@
 """Models, blocks and states to and from THRML (Jelinčič et al. 2025, https://github.com/extropic-ai/thrml).
 
-Both sides call a low energy likely and store spin +1 as True. THRML keeps β inside its energy and samples
-p ∝ exp(−E_thrml); here β belongs to the sampler and p ∝ exp(−β E). One rule joins them, in both directions and with
-the β that the caller passes:
+In both libraries a configuration of low energy is likely, and spin +1 is stored as True. THRML keeps β inside its
+energy and samples p ∝ exp(−E_thrml). Here β belongs to the sampler and p ∝ exp(−β E). In both directions, and with the
+β that the caller passes,
 
     E_thrml(x) = β · E(params, x).
 
-With the default β = 1 the two energies are the same number, whatever β a THRML model was built with, and sampling
-here at the default `beta=1.0` draws THRML's law. `from_thrml(ebm, beta=ebm.beta)` gives the `biases` and `weights` of
-an `IsingEBM` themselves, to be sampled with `sample(..., beta=ebm.beta)`.
+With the default β = 1 the two energies are the same number, whatever β a THRML model was built with, and sampling here
+at the default `beta=1.0` draws THRML's law. `from_thrml(ebm, beta=ebm.beta)` gives the `biases` and `weights` of an
+`IsingEBM` themselves; sample them with `sample(..., beta=ebm.beta)`.
 
-Where THRML has nodes, a model here has numbered sites. `site_nodes` says which node is which site; the order is the
-caller's and never that of a hash.
+THRML has nodes, a model here has numbered sites. `site_nodes` gives the node of every site. The order is the caller's
+and never that of a hash.
 """
 
 try:

@@ -23,9 +23,12 @@ from ebm_jax.interop.thrml.terms import count_levels, read_terms
 class ThrmlModel(NamedTuple):
     """What `to_thrml` returns, ready for `thrml.sample_states`.
 
-    ebm: an `IsingEBM`, or a `FactorizedEBM` of categorical factors. program: its sampling program. free_blocks: as
-    `BlockGibbsSpec` takes them (a tuple where a superblock holds several blocks). clamped_blocks: a list of blocks.
-    nodes: object array of THRML nodes, shaped like a configuration; `thrml.Block(nodes.ravel())` holds them by site.
+    Attributes:
+      ebm: An `IsingEBM`, or a `FactorizedEBM` of categorical factors.
+      program: Its sampling program.
+      free_blocks: Blocks as `BlockGibbsSpec` takes them; a superblock of several blocks is a tuple.
+      clamped_blocks: A list of blocks.
+      nodes: Object array of THRML nodes, shaped like a configuration. `thrml.Block(nodes.ravel())` holds them by site.
     """
 
     ebm: Any
@@ -44,22 +47,31 @@ def from_thrml(
     graph: AnyGraph | None = None,
     nodes: Any = None,
 ) -> tuple[Ising | Potts, IsingParams | PottsParams, BlockSpec]:
-    """Returns (model, params, spec) of a THRML model of spins or of categories, with E_thrml(x) = β · E(params, x).
+    """Converts a THRML model of spins or of categories, with E_thrml(x) = β · E(params, x).
 
-    source: an `IsingEBM`; a `FactorizedEBM`, or a list of its factors; or a sampling program. Spins become an `Ising`
-    model with a coupling an edge, categories a `Potts` model with a K×K table an edge. Factors on the same nodes add
-    up, whichever node comes first in each. A program holds no more than its updates need: biases of its clamped nodes
-    and couplings among them are not in it and come out as 0, which moves the energy by a constant.
-    free_blocks: THRML `Block`s, or tuples of them to be drawn at one moment; default: a program's own blocks, else a
-    colouring of the sites that are not clamped. clamped_blocks: a sequence of THRML `Block`s. beta: positive; 1 gives
-    THRML's energy itself. nodes: the node of every site; default: `site_nodes` of the same arguments. graph: one with
-    these edges to build on, such as a `Grid` whose sites are the nodes row by row, so that its faster update runs;
-    default: a `Graph` of the edges in the order of the factors. Weights must be numbers, not traced; for all of them a
-    model is the same value, so that new ones compile nothing.
+    Spins become an `Ising` model with a coupling for each edge, categories a `Potts` model with a K×K table for each
+    edge. Factors on the same nodes add up, whichever node comes first in each. The model does not depend on the
+    weights, so new weights do not compile anew.
 
-    Raises ValueError on factors of three or more nodes, spins beside categories, nodes with different numbers of
-    categories, a node coupled to itself, an edge that `graph` lacks, a program whose interactions come from no energy,
-    and blocks that miss a node, hold one twice, or hold two that are coupled (there THRML samples another law).
+    Args:
+      source: An `IsingEBM`, a `FactorizedEBM`, a list of its factors, or a sampling program. A program holds only what
+        its updates need: biases of its clamped nodes and couplings among them are missing and become 0, which changes
+        the energy by a constant. Weights must be numbers, not traced.
+      free_blocks: THRML `Block`s, or tuples of them that are drawn at the same moment. By default a program's own
+        blocks, else a colouring of the sites that are not clamped.
+      clamped_blocks: THRML `Block`s.
+      beta: A positive number; 1 gives THRML's energy itself.
+      graph: A graph with these edges, such as a `Grid` whose sites are the nodes row by row, so that its faster update
+        runs. By default a `Graph` of the edges in the order of the factors.
+      nodes: The node of every site; by default `site_nodes` of the same arguments.
+
+    Returns:
+      `(model, params, spec)`.
+
+    Raises:
+      ValueError: If a factor joins three or more nodes, spins stand beside categories, nodes differ in their number of
+        categories, a node is coupled to itself, `graph` lacks an edge, the interactions of a program come from no
+        energy, or blocks miss a node, hold one twice, or hold two that are coupled (THRML then samples another law).
     """
     check_finite("beta", beta)
     if not float(beta) > 0:
@@ -91,8 +103,8 @@ def from_thrml(
     weights = np.concatenate([np.zeros((0, *levels, *levels)), *(t.weights for t in terms if t.second)])
     forth, back = np.zeros((2, graph.n_edges, *levels, *levels))
     np.add.at(forth, edge[~backward], weights[~backward])
-    turned = weights.swapaxes(1, 2) if levels else weights
-    np.add.at(back, edge[backward], turned[backward])
+    transposed = weights.swapaxes(1, 2) if levels else weights
+    np.add.at(back, edge[backward], transposed[backward])
     if program is not None:
         _check_program(program, spec, index, graph, forth, back)
     dtype = jnp.result_type(jnp.float32, *(term.dtype for term in terms))
@@ -104,11 +116,11 @@ def from_thrml(
 
 
 def to_thrml(model: Ising | Potts, params: Any, spec: BlockSpec | None = None, beta: Any = 1.0) -> ThrmlModel:
-    """Returns the THRML model of an Ising or Potts model on any graph, with E_thrml(x) = β · E(params, x).
+    """Converts an Ising or Potts model on any graph, with E_thrml(x) = β · E(params, x).
 
     Tied couplings are spread over the edges. An Ising model becomes an `IsingEBM` of `SpinNode`s with this `beta`, a
-    Potts model a `FactorizedEBM` of `CategoricalNode`s whose weights are multiplied by `beta`. spec: the blocks
-    (default: `model.default_spec()`). To sample there, and read the samples as positions:
+    Potts model a `FactorizedEBM` of `CategoricalNode`s whose weights are multiplied by `beta`. To sample there, and
+    read the samples as positions:
 
         there = to_thrml(model, params)
         state = to_thrml_state(there.nodes, there.free_blocks, x)
@@ -117,7 +129,17 @@ def to_thrml(model: Ising | Potts, params: Any, spec: BlockSpec | None = None, b
         samples = thrml.sample_states(key, there.program, schedule, state, [], everything)
         positions = from_thrml_state(there.nodes, everything, samples)
 
-    Raises ValueError on another model, parameters that do not fit it, or blocks that do not fit its graph.
+    Args:
+      model: An Ising or Potts model.
+      params: Its parameters.
+      spec: The blocks; by default `model.default_spec()`.
+      beta: Inverse temperature.
+
+    Returns:
+      A `ThrmlModel`.
+
+    Raises:
+      ValueError: If the model is another, parameters do not fit it, or blocks do not fit its graph.
     """
     if not isinstance(model, (Ising, Potts)):
         raise ValueError(f"to_thrml converts Ising and Potts models, got {model!r}; write it as one of them")
@@ -127,12 +149,17 @@ def to_thrml(model: Ising | Potts, params: Any, spec: BlockSpec | None = None, b
     spec.check(model.graph)
     graph, spins = model.graph, isinstance(model, Ising)
     nodes: list[Any] = [thrml.SpinNode() if spins else thrml.CategoricalNode() for _ in range(graph.n_sites)]
-    there = lambda blocks: [thrml.Block([nodes[site] for site in block]) for block in blocks]  # noqa: E731
-    free = [there(group)[0] if len(group) == 1 else tuple(there(group)) for group in spec.free]
-    clamped = there(spec.clamped)
+
+    def thrml_blocks(blocks: Sequence[Block]) -> list[Any]:
+        return [thrml.Block([nodes[site] for site in block]) for block in blocks]
+
+    superblocks = [thrml_blocks(group) for group in spec.free]
+    free = [group[0] if len(group) == 1 else tuple(group) for group in superblocks]
+    clamped = thrml_blocks(spec.clamped)
     first, second = ([nodes[site] for site in column] for column in graph.edges.T.tolist())
     levels = () if spins else (model.n_levels,)
-    bias = jnp.broadcast_to(params.bias.reshape(-1, *levels), (graph.n_sites, *levels))  # where tied
+    # A tied bias is the same at every site.
+    bias = jnp.broadcast_to(params.bias.reshape(-1, *levels), (graph.n_sites, *levels))
     coupling, beta = _per_edge(model, params.coupling), jnp.asarray(beta, bias.dtype)
     if spins and graph.n_edges:
         ebm: Any = models.IsingEBM(nodes, list(zip(first, second)), bias, coupling, beta)
@@ -181,7 +208,7 @@ def _edges(ends: np.ndarray, n_sites: int, graph: AnyGraph | None) -> tuple[AnyG
 
 
 def _code(ends: np.ndarray, n_sites: int) -> np.ndarray:
-    """A number for every pair, the same in both orders."""
+    """Returns a number for every pair, the same in both orders."""
     return ends.min(axis=1).astype(np.int64) * n_sites + ends.max(axis=1)
 
 
@@ -204,7 +231,7 @@ def _spec(
 def _check_program(
     program: Any, spec: BlockSpec, index: dict[Any, int], graph: AnyGraph, forth: np.ndarray, back: np.ndarray
 ) -> None:
-    """Raises unless sites to be drawn are free in the program, and pairs of free ones are coupled both ways alike."""
+    """Raises unless sites to be drawn are free in the program, and free pairs are coupled alike in both directions."""
     fixed = np.zeros(len(index), bool)
     for block in program.gibbs_spec.clamped_blocks:
         fixed[sites_of(block, index)] = True

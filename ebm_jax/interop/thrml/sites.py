@@ -21,7 +21,18 @@ def site_nodes(
 
     Nodes are numbered as they first appear: in `ebm.nodes` and then the edges of an `IsingEBM`; in the groups of one
     factor after the other; in a program's free blocks and then its clamped ones. Nodes that only the given blocks hold
-    come last. Raises ValueError on nodes of several types.
+    come last.
+
+    Args:
+      source: As for `from_thrml`.
+      free_blocks: As for `from_thrml`.
+      clamped_blocks: As for `from_thrml`.
+
+    Returns:
+      The nodes by site.
+
+    Raises:
+      ValueError: If nodes are of several types.
     """
     parts: list[Iterable[Any]]
     if isinstance(source, models.IsingEBM):
@@ -39,11 +50,18 @@ def site_nodes(
 
 
 def to_thrml_state(nodes: Any, blocks: Sequence[Any], x: Any) -> list[jax.Array]:
-    """Returns positions `(..., *nodes.shape)` as THRML's block state: `(..., len(block))` for each block, dtype kept.
+    """Converts positions to THRML's block state.
 
-    nodes: the node of every site, a list or an array (`site_nodes`, `ThrmlModel.nodes`). blocks: THRML blocks, or
-    tuples of them.
-    Raises ValueError when `x` does not end in the shape of `nodes`, or a block holds a node that is no site.
+    Args:
+      nodes: The node of every site, a list or an array (`site_nodes`, `ThrmlModel.nodes`).
+      blocks: THRML blocks, or tuples of them.
+      x: Positions `(..., *nodes.shape)`.
+
+    Returns:
+      An array `(..., len(block))` for each block, of the dtype of `x`.
+
+    Raises:
+      ValueError: If `x` does not end in the shape of `nodes`, or a block holds a node that is no site.
     """
     nodes, x = as_array(nodes), jnp.asarray(x)
     lead = x.shape[: max(x.ndim - nodes.ndim, 0)]
@@ -54,10 +72,18 @@ def to_thrml_state(nodes: Any, blocks: Sequence[Any], x: Any) -> list[jax.Array]
 
 
 def from_thrml_state(nodes: Any, blocks: Sequence[Any], states: Sequence[Any]) -> jax.Array:
-    """Returns positions `(..., *nodes.shape)` from a block state: the inverse of `to_thrml_state`.
+    """Converts THRML's block state to positions: the inverse of `to_thrml_state`.
 
-    Takes samples too, as `thrml.sample_states` returns them. Spins stay bool; categories become uint8.
-    Raises ValueError unless the blocks hold every node once and each state fits its block.
+    Args:
+      nodes: The node of every site, a list or an array (`site_nodes`, `ThrmlModel.nodes`).
+      blocks: THRML blocks, or tuples of them.
+      states: An array for each block, or samples as `thrml.sample_states` returns them.
+
+    Returns:
+      Positions `(..., *nodes.shape)`. Spins are bool; categories become uint8.
+
+    Raises:
+      ValueError: Unless the blocks hold every node once and each state fits its block.
     """
     nodes, blocks = as_array(nodes), flat_blocks(blocks)
     sizes, given = [len(block) for block in blocks], [jnp.shape(state)[-1:] for state in states]
@@ -92,7 +118,7 @@ def site_index(nodes: np.ndarray) -> dict[Any, int]:
 
 
 def sites_of(nodes: Any, index: dict[Any, int]) -> np.ndarray:
-    """Returns the sites of some nodes, int32; raises ValueError on a node that is none."""
+    """Returns the sites of some nodes, int32; raises ValueError on a node that is no site."""
     try:
         return np.array([index[node] for node in nodes], np.int32)
     except KeyError as error:

@@ -1,4 +1,4 @@
-"""What a THRML model adds up: its factors, or the interactions of its sampling program, as terms on one or two nodes.
+"""The terms of a THRML model: its factors, or the interactions of its sampling program, on one or two nodes.
 
 THRML's factors are E = −Σ_b W_b on categories and E = −Σ_b W_b s… on spins ±1, so a term's weight is minus an energy.
 """
@@ -14,10 +14,16 @@ from thrml import models
 
 
 class Term(NamedTuple):
-    """Weights of nodes `first`, or of pairs (`first`, `second`): `(n,)` for spins, `(n, K)` or `(n, K, K)` otherwise.
+    """Weights of nodes or of pairs of nodes.
 
-    Weights are float64; `dtype` is what THRML keeps them in. A program says a pair of free nodes twice, once for the
-    update of each: its terms carry half the weight.
+    A program holds a pair of free nodes twice, once for the update of each. Its terms carry half the weight.
+
+    Attributes:
+      first: Nodes, or the first nodes of pairs.
+      second: The second nodes of pairs, or None.
+      weights: float64, `(n,)` for spins, `(n, K)` or `(n, K, K)` otherwise.
+      spins: Whether nodes are spins.
+      dtype: Dtype in which THRML keeps the weights.
     """
 
     first: Sequence[Any]
@@ -28,7 +34,7 @@ class Term(NamedTuple):
 
 
 def read_terms(source: Any, beta: float) -> list[Term]:
-    """Returns the terms of −E_thrml / beta; raises ValueError on what is not a sum over single nodes and pairs."""
+    """Returns the terms of −E_thrml / beta; raises ValueError if it is not a sum over single nodes and pairs."""
     scale = 1 / beta
     if isinstance(source, thrml.BlockSamplingProgram):
         terms = list(_terms_of_program(source))
@@ -91,7 +97,10 @@ def _term(groups: Sequence[Sequence[Any]], weights: Any, spins: bool) -> Term:
 
 
 def _terms_of_program(program: Any) -> Iterator[Term]:
-    """Each interaction of a block has weights `(n, m, …)` and, for every other node it reads, places `(n, m)`."""
+    """Yields the terms of a program.
+
+    Each interaction of a block has weights `(n, m, …)` and, for every other node that it reads, places `(n, m)`.
+    """
     spec = program.gibbs_spec
     node_at = {place: node for node, place in spec.node_global_location_map.items()}
     free = {node for block in spec.free_blocks for node in block}
