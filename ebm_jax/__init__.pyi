@@ -144,9 +144,6 @@ from .samplers.composition import (
 from .samplers.composition import (
     mixture as mixture,
 )
-from .samplers.composition import (
-    within_gibbs as within_gibbs,
-)
 from .samplers.gibbs import gibbs as gibbs
 from .samplers.hmc import hmc as hmc
 from .samplers.informed import (
@@ -161,16 +158,17 @@ from .samplers.langevin import (
 from .samplers.langevin import (
     ula as ula,
 )
-from .samplers.mala import mala as mala
-from .samplers.metropolis import metropolis as metropolis
-from .samplers.tempering import (
-    parallel_tempering as parallel_tempering,
-)
-from .samplers.tempering import (
+from .samplers.ladders import (
     swap_report as swap_report,
 )
-from .samplers.tempering import (
+from .samplers.ladders import (
     tune_ladder as tune_ladder,
+)
+from .samplers.mala import mala as mala
+from .samplers.metropolis import metropolis as metropolis
+from .samplers.parts import within_gibbs as within_gibbs
+from .samplers.tempering import (
+    parallel_tempering as parallel_tempering,
 )
 from .training import (
     TrainState as TrainState,

@@ -1,7 +1,7 @@
 """Every public kernel, and systems for it that can be drawn exactly.
 
-`REGISTRY` maps the name of a public kernel maker to what it makes for each kind of system. A kernel that is public and
-missing here fails `test_certificate`.
+`REGISTRY` maps the name of a public kernel maker to what it makes for each kind of system. An entry is certified on
+every system by `test_certificate` and run by `test_every_kernel`. A public kernel that is missing here fails both.
 """
 
 import functools
@@ -21,6 +21,10 @@ class Case(NamedTuple):
     model: Any
     params: Any
     draws: Any = None
+
+    def start(self, key, n):
+        """Positions of n chains."""
+        return ej.init_chains(key, self.model, n) if self.draws is None else self.draws(key, n, 1.0)
 
 
 def gaussian(params, x):
@@ -74,7 +78,9 @@ def rejection(energy, params, width=2.5):
     on_grid = np.asarray(energies(grid), np.float64)
 
     def draws(key, n, beta):
-        log_ratio = lambda x, e: -beta * e + np.sum(x**2, axis=-1) / (2 * width**2)  # noqa: E731
+        def log_ratio(x, energy):
+            return -beta * energy + np.sum(x**2, axis=-1) / (2 * width**2)
+
         bound = log_ratio(grid, on_grid).max() + 0.02
         rng = np.random.default_rng(np.asarray(jax.random.key_data(key)))
         kept, size = [], 0
@@ -169,6 +175,7 @@ REGISTRY = {
     },
 }
 NOT_KERNELS = {"warm_up", "tune_ladder", "swap_report"}
+# Unadjusted: they leave another law invariant, and steps have derivatives.
 BIASED = {"ula", "langevin"}
 
 
@@ -180,3 +187,12 @@ def public_makers():
         for name, value in public.items()
         if getattr(value, "__module__", "").startswith("ebm_jax.samplers.") and not isinstance(value, type)
     } - NOT_KERNELS
+
+
+def representatives():
+    """(maker, system): of every maker the first discrete, the first continuous and every other system."""
+    for maker, makes in REGISTRY.items():
+        discrete = [system for system in makes if system in DISCRETE + FERROMAGNETS]
+        continuous = [system for system in makes if system in CONTINUOUS]
+        others = [system for system in makes if system not in discrete + continuous]
+        yield from ((maker, system) for system in discrete[:1] + continuous[:1] + others)

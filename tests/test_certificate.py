@@ -73,7 +73,7 @@ class Mutant(Kernel):
     def tree_unflatten(cls, fault, _):
         return cls(fault)
 
-    energy = staticmethod(kernels.gaussian)
+    energy_function = staticmethod(kernels.gaussian)
 
     def step(self, key, params, beta, state):
         step = jnp.uint32(0) if self.fault == "same draws at every step" else state.step
@@ -83,7 +83,7 @@ class Mutant(Kernel):
         if self.fault == "drifts":
             new = new + 0.1
         b = 1.0 if self.fault == "ignores beta" else beta
-        ratio = -b * (self.energy(params, new) - self.energy(params, x))
+        ratio = -b * (self.energy_function(params, new) - self.energy_function(params, x))
         accept = jnp.log(jax.random.uniform(decide)) < ratio
         if self.fault == "accepts too much":
             accept = jnp.log(jax.random.uniform(decide)) < ratio + 1.0
@@ -131,7 +131,7 @@ def test_discrete_mutants_are_told_apart():
     @jax.tree_util.register_pytree_node_class
     class Hotter(Kernel):
         may_diverge = False
-        model = case.model
+        energy_function = staticmethod(case.model.energy)
 
         def tree_flatten(self):
             return (), None

@@ -27,7 +27,7 @@ from jaxtyping import Array
 from ebm_jax import checks, exact
 from ebm_jax.certificate.laws import Law, correlations
 from ebm_jax.chains import chain_keys, count_chains
-from ebm_jax.samplers.base import energy_of
+from ebm_jax.samplers.base import Kernel, energy_of
 from ebm_jax.samplers.tempering import ParallelTempering
 from ebm_jax.types import Key, PyTree
 
@@ -108,7 +108,7 @@ def certify(
     betas = (float(betas),) if np.ndim(betas) == 0 else tuple(map(float, betas))
     if not betas:
         raise ValueError("betas is empty; give at least one inverse temperature")
-    if not hasattr(kernel, "packed_steps"):
+    if not isinstance(kernel, Kernel):
         raise ValueError(f"kernel is a {type(kernel).__name__}; give a kernel, e.g. gibbs(model)")
     if isinstance(kernel, ParallelTempering) and float(kernel.betas[-1]) != 1:
         raise ValueError(
@@ -192,10 +192,7 @@ def _check_energy(trial: _Trial, key: Key, x: PyTree) -> Check:
     energies = np.asarray(jax.vmap(energy_of(model), (None, 0))(params, x), np.float64)
     tolerance = 1e-4 * (1 + np.abs(energies).max())
     seen = []
-    try:
-        followed = energy_of(trial.kernel)
-    except ValueError:
-        followed = None
+    followed = trial.kernel.energy_function
     if followed is not None:
         off = np.abs(np.asarray(jax.vmap(followed, (None, 0))(params, x)) - energies).max()
         if not off <= tolerance:

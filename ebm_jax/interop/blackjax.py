@@ -28,8 +28,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from ebm_jax import checks
-from ebm_jax.samplers.base import Kernel, step_number
-from ebm_jax.samplers.continuous import ContinuousKernelBase, check_energy, energy_of
+from ebm_jax.samplers.base import Kernel, check_energy, energy_of, step_number
+from ebm_jax.samplers.continuous import ContinuousKernel
 from ebm_jax.types import Info, Key, PyTree
 
 try:
@@ -114,7 +114,7 @@ class _Same:
     meta_fields=("energy", "algorithm", "names", "structure", "stages", "exact"),
 )
 @dataclass(frozen=True, eq=False)
-class BlackJAX(ContinuousKernelBase):
+class BlackJAX(ContinuousKernel):
     """The kernel that `from_blackjax` builds: the numbers among the settings are leaves, everything else is structure.
 
     numbers: leaves of the settings that are numbers, None in place of others; structure: the others, None in place of

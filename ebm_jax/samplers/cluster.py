@@ -29,7 +29,8 @@ from jaxtyping import Array, Float, Int, UInt32
 from ebm_jax import checks, rng
 from ebm_jax.energies.base import DiscreteModel
 from ebm_jax.lattice import clusters
-from ebm_jax.samplers.base import ChainState, DiscreteKernelBase, count_nonfinite
+from ebm_jax.samplers.base import ChainState
+from ebm_jax.samplers.discrete import DiscreteKernel, count_nonfinite
 from ebm_jax.types import Info, Key, PyTree
 
 _as_pytree = functools.partial(
@@ -38,7 +39,7 @@ _as_pytree = functools.partial(
 
 
 @dataclass(frozen=True, eq=False)
-class _ClusterKernel(DiscreteKernelBase):
+class _ClusterKernel(DiscreteKernel):
     """What both kernels are but for `_redraw`. `tables` are index tables, traced; everything else is structure."""
 
     model: Any

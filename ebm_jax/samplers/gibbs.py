@@ -25,18 +25,14 @@ import jax.numpy as jnp
 from jax.custom_batching import custom_vmap
 
 from ebm_jax import rng
+from ebm_jax.chains import partitions, with_automatic_axes
 from ebm_jax.checks import check_choice
 from ebm_jax.energies.base import BlockModel
 from ebm_jax.graphs.blocks import BlockSpec
 from ebm_jax.lattice import bipartite, bits, general, grid
 from ebm_jax.lattice.fields import MAX_SPREAD
-from ebm_jax.samplers.base import (
-    ChainState,
-    DiscreteKernelBase,
-    count_nonfinite,
-    partitions,
-    with_automatic_axes,
-)
+from ebm_jax.samplers.base import ChainState
+from ebm_jax.samplers.discrete import DiscreteKernel, count_nonfinite
 from ebm_jax.types import Info, Key, PyTree
 
 # The fastest that fits comes first. Each module says what keeps a model off it, and builds layout and index tables.
@@ -55,7 +51,7 @@ class PackedGibbs(NamedTuple):
     jax.tree_util.register_dataclass, data_fields=("tables",), meta_fields=("model", "spec", "layout")
 )
 @dataclass(frozen=True, eq=False)
-class Gibbs(DiscreteKernelBase):
+class Gibbs(DiscreteKernel):
     """The kernel that `gibbs` builds. `tables` are index tables, traced; everything else is structure."""
 
     model: Any
@@ -74,6 +70,10 @@ class Gibbs(DiscreteKernelBase):
         return next(
             name for name, lattice in PATHS.items() if type(self.layout).__module__ == lattice.__name__
         )
+
+    def step(self, key: Key, params: PyTree, beta: Any, state: ChainState) -> tuple[ChainState, Info]:
+        """Takes one sweep."""
+        return self.steps(key, params, beta, state, 1)
 
     def steps(
         self, key: Key, params: PyTree, beta: Any, state: ChainState, n: int

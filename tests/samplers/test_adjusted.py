@@ -10,7 +10,7 @@ from scipy import stats
 
 import ebm_jax as ej
 from ebm_jax.samplers import hmc as hmc_module
-from ebm_jax.samplers.continuous import AdjustedKernelBase, digest_of
+from ebm_jax.samplers.acceptance import AcceptRejectKernel, digest_of
 from tests.statistics import ALPHA, assert_other_law, assert_plausible, assert_same_law
 
 N = 200_000
@@ -78,13 +78,13 @@ def test_a_step_leaves_the_double_well_invariant_and_its_mutants_do_not(name, mo
     """Exact draws stay exact, and do move. One compilation for all: a chain whose counter starts at i follows mutant i,
     and the last sixth has a β of its own.
     """
-    decide = AdjustedKernelBase._decide
+    decide = AcceptRejectKernel.decide
 
     def changed(self, state, word, ratio, proposal, finite, n_gradient):
         ratios = jnp.stack([mutant(ratio, proposal[1] - state.energy) for mutant in MUTANTS.values()])
         return decide(self, state, word, ratios[state.step], proposal, finite, n_gradient)
 
-    monkeypatch.setattr(AdjustedKernelBase, "_decide", changed)
+    monkeypatch.setattr(AcceptRejectKernel, "decide", changed)
     kernel, n = well(name), N // 2
     cold, warm = exact(BETA), exact(0.5)
     start = jnp.concatenate([*[cold[1][:n]] * 5, warm[1][:n]])
@@ -109,13 +109,13 @@ def test_a_step_leaves_the_double_well_invariant_and_its_mutants_do_not(name, mo
 
 
 def test_momenta_that_are_never_drawn_anew_are_caught(monkeypatch):
-    draws = hmc_module.draws
+    draws = hmc_module.normals_and_words
 
     def stale(key, step, like):
         noise, _, _ = draws(key, jnp.zeros_like(step), like)
         return noise, *draws(key, step, like)[1:]
 
-    monkeypatch.setattr(hmc_module, "draws", stale)
+    monkeypatch.setattr(hmc_module, "normals_and_words", stale)
     probabilities, start = exact(BETA)
     after, _ = drive(0, well("hmc"), 2.0, start, 4, BETA)
     assert_other_law(counts(after.position), probabilities, "momenta kept")

@@ -152,7 +152,7 @@ def test_small_steps_stay_and_large_ones_move():
 def test_draws_of_a_site_follow_their_weights():
     logits = jnp.array([[0.3, -1.0, 2.0]]).repeat(200_000, axis=0)
     u = (jnp.arange(200_000) + 0.5) / 200_000
-    drawn = np.asarray(informed._drawn(u, logits))
+    drawn = np.asarray(informed._draw_moves(u, logits))
     weights = np.array([1.0, *np.exp([0.3, -1.0, 2.0])])
     np.testing.assert_allclose(np.bincount(drawn + 1) / 200_000, weights / weights.sum(), atol=1e-4)
     chance = informed._log_chance(logits[:1], jnp.array([1]))

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import ebm_jax as ej
-from ebm_jax.samplers import tempering
+from ebm_jax.samplers import exchanges, ladders, tempering
 from tests import oracles, systems
 from tests.statistics import assert_other_law, assert_plausible, assert_same_law, normal_sf
 
@@ -53,11 +53,12 @@ def test_every_replica_has_its_law(swaps):
 
 
 def test_a_wrong_exchange_is_told_apart(monkeypatch):
-    right = tempering.ParallelTempering._exchange
     monkeypatch.setattr(
-        tempering.ParallelTempering,
-        "_exchange",
-        lambda self, word, beta, energies, state: right(self, word, beta, 0.5 * energies, state),
+        tempering,
+        "exchange",
+        lambda ladder, swaps, word, beta, energies, state: exchanges.exchange(
+            ladder, swaps, word, beta, 0.5 * energies, state
+        ),
     )
     # Two steps an exchange: a structure of its own, so that no program of the right one is at hand.
     kernel = ej.parallel_tempering(ej.gibbs(SYSTEM.model), LADDER, steps_per_swap=2)
@@ -102,7 +103,7 @@ def test_exchanges_as_in_plain_numpy():
     state = kernel.init(SYSTEM.params, SYSTEM.positions(np.zeros((1, 6), int))[0])._replace(replicas=None)
     betas = np.asarray(kernel.betas, np.float64)
     words = jnp.array([3, 5], jnp.uint32)
-    exchange = jax.jit(lambda e, s: kernel._exchange(words, jnp.float32(0.8), e, s))
+    exchange = jax.jit(lambda e, s: exchanges.exchange(kernel.betas, "even_odd", words, jnp.float32(0.8), e, s))
     seen, last, trips = [[] for _ in range(3)], [None] * 3 + ["top"], 0
     for step in range(400):
         energies = rng.normal(scale=4, size=4).astype(np.float32)
@@ -138,7 +139,9 @@ def test_energies_that_are_no_numbers_are_not_exchanged():
     state = kernel.init(SYSTEM.params, SYSTEM.positions(np.zeros((1, 6), int))[0])._replace(replicas=None)
     for step in range(4):
         energies = jnp.array([jnp.nan, jnp.nan, jnp.nan])
-        state = kernel._exchange(jnp.zeros(2, jnp.uint32), jnp.float32(1), energies, state)
+        state = exchanges.exchange(
+            kernel.betas, "even_odd", jnp.zeros(2, jnp.uint32), jnp.float32(1), energies, state
+        )
         state = state._replace(step=jnp.uint32(step))
         np.testing.assert_array_equal(state.rung, [0, 1, 2])
 
@@ -167,12 +170,12 @@ def test_tuning_equalises_rejections():
 
 def test_equal_parts_of_the_barrier():
     betas = np.array([0.0, 0.5, 1.0])
-    np.testing.assert_allclose(tempering._equalised(betas, np.array([0.3, 0.3])), betas, atol=1e-12)
-    moved = tempering._equalised(betas, np.array([0.6, 0.2]))
+    np.testing.assert_allclose(ladders._equalise(betas, np.array([0.3, 0.3])), betas, atol=1e-12)
+    moved = ladders._equalise(betas, np.array([0.6, 0.2]))
     assert 0.2 < moved[1] < 0.45
-    never = tempering._equalised(betas, np.array([np.nan, np.nan]))
+    never = ladders._equalise(betas, np.array([np.nan, np.nan]))
     np.testing.assert_allclose(never, betas)
-    np.testing.assert_array_equal(tempering._equalised(betas[:2], np.array([0.3])), betas[:2])
+    np.testing.assert_array_equal(ladders._equalise(betas[:2], np.array([0.3])), betas[:2])
 
 
 def test_crosses_a_barrier_that_the_bare_kernel_does_not():
