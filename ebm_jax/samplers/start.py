@@ -25,7 +25,7 @@ def begin(key: Key, kernel: Any, params: PyTree, init: PyTree, clamped: Any) -> 
       clamped: `(mask, values)`, or None.
 
     Returns:
-      Parameters that compile once, and the states of the chains.
+      Parameters and the states of the chains, in dtypes that compile once.
 
     Raises:
       ValueError: If anything does not fit.
@@ -33,7 +33,7 @@ def begin(key: Key, kernel: Any, params: PyTree, init: PyTree, clamped: Any) -> 
     checks.check_key(key)
     check_kernel(kernel)
     states = start_chains(kernel, params, init, clamped)
-    return strongly_typed(params), states
+    return strongly_typed((params, states))
 
 
 def pack_chains(key: Key, kernel: Kernel, params: PyTree, states: PyTree) -> tuple[Key, PyTree, Info]:

@@ -81,8 +81,8 @@ def test_pieces_company_clamping_traces_and_derivatives(maker, system):
     go = functools.partial(run, kernel, KEY, case.params, jnp.float32(0.7))
 
     whole = go(start, 6)
-    traces = len(TRACES)
     assert same(go(go(start, 2), 4), whole), "a run in pieces is another run"
+    traces = len(TRACES)
     assert (whole.step == 6).all()
 
     for before, after, held in zip(*map(jax.tree.leaves, (x, positions(whole), mask)), strict=True):
