@@ -20,6 +20,7 @@ import numpy as np
 
 from ebm_jax import checks, rng
 from ebm_jax.samplers.base import ChainState, Kernel, member_keys
+from ebm_jax.samplers.discrete import DiscreteKernel
 from ebm_jax.samplers.start import check_kernel
 from ebm_jax.types import Info, Key, PyTree
 
@@ -211,7 +212,7 @@ def checked_members(name: str, kernels: Any) -> tuple[Any, ...]:
 
 
 def _of_one_model(kernels: tuple[Any, ...]) -> tuple[Any, ...]:
-    models = [kernel.model for kernel in kernels if getattr(kernel, "model", None) is not None]
+    models = [kernel.model for kernel in kernels if isinstance(kernel, DiscreteKernel)]
     for model in models[1:]:
         if model != models[0]:
             raise ValueError(

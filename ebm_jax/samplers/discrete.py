@@ -61,7 +61,7 @@ class DiscreteKernel(Kernel):
                 checks.check_levels(name + jax.tree_util.keystr(path), part, count)
 
 
-def levels_by_leaf(model: Any, x: PyTree) -> list[int | None]:
+def levels_by_leaf(model: Any, x: PyTree) -> list[Any]:
     """Returns how many levels the sites of each leaf of a position have, None where they are real numbers."""
     counts = getattr(model, "level_counts", None)
     return [model.n_levels] * len(jax.tree.leaves(x)) if counts is None else list(counts)
