@@ -144,9 +144,6 @@ from .samplers.composition import (
 from .samplers.composition import (
     mixture as mixture,
 )
-from .samplers.composition import (
-    within_gibbs as within_gibbs,
-)
 from .samplers.gibbs import gibbs as gibbs
 from .samplers.hmc import hmc as hmc
 from .samplers.informed import (
@@ -154,6 +151,12 @@ from .samplers.informed import (
 )
 from .samplers.informed import (
     gibbs_with_gradients as gibbs_with_gradients,
+)
+from .samplers.ladders import (
+    swap_report as swap_report,
+)
+from .samplers.ladders import (
+    tune_ladder as tune_ladder,
 )
 from .samplers.langevin import (
     langevin as langevin,
@@ -163,14 +166,9 @@ from .samplers.langevin import (
 )
 from .samplers.mala import mala as mala
 from .samplers.metropolis import metropolis as metropolis
+from .samplers.parts import within_gibbs as within_gibbs
 from .samplers.tempering import (
     parallel_tempering as parallel_tempering,
-)
-from .samplers.tempering import (
-    swap_report as swap_report,
-)
-from .samplers.tempering import (
-    tune_ladder as tune_ladder,
 )
 from .training import (
     TrainState as TrainState,

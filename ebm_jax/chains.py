@@ -1,9 +1,12 @@
-"""What every driver of chains does: give each chain its key, and bring arrays into a form that compiles once."""
+"""What every driver of chains does: keys, reports, and arrays in a form that compiles once."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
+from jax.sharding import PartitionSpec
 
 from ebm_jax.types import Info, Key, PyTree
 
@@ -30,3 +33,35 @@ def strongly_typed(tree: PyTree) -> PyTree:
     arrays.
     """
     return jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype=jnp.result_type(leaf)), tree)
+
+
+def select(keep: jax.Array, kept: PyTree, other: PyTree) -> PyTree:
+    """Returns the rows of `kept` where `keep`, `(n_chains,)`, is True, and those of `other` elsewhere."""
+
+    def choose(kept: jax.Array, other: jax.Array) -> jax.Array:
+        return jnp.where(keep.reshape(keep.shape + (1,) * (kept.ndim - keep.ndim)), kept, other)
+
+    return jax.tree.map(choose, kept, other)
+
+
+def with_automatic_axes(fun: Callable[..., PyTree], out: PyTree, *args: PyTree) -> PyTree:
+    """Returns `fun(*args)`, with mesh axes of explicit type left to the compiler inside `fun`.
+
+    Packing reshapes and pads the chain axis, which explicit axes refuse.
+
+    Args:
+      fun: The function to call.
+      out: The `PartitionSpec` of every result.
+      *args: Its arguments.
+
+    Returns:
+      What `fun` returns.
+    """
+    if not jax.sharding.get_abstract_mesh().explicit_axes:
+        return fun(*args)
+    return jax.sharding.auto_axes(fun, out_sharding=out)(*args)
+
+
+def partitions(tree: PyTree) -> PyTree:
+    """Returns the `PartitionSpec` of every leaf; one that names no axis where nothing is known."""
+    return jax.tree.map(lambda leaf: getattr(jax.typeof(leaf).sharding, "spec", PartitionSpec()), tree)

@@ -25,10 +25,8 @@ ROUNDS = 13
 
 _ROTATIONS = (13, 15, 26, 6, 17, 29, 16, 24)
 _PARITY = np.uint32(0x1BD11BDA)
-_DOMAIN = (
-    np.uint32(0x65626D5F),
-    np.uint32(0x6A617821),
-)  # any constants far from the counters that jax.random uses
+# Any constants far from the counters that jax.random uses.
+_DOMAIN = (np.uint32(0x65626D5F), np.uint32(0x6A617821))
 
 
 def threefry2x32(
@@ -49,7 +47,8 @@ def threefry2x32(
         x0 = x0 + x1
         x1 = (x1 << d) | (x1 >> np.uint32(32 - d))
         x1 = x1 ^ x0
-        if r % 4 == 3:  # key injection
+        # The key is injected after every fourth round.
+        if r % 4 == 3:
             i = r // 4 + 1
             x0 = x0 + keys[i % 3]
             x1 = x1 + keys[(i + 1) % 3] + np.uint32(i)
@@ -59,8 +58,9 @@ def threefry2x32(
 def chain_words(key: Key) -> UInt32[Array, "*batch 2"]:
     """Returns the two cipher-key words of a chain from its key.
 
-    They are enciphered from the key's data, not read off it: a caller who also hands the same key to `jax.random` gets
-    unrelated numbers. Works for every implementation of keys, of two words or more, alike under `vmap`.
+    The words are enciphered from the key's data instead of copied from it, so a caller who also passes the same key to
+    `jax.random` gets unrelated numbers. It works for every implementation of keys, of two words or more, and gives the
+    same words under `vmap`.
     """
     data = jax.random.key_data(key)
     first, second = (jnp.uint32(word) for word in _DOMAIN)

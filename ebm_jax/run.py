@@ -1,7 +1,7 @@
 """Running chains: warm-up, thinning, observation, progress.
 
-One scan serves every kernel. Chains run side by side in the form the kernel brings for many chains, and each has the
-key `fold_in(key, chain_index)`, unchanged at every step, so a run cut into pieces equals the whole bit for bit.
+One scan serves every kernel. Chains run side by side in the kernel's packed form. Each has the key
+`fold_in(key, chain_index)`, unchanged at every step, so a run cut into pieces equals the whole bit for bit.
 """
 
 from __future__ import annotations
@@ -16,20 +16,28 @@ import numpy as np
 from jax.sharding import PartitionSpec
 
 from ebm_jax import checks, rng
-from ebm_jax.chains import chain_keys, count_chains, strongly_typed, zero_info
+from ebm_jax.chains import partitions, with_automatic_axes
 from ebm_jax.energies.base import DiscreteModel
 from ebm_jax.graphs.blocks import SamplingSchedule
-from ebm_jax.samplers.base import Kernel, partitions, start_chains, with_automatic_axes
+from ebm_jax.progress import SampleBar, in_pieces
+from ebm_jax.samplers.base import Kernel
+from ebm_jax.samplers.start import begin, check_kernel, pack_chains
 from ebm_jax.types import Info, Key, PyTree
 
 
 class Samples(NamedTuple):
     """What `sample` returns.
 
-    positions: pytree of `(n_samples, n_chains, ...)`; None with an `Observer`, which stands in for stored samples.
-    observed: what `observe` gave, `(n_samples, n_chains, ...)`, or the observer's results, `(n_chains, ...)`; None
-    without either. info: counts over all steps, `(n_chains,)` each. state: the kernel's states, chain axis first;
-    `sample(init=samples.state)` continues the chains.
+    Attributes:
+      positions: Pytree of `(n_samples, n_chains, ...)`; None with an `Observer`, which replaces stored samples.
+      observed: What `observe` gave, `(n_samples, n_chains, ...)`, or the observer's results, `(n_chains, ...)`; None
+        without either.
+      info: Counts over all steps, `(n_chains,)` each.
+      state: The states of the kernel, chain axis first. `sample(init=samples.state)` continues the chains.
+
+    Example:
+      >>> ej.Samples._fields
+      ('positions', 'observed', 'info', 'state')
     """
 
     positions: PyTree
@@ -41,8 +49,23 @@ class Samples(NamedTuple):
 class Observer(NamedTuple):
     """A reduction over the samples of each chain in constant memory; `sample` maps it over chains.
 
-    init: `(params, x) -> carry`, called once with the starting position, which is no sample. update:
-    `(carry, params, x) -> carry`, called with every sample. result: `carry -> value`.
+    Attributes:
+      init: `(params, x) -> carry`, called once with the starting position, which is no sample.
+      update: `(carry, params, x) -> carry`, called with every sample.
+      result: `carry -> value`.
+
+    Example:
+      >>> largest = ej.Observer(
+      ...     init=lambda params, x: jnp.float32(-jnp.inf),
+      ...     update=lambda carry, params, x: jnp.maximum(carry, x),
+      ...     result=lambda carry: carry,
+      ... )
+      >>> kernel = ej.mala(lambda params, x: x**2 / 2, 1.0)
+      >>> run = ej.sample(
+      ...     jax.random.key(0), kernel, None, jnp.zeros(4), ej.SamplingSchedule(10, 100), observe=largest
+      ... )
+      >>> run.observed.shape
+      (4,)
     """
 
     init: Callable[[PyTree, PyTree], PyTree]
@@ -51,7 +74,19 @@ class Observer(NamedTuple):
 
 
 class NonFiniteError(FloatingPointError):
-    """A chain reached a NaN or infinite value. `samples` holds the whole run."""
+    """Raised after a run of which a chain reached a NaN or infinite value.
+
+    Attributes:
+      samples: The whole run.
+
+    Example:
+      >>> kernel = ej.langevin(lambda params, x: -(x**4), 1.0, 1.0)
+      >>> try:
+      ...     ej.sample(jax.random.key(0), kernel, None, jnp.ones(2), ej.SamplingSchedule(50, 1))
+      ... except ej.NonFiniteError as error:
+      ...     error.samples.positions.shape
+      (1, 2)
+    """
 
     def __init__(self, message: str, samples: Samples) -> None:
         super().__init__(message)
@@ -59,9 +94,22 @@ class NonFiniteError(FloatingPointError):
 
 
 def init_chains(key: Key, model: Any, n_chains: int) -> PyTree:
-    """Returns `n_chains` configurations with independent uniform levels, chain axis first (real units: from N(0, 1)).
+    """Draws configurations with independent uniform levels, to start chains from.
 
-    Raises ValueError when the model is not discrete or `n_chains` is under 1.
+    Args:
+      key: A typed key.
+      model: A discrete model. Units that are real numbers are drawn from N(0, 1).
+      n_chains: At least 1.
+
+    Returns:
+      Positions with a leading chain axis.
+
+    Raises:
+      ValueError: If the model is not discrete, or `n_chains` is less than 1.
+
+    Example:
+      >>> ej.init_chains(jax.random.key(0), ej.Ising(ej.Grid(3, 4)), 16).shape
+      (16, 3, 4)
     """
     checks.check_key(key)
     checks.check_integer("n_chains", n_chains, 1)
@@ -89,42 +137,61 @@ def sample(
     progress: bool = False,
     on_nonfinite: str = "raise",
 ) -> Samples:
-    """Runs chains of `kernel` on p(x) ∝ exp(−β E(x; params)) and returns their samples.
+    """Runs chains of a kernel on p(x) ∝ exp(−β E(x; params)) and returns their samples.
 
-    key: a typed key; chain i uses `fold_in(key, i)`.
-    init: positions with a leading chain axis (of shape `(n,)`: n chains of scalars), or the `state` of an earlier run,
-    which goes on as if it had not stopped when the key is the same and `n_warmup` is the `steps_per_sample` of before.
-    schedule: the first sample comes after `n_warmup` steps, the others `steps_per_sample` apart; `n_samples=0` returns
-    empty arrays.
-    beta: a scalar, or one value for each of the `schedule.n_steps` steps; for one a chain, `vmap` this function.
-    clamped: `(mask, values)`, pytrees shaped like a position, with or without a chain axis; sites under a True mask
-    take the values and never move. None leaves the clamping of a continued `state`; a mask of False releases it.
-    observe: `observe(params, x)` of one position, stacked over samples and chains, or an `Observer`. A new function
-    object compiles anew; new numbers never do.
-    mesh: only None for now. progress: shows a bar (runs in pieces; same bits).
-    on_nonfinite: "raise" raises `NonFiniteError` after the run when a chain left the finite numbers; "report" leaves it
-    to `info`.
+    New numbers never compile anew; a new function object `observe` does. Under a caller's `jit` or `vmap`, shapes and
+    dtypes are checked and values are not.
 
-    Raises ValueError on anything that does not fit the kernel, before any step is taken. Under a caller's `jit` or
-    `vmap`, shapes and dtypes are checked and values are not.
+    Args:
+      key: A typed key. Chain i uses `fold_in(key, i)`.
+      kernel: A kernel, e.g. `gibbs(model)`.
+      params: Parameters of the energy.
+      init: Positions with a leading chain axis (of shape `(n,)`: n chains of scalars), or the `state` of an earlier
+        run. That run goes on as if it had not stopped if the key is the same and `n_warmup` is its `steps_per_sample`.
+      schedule: The first sample comes after `n_warmup` steps, the others `steps_per_sample` apart. `n_samples=0`
+        returns empty arrays.
+      beta: Inverse temperature: a scalar, or one value for each of the `schedule.n_steps` steps. For one a chain,
+        `vmap` this function.
+      clamped: `(mask, values)`, pytrees shaped like a position, with or without a chain axis. Sites under a True mask
+        take the values and never move. None leaves the clamping of a continued `state`; a mask of False releases it.
+      observe: `observe(params, x)` of one position, stacked over samples and chains, or an `Observer`.
+      mesh: Only None for now.
+      progress: Whether to show a bar. The run is then made in pieces, with the same bits.
+      on_nonfinite: "raise" raises `NonFiniteError` after the run if a chain left the finite numbers; "report" leaves it
+        to `info`.
+
+    Returns:
+      A `Samples`.
+
+    Raises:
+      ValueError: If anything does not fit the kernel, before any step is taken.
+      NonFiniteError: If a chain reached a NaN or infinite value and `on_nonfinite` is "raise".
+
+    Example:
+      >>> model = ej.Ising(ej.Grid(3, 4))
+      >>> params = model.init(jax.random.key(0))
+      >>> start = ej.init_chains(jax.random.key(1), model, 16)
+      >>> samples = ej.sample(
+      ...     jax.random.key(2), ej.gibbs(model), params, start, ej.SamplingSchedule(n_warmup=10, n_samples=5)
+      ... )
+      >>> samples.positions.shape
+      (5, 16, 3, 4)
     """
-    checks.check_key(key)
     checks.check_choice("on_nonfinite", on_nonfinite, ("raise", "report"))
-    if not hasattr(kernel, "packed_steps"):
-        raise ValueError(f"kernel is {kernel!r}; give a kernel, e.g. gibbs(model)")
+    check_kernel(kernel)
     if mesh is not None:
         raise ValueError(f"mesh is {mesh!r}; chains run on one device: leave mesh=None")
     if not isinstance(schedule, SamplingSchedule):
         raise ValueError(
             f"schedule is {schedule!r}; give a SamplingSchedule(n_warmup, n_samples, steps_per_sample)"
         )
-    states = start_chains(kernel, params, init, clamped)
-    params = strongly_typed(params)
+    params, states = begin(key, kernel, params, init, clamped)
     betas = _betas(beta, schedule)
     observe = _check_observer(observe)
     drive = functools.partial(_drive, schedule, observe)
     explicit = jax.sharding.get_abstract_mesh().explicit_axes
-    if explicit:  # traced as a whole, so that the layout of chains is left to the compiler
+    if explicit:
+        # Traced as a whole, so that the layout of chains is left to the compiler.
         shapes = jax.tree.map(
             lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), (key, params, betas, states)
         )
@@ -151,17 +218,15 @@ def _drive(
     states: PyTree,
 ) -> Samples:
     """Runs chains from checked states, a piece at a time."""
-    n_chains = count_chains(states)
-    carry = _Carry(kernel.refresh(params, kernel.pack(params, states)), zero_info(n_chains), None)
+    keys, packed, info = pack_chains(key, kernel, params, states)
+    carry = _Carry(packed, info, None)
     if isinstance(observe, Observer):
         carry = carry._replace(
             observed=jax.vmap(observe.init, (None, 0))(params, jax.vmap(kernel.position)(states))
         )
-    keys = chain_keys(key, n_chains)
-
-    pieces = _in_pieces(schedule) if progress else [(schedule.n_warmup, schedule.n_samples)]
+    pieces = in_pieces(schedule) if progress else [(schedule.n_warmup, schedule.n_samples)]
     kept, taken = [], 0
-    with _bar(progress, schedule) as advance:
+    with SampleBar(progress, schedule) as advance:
         for lead, n_samples in pieces:
             n_steps = lead + max(n_samples - 1, 0) * schedule.steps_per_sample
             piece = betas if betas.ndim == 0 else betas[taken : taken + n_steps]
@@ -181,8 +246,13 @@ def _partitions(struct: Samples, of_states: PyTree, reduced: bool) -> Samples:
     """Returns how results lie on an explicit mesh: along their chain axis as the states do."""
     specs = [spec for spec in jax.tree.leaves(of_states, is_leaf=_is_spec) if spec]
     chains = specs[0][0] if specs else None
-    first = lambda tree: jax.tree.map(lambda _: PartitionSpec(chains), tree)  # noqa: E731
-    second = lambda tree: jax.tree.map(lambda _: PartitionSpec(None, chains), tree)  # noqa: E731
+
+    def first(tree: PyTree) -> PyTree:
+        return jax.tree.map(lambda _: PartitionSpec(chains), tree)
+
+    def second(tree: PyTree) -> PyTree:
+        return jax.tree.map(lambda _: PartitionSpec(None, chains), tree)
+
     observed = first(struct.observed) if reduced else second(struct.observed)
     return Samples(second(struct.positions), observed, first(struct.info), first(struct.state))
 
@@ -212,7 +282,7 @@ def _run(
 ) -> tuple[_Carry, tuple[PyTree, PyTree]]:
     """Runs one piece; returns the carry and the stacked (positions, observations)."""
     every = plan.steps_per_sample
-    # When the lead is long enough its last part is the loop's first turn, so that the loop fills the whole stack.
+    # If the lead is long enough, its last part is the loop's first iteration, so that the loop fills the whole stack.
     inside = plan.n_samples if plan.lead >= every else max(plan.n_samples - 1, 0)
     lead = plan.lead - every if plan.lead >= every and plan.n_samples > 0 else plan.lead
 
@@ -225,10 +295,10 @@ def _run(
         if isinstance(plan.observe, Observer):
             observed = jax.vmap(plan.observe.update, (0, None, 0))(carry.observed, params, positions)
             return carry._replace(observed=observed), (None, None)
-        seen = None if plan.observe is None else jax.vmap(plan.observe, (None, 0))(params, positions)
-        return carry, (positions, seen)
+        observed = None if plan.observe is None else jax.vmap(plan.observe, (None, 0))(params, positions)
+        return carry, (positions, observed)
 
-    def turn(carry: _Carry, b: jax.Array) -> tuple[_Carry, tuple[PyTree, PyTree]]:
+    def scan_body(carry: _Carry, b: jax.Array) -> tuple[_Carry, tuple[PyTree, PyTree]]:
         return record(advance(carry, b, every))
 
     if lead > 0:
@@ -237,7 +307,7 @@ def _run(
     if plan.n_samples > inside:
         carry, first = record(carry)
     each = jnp.broadcast_to(rest, (inside,)) if rest.ndim == 0 else rest
-    carry, stacked = jax.lax.scan(turn, carry, each, length=inside)
+    carry, stacked = jax.lax.scan(scan_body, carry, each, length=inside)
     if plan.n_samples > inside:
         stacked = jax.tree.map(lambda one, many: jnp.concatenate([one[None], many]), first, stacked)
     return carry, stacked
@@ -260,41 +330,6 @@ def _check_observer(observe: Any) -> Any:
     if observe is not None and not callable(observe) and not isinstance(observe, Observer):
         raise ValueError(f"observe is {observe!r}; give a function observe(params, x) or an Observer")
     return observe
-
-
-def _in_pieces(schedule: SamplingSchedule, n_pieces: int = 50) -> list[tuple[int, int]]:
-    """Cuts a schedule into (lead, n_samples), equal but for the first and the last: few distinct programs."""
-    size = max(1, -(-schedule.n_samples // n_pieces))
-    counts = [size] * (schedule.n_samples // size)
-    if schedule.n_samples % size:
-        counts.append(schedule.n_samples % size)
-    leads = [schedule.n_warmup] + [schedule.steps_per_sample] * (len(counts) - 1)
-    return list(zip(leads, counts, strict=True)) if counts else [(schedule.n_warmup, 0)]
-
-
-class _bar:
-    """A tqdm bar over samples, or nothing."""
-
-    def __init__(self, show: bool, schedule: SamplingSchedule) -> None:
-        self._total = schedule.n_samples if show else None
-
-    def __enter__(self) -> Callable[[int, PyTree], None]:
-        if self._total is None:
-            self._tqdm = None
-            return lambda n, result: None
-        from tqdm.auto import tqdm
-
-        self._tqdm = bar = tqdm(total=self._total, unit="sample")
-
-        def advance(n: int, result: PyTree) -> None:
-            jax.block_until_ready(result)
-            bar.update(n)
-
-        return advance
-
-    def __exit__(self, *exc: object) -> None:
-        if self._tqdm is not None:
-            self._tqdm.close()
 
 
 def _raise_on_nonfinite(kernel: Any, samples: Samples) -> None:

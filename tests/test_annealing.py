@@ -32,16 +32,20 @@ def test_keeps_the_best_of_what_every_chain_saw():
     kernel, key = ej.metropolis(SYSTEM.model), jax.random.key(2)
     found = ej.anneal(key, kernel, SYSTEM.params, start, np.full(30, 0.05))
     run = ej.sample(key, kernel, SYSTEM.params, start, ej.SamplingSchedule(1, 30, 1), beta=0.05)
-    seen = jnp.concatenate([start[None], run.positions])
-    energies = np.asarray(jax.vmap(jax.vmap(SYSTEM.model.energy, (None, 0)), (None, 0))(SYSTEM.params, seen))
+    visited = jnp.concatenate([start[None], run.positions])
+    energies = np.asarray(
+        jax.vmap(jax.vmap(SYSTEM.model.energy, (None, 0)), (None, 0))(SYSTEM.params, visited)
+    )
     np.testing.assert_allclose(found.energies, energies.min(axis=0), rtol=1e-6)
     np.testing.assert_array_equal(found.state.position, run.state.position)
-    for chain, turn in enumerate(energies.argmin(axis=0)):
-        np.testing.assert_array_equal(found.positions[chain], seen[turn, chain])
+    for chain, step in enumerate(energies.argmin(axis=0)):
+        np.testing.assert_array_equal(found.positions[chain], visited[step, chain])
 
 
 def test_a_nan_is_never_the_best():
-    energy = lambda p, x: jnp.where(x > 1, jnp.nan, x**2)  # noqa: E731
+    def energy(params, x):
+        return jnp.where(x > 1, jnp.nan, x**2)
+
     found = ej.anneal(jax.random.key(0), ej.ula(energy, 0.8), (), jnp.linspace(0.5, 2.0, 8), np.full(20, 1.0))
     assert np.isfinite(found.energies[:3]).all()
     assert float(found.energy) < 0.1

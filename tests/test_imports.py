@@ -24,7 +24,7 @@ LEVELS = [
     {"graphs", "schedules"},
     {"energies", "lattice", "data"},
     {"samplers"},
-    {"run", "exact", "diagnostics", "io", "partition"},
+    {"progress", "run", "exact", "diagnostics", "io", "partition"},
     {"annealing", "certificate"},
     {"training", "metrics", "sharding", "plots", "interop"},
     {"experiment"},

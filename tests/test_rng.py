@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from ebm_jax import rng
+from ebm_jax.samplers import noise
 from tests.statistics import ALPHA, assert_plausible
 
 
@@ -82,3 +83,24 @@ def test_uniforms_and_normals_cover_their_range():
 @given(st.integers(0, 2**32 - 1), st.integers(1, 2**32 - 1))
 def test_below_is_the_upper_half_of_the_product(word, n):
     assert int(rng.below(jnp.uint32(word), n)) == word * n >> 32
+
+
+@pytest.mark.parametrize("shapes", [((1,), ()), ((2,), (3, 2)), ((5,), (2,))])
+def test_noise_uses_both_words_of_a_call_and_depends_on_key_step_and_element(shapes):
+    """Element i of n has the first word of call i, or the second of call i − ⌈n/2⌉."""
+    like = tuple(jnp.zeros(shape) for shape in shapes)
+    key, step = jax.random.key(3), jnp.uint32(9)
+    n = sum(leaf.size for leaf in like)
+    half = -(-n // 2)
+    chain = rng.chain_words(key)
+    words = [rng.threefry2x32(*chain, step, jnp.uint32(i) + step) for i in range(half)]
+    expected = [words[i][0] if i < half else words[i - half][1] for i in range(n)]
+    drawn = jax.jit(noise.normals)(key, step, like)
+    flat = np.concatenate([np.ravel(leaf) for leaf in drawn])
+    np.testing.assert_allclose(flat, rng.normal(jnp.stack(expected)), rtol=1e-6)
+    with_words, *others = jax.jit(noise.normals_and_words)(key, step, like)
+    for a, b in zip(drawn, with_words, strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert tuple(map(int, others)) == tuple(
+        int(w) for w in rng.threefry2x32(*chain, step, jnp.uint32(half) + step)
+    )

@@ -5,8 +5,8 @@ After step t of a warm-up, with a_t the mean over chains of the probability of a
     h_t = (1 − 1/(t + t₀)) h_{t−1} + (δ − a_t) / (t + t₀),   log ε_{t+1} = μ − (√t / γ) h_t,
     log ε̄_t = t^{−κ} log ε_t + (1 − t^{−κ}) log ε̄_{t−1}
 
-(Hoffman and Gelman 2014, sec. 3.2; γ = 0.05, t₀ = 10, κ = 0.75, μ = log 10ε₁). The warm-up runs with ε_t and hands
-back ε̄. Its steps do not leave the law invariant, since ε_t depends on the chains: they are no samples.
+(Hoffman and Gelman 2014, sec. 3.2; γ = 0.05, t₀ = 10, κ = 0.75, μ = log 10ε₁). The warm-up runs with ε_t and returns
+ε̄. Its steps do not leave the law invariant, since ε_t depends on the chains: they are no samples.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ import jax
 import jax.numpy as jnp
 
 from ebm_jax import checks
-from ebm_jax.chains import chain_keys, strongly_typed
-from ebm_jax.samplers.base import start_chains
-from ebm_jax.samplers.continuous import AdjustedKernelBase, check_scale
+from ebm_jax.samplers.acceptance import AcceptRejectKernel
+from ebm_jax.samplers.continuous import check_scale
+from ebm_jax.samplers.start import begin, pack_chains
 from ebm_jax.types import Key, PyTree
 
 GAMMA, T0, KAPPA = 0.05, 10.0, 0.75
 
 
 class _Average(NamedTuple):
-    """Dual averaging: t steps so far, h their running shortfall, log ε of the next step, log ε̄, and μ."""
+    """Dual averaging: t steps so far, their running shortfall h, log ε of the next step, log ε̄, and μ."""
 
     t: jax.Array
     shortfall: jax.Array
@@ -47,20 +47,36 @@ def warm_up(
     clamped: Any = None,
     target_acceptance: float | None = None,
 ) -> tuple[Any, PyTree]:
-    """Takes `n_steps` steps of many chains that tune one `step_size`; returns the tuned kernel and the chains' states.
+    """Tunes the step size of a kernel on many chains, by dual averaging (Hoffman and Gelman 2014, sec. 3.2).
 
-    key: a typed key; chain i uses `fold_in(key, i)`, as in `sample`, which may go on from the states with the same key.
-    kernel: of `mala`, `hmc` or `dmala`; its step size is where the search starts. init: positions with a leading chain
-    axis, or states of an earlier run. n_steps: some hundreds; 0 changes nothing. beta: a scalar, or one value a chain,
-    all of which get the one step size. clamped: as for `sample`. target_acceptance: the mean over chains and steps to
-    reach, between 0 and 1; None takes the kernel's own (0.574 for `mala` and `dmala`, 0.8 for `hmc`).
+    It compiles once for a kind of kernel and shapes: new numbers, `n_steps` among them, do not compile anew.
 
-    Compiled once for a kind of kernel and shapes: new numbers, `n_steps` among them, do not compile anew.
-    Raises ValueError on anything that does not fit, before any step is taken.
+    Args:
+      key: A typed key. Chain i uses `fold_in(key, i)`, as in `sample`, which may go on from the states with the same
+        key.
+      kernel: A kernel of `mala`, `hmc` or `dmala`. Its step size is where the search starts.
+      params: Parameters of the energy.
+      init: Positions with a leading chain axis, or states of an earlier run.
+      n_steps: Some hundreds. 0 changes nothing.
+      beta: Inverse temperature: a scalar, or one value a chain, `(n_chains,)`. All chains get one step size.
+      clamped: `(mask, values)` as for `sample`.
+      target_acceptance: The mean over chains and steps to reach, between 0 and 1. None takes the kernel's own: 0.574
+        for `mala` and `dmala`, 0.8 for `hmc`.
+
+    Returns:
+      The tuned kernel, and the states of the chains.
+
+    Raises:
+      ValueError: If anything does not fit, before any step is taken.
+
+    Example:
+      >>> kernel = ej.mala(lambda params, x: (x**2).sum() / 2, step_size=10.0)
+      >>> kernel, states = ej.warm_up(jax.random.key(0), kernel, None, jnp.zeros((64, 3)), n_steps=200)
+      >>> bool(1.0 < kernel.step_size < 3.0)
+      True
     """
-    checks.check_key(key)
     n_steps = checks.check_integer("n_steps", n_steps, 0)
-    if not isinstance(kernel, AdjustedKernelBase) or not hasattr(kernel, "step_size"):
+    if not isinstance(kernel, AcceptRejectKernel) or not kernel.tunable:
         raise ValueError(
             f"kernel is a {type(kernel).__name__}; give one that accepts or rejects and has a step size: of mala, hmc "
             "or dmala"
@@ -69,8 +85,7 @@ def warm_up(
     check_scale("target_acceptance", target, positive=True)
     if checks.is_concrete(target) and not target < 1:
         raise ValueError(f"target_acceptance is {target}; give a number between 0 and 1")
-    params = strongly_typed(params)
-    states = start_chains(kernel, params, init, clamped)
+    params, states = begin(key, kernel, params, init, clamped)
     n_chains = states.step.shape[0]
     betas = jnp.asarray(beta, jnp.float32)
     if betas.shape not in ((), (n_chains,)):
@@ -91,26 +106,26 @@ def _run(
     target: jax.Array,
     n_steps: jax.Array,
 ) -> tuple[Any, PyTree]:
-    states = kernel.refresh(params, states)
-    keys = chain_keys(key, betas.size)
+    keys, states, _ = pack_chains(key, kernel, params, states)
 
     def sized(log_size: jax.Array) -> Any:
         return dataclasses.replace(kernel, step_size=jnp.exp(log_size).astype(kernel.step_size.dtype))
 
-    def body(_: jax.Array, carry: tuple[PyTree, _Average]) -> tuple[PyTree, _Average]:
+    def loop_body(_: jax.Array, carry: tuple[PyTree, _Average]) -> tuple[PyTree, _Average]:
         states, average = carry
         step = sized(average.log_size).step_with_acceptance
         states, _, acceptance = jax.vmap(step, in_axes=(0, None, 0, 0))(keys, params, betas, states)
         average = _updated(average, acceptance.mean(), target)
         return states, average._replace(
-            log_size=jnp.minimum(average.log_size, most), log_average=jnp.minimum(average.log_average, most)
+            log_size=jnp.minimum(average.log_size, largest),
+            log_average=jnp.minimum(average.log_average, largest),
         )
 
     log_size = jnp.log(kernel.step_size)
-    most = jnp.log(jnp.asarray(kernel.largest_step_size, log_size.dtype))
+    largest = jnp.log(jnp.asarray(kernel.largest_step_size, log_size.dtype))
     zero = jnp.zeros((), log_size.dtype)
     start = _Average(zero, zero, log_size, log_size, log_size + jnp.log(10.0).astype(log_size.dtype))
-    states, average = jax.lax.fori_loop(0, n_steps, body, (states, start))
+    states, average = jax.lax.fori_loop(0, n_steps, loop_body, (states, start))
     found = jnp.minimum(jnp.exp(average.log_average), kernel.largest_step_size)
     tuned = jnp.where(n_steps > 0, found, kernel.step_size)
     return dataclasses.replace(kernel, step_size=tuned.astype(kernel.step_size.dtype)), states

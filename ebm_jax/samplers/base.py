@@ -1,28 +1,35 @@
-"""What every kernel has: many steps as a scan, a form for many chains, binding, and validation.
+"""The contract of a kernel, and the base class of kernels that take any energy.
 
-A kernel file defines `step`; the rest follows. A kernel with a faster way to run many steps of many chains
-overrides `pack`, `unpack`, `packed_steps` and `packed_positions` instead of the driver knowing about it.
+A kernel file defines `step`. Everything else that a driver calls has a default here. A kernel with a faster way to run
+many steps of many chains overrides `pack`, `unpack`, `packed_steps` and `packed_positions`.
 """
 
 from __future__ import annotations
 
+import abc
 import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import PartitionSpec
 
 from ebm_jax import checks
 from ebm_jax.chains import chain_keys
 from ebm_jax.types import Info, Key, PyTree
 
-_MEMBERS = 0x6D656D62  # folded into a chain's key for the keys of a kernel's members
+# Folded into a chain's key for the keys of a kernel's members.
+_MEMBERS = 0x6D656D62
 
 
 class ChainState(NamedTuple):
-    """position: the configuration; clamped: bool mask shaped like it, or None; step: uint32 counter of steps taken."""
+    """The state of a chain of a kernel that keeps nothing but the configuration.
+
+    Attributes:
+      position: The configuration.
+      clamped: Bool mask shaped like it, or None.
+      step: uint32 counter of steps taken.
+    """
 
     position: PyTree
     clamped: PyTree | None
@@ -36,23 +43,56 @@ class BoundKernel(NamedTuple):
     step: Any
 
 
-class Kernel:
-    """Defaults of the `Kernel` protocol. States have a field `step`, the chain's uint32 step counter."""
+class Kernel(abc.ABC):
+    """A Markov kernel: the abstract base class of everything that `sample` and the other drivers run.
+
+    A subclass is a frozen dataclass, registered as a pytree: structure is static metadata, numbers are leaves. It has
+    to define `step`. A state is a NamedTuple with a field `step`, the chain's uint32 step counter, and every draw is a
+    function of the chain's key, that counter and the site; drivers pass the same key at every step. β and the
+    parameters are arguments of a step, so that new ones do not compile anew.
+
+    Many chains run in the kernel's packed form: `pack`, then `packed_steps`, `packed_positions` and `packed_energies`,
+    then `unpack`. By default it is the states themselves, and the methods of one chain are mapped over them.
+
+    Attributes:
+      may_diverge: Whether a step can end with a NaN or infinite value. If not, drivers need not look.
+      memoryless: Whether a chain may be started anew from its position and step counter at any time without changing
+        its law. Other kernels can then move the same chain.
+      exact: Whether a step leaves p(x) ∝ exp(−β E(x)) invariant, apart from the resolution of its draws.
+      nonfinite_means: What a step that `Info.n_nonfinite` counts did, for the error that reports it.
+      state_type: The class of the kernel's states, or None if drivers shall accept any.
+
+    Example:
+      >>> isinstance(ej.gibbs(ej.Ising(ej.Grid(2, 3))), ej.Kernel)
+      True
+    """
 
     may_diverge = True
-    """Whether a step can end with a NaN or infinite value; a driver need not look if not."""
-    needs_model = False
-    """Whether it asks more of its energy than to be a function."""
     memoryless = True
-    """Whether a chain may be started anew from its position (and step) at any time without changing its law."""
     exact = True
-    """Whether a step leaves p(x) ∝ exp(−β E(x)) invariant, apart from the resolution of its draws."""
     nonfinite_means = "held a NaN or infinite value"
-    """What a step that `Info.n_nonfinite` counts did, for the error that reports it."""
     state_type: type | None = None
-    """The class of the kernel's states; None where a run does not look."""
 
-    def init(self, params: PyTree, x: PyTree, clamped: Any = None) -> ChainState:
+    @abc.abstractmethod
+    def step(self, key: Key, params: PyTree, beta: Any, state: Any) -> tuple[Any, Info]:
+        """Takes one step of one chain.
+
+        Args:
+          key: The chain's key, the same at every step.
+          params: Parameters of the energy.
+          beta: Inverse temperature, a scalar.
+          state: The chain's state.
+
+        Returns:
+          The new state and the report of the step.
+        """
+
+    @property
+    def energy_function(self) -> Callable[[PyTree, PyTree], jax.Array] | None:
+        """The function E(x; params) whose law exp(−β E) the steps follow; None if the kernel does not know it."""
+        return None
+
+    def init(self, params: PyTree, x: PyTree, clamped: Any = None) -> Any:
         """Returns the state of a chain at `x`; `clamped=(mask, values)` fixes values where the mask is True."""
         del params
         position, mask = x, None
@@ -61,20 +101,16 @@ class Kernel:
             position = jax.tree.map(jnp.where, mask, values, x)
         return ChainState(position, mask, jnp.zeros((), jnp.uint32))
 
-    def step(self, key: Key, params: PyTree, beta: Any, state: Any) -> tuple[Any, Info]:
-        """Takes one step; a kernel file defines it."""
-        return self.steps(key, params, beta, state, 1)
-
     def steps(self, key: Key, params: PyTree, beta: Any, state: Any, n: int) -> tuple[Any, Info]:
         """Takes `n` steps as a scan of `step`; `beta` is a scalar or `(n,)`. Info adds up over the steps."""
         betas = jnp.broadcast_to(beta, (n,))
 
-        def body(carry: tuple[Any, Info], b: jax.Array) -> tuple[tuple[Any, Info], None]:
+        def scan_body(carry: tuple[Any, Info], b: jax.Array) -> tuple[tuple[Any, Info], None]:
             state, info = carry
             state, new = self.step(key, params, b, state)
             return (state, info.then(new)), None
 
-        return jax.lax.scan(body, (state, Info.zero()), betas)[0]
+        return jax.lax.scan(scan_body, (state, Info.zero()), betas)[0]
 
     def position(self, state: Any) -> PyTree:
         """Returns the configuration that a state holds."""
@@ -82,10 +118,14 @@ class Kernel:
 
     def energy_at(self, params: PyTree, state: Any) -> jax.Array:
         """Returns E(x; params), without β, of the configuration that a state holds."""
-        return energy_of(self)(params, self.position(state))
+        return known_energy(self)(params, self.position(state))
 
     def check_state(self, state: Any) -> None:
-        """Raises ValueError where a state with a chain axis is not one of this kernel's."""
+        """Checks that states with a leading chain axis are of this kernel.
+
+        Raises:
+          ValueError: If they are not.
+        """
         if jnp.ndim(state.step) != 1:
             raise ValueError(
                 f"init is the state of chains of shape {jnp.shape(state.step)}; give states with one leading chain axis"
@@ -97,9 +137,7 @@ class Kernel:
             )
 
     def stationary(self, params: PyTree, draw: Callable[[Any], PyTree], beta: Any) -> Any:
-        """Returns states of chains that are in equilibrium at `beta`; `draw(beta)` gives exact draws, chain axis
-        first.
-        """
+        """Returns states of chains in equilibrium at `beta`; `draw(beta)` gives exact draws, chain axis first."""
         return jax.vmap(functools.partial(self.init, params))(draw(beta))
 
     def clamp(self, params: PyTree, state: Any, clamped: Any) -> Any:
@@ -119,7 +157,7 @@ class Kernel:
         return BoundKernel(init, step)
 
     def pack(self, params: PyTree, states: Any) -> Any:
-        """Turns states with a leading chain axis into the form `packed_steps` runs on; here, themselves."""
+        """Turns states with a leading chain axis into the form that `packed_steps` runs on; here, themselves."""
         del params
         return states
 
@@ -130,7 +168,10 @@ class Kernel:
     def packed_steps(self, keys: Key, params: PyTree, beta: Any, packed: Any, n: int) -> tuple[Any, Info]:
         """Takes `n` steps of every chain; `beta` is a scalar, `(n,)`, or `(n, n_chains)`."""
         per_chain = 1 if jnp.ndim(beta) == 2 else None
-        steps = lambda key, b, state: self.steps(key, params, b, state, n)  # noqa: E731
+
+        def steps(key: Key, b: Any, state: Any) -> tuple[Any, Info]:
+            return self.steps(key, params, b, state, n)
+
         return jax.vmap(steps, in_axes=(0, per_chain, 0))(keys, beta, packed)
 
     def packed_positions(self, packed: Any) -> PyTree:
@@ -147,114 +188,80 @@ class Kernel:
         return packed
 
     def check(self, params: PyTree, x: PyTree, clamped: Any) -> None:
-        """Raises ValueError where parameters, chains `x` (leading chain axis) or clamping do not fit."""
+        """Checks parameters, chains and clamping before a run.
+
+        Args:
+          params: Parameters of the energy.
+          x: Positions with a leading chain axis.
+          clamped: `(mask, values)` of the same shapes, or None.
+
+        Raises:
+          ValueError: If they do not fit the kernel.
+        """
         checks.check_finite("params", params)
         checks.check_finite("init", x)
         check_clamped(clamped, x)
 
 
-class DiscreteKernelBase(Kernel):
-    """Validation shared by the kernels of discrete models; they have a field `model`."""
+class EnergyKernel(Kernel):
+    """A kernel that takes any energy, its field `energy`: a function `energy(params, x)` or a model that has one."""
 
-    model: Any
-    state_type = ChainState
+    energy: Any
 
-    def init(self, params: PyTree, x: PyTree, clamped: Any = None) -> ChainState:
-        """Returns the state of a chain at `x`; `clamped=(mask, values)` fixes values where the mask is True.
-
-        Raises ValueError where the shape or dtype of `x` does not fit the model.
-        """
-        checks.check_struct("x", x, self.model.position_struct(), dtypes=self.model.position_dtypes)
-        return super().init(params, x, clamped)
+    @property
+    def energy_function(self) -> Callable[[PyTree, PyTree], jax.Array] | None:
+        """The function E(x; params); None for a kernel that was built without one."""
+        return None if self.energy is None else energy_of(self.energy)
 
     def check(self, params: PyTree, x: PyTree, clamped: Any) -> None:
-        """Raises ValueError where parameters, chains `x` (leading chain axis) or clamping do not fit the model."""
-        checks.check_struct("params", params, self.model.params_struct(), dtypes=checks.FLOATS)
-        checks.check_struct(
-            "init", x, self.model.position_struct(), leading=1, dtypes=self.model.position_dtypes
-        )
+        """Checks chains `x` (leading chain axis) and clamping, and that the energy is a scalar.
+
+        Raises:
+          ValueError: If they do not fit.
+        """
         super().check(params, x, clamped)
-        self._check_levels("init", x)
-        if clamped is not None:
-            self._check_levels("clamped values", clamped[1])
-
-    def _check_levels(self, name: str, x: PyTree) -> None:
-        counts = getattr(self.model, "level_counts", None)
-        if counts is None:
-            checks.check_levels(name, x, self.model.n_levels)
-            return
-        for number, (part, count) in enumerate(zip(x, counts, strict=True)):
-            if count is not None:  # None: real numbers
-                checks.check_levels(f"{name}[{number}]", part, count)
+        energy = jax.eval_shape(known_energy(self), params, one_of_chains(x))
+        if getattr(energy, "shape", None) != ():
+            raise ValueError(f"energy gives {energy} for one configuration; it must give a scalar")
 
 
-def energy_of(target: Any) -> Any:
-    """Returns the function `energy(params, x)` of an energy, of a model, or of a kernel that moves by either.
+def energy_of(energy: Any) -> Any:
+    """Returns the function `energy(params, x)` of a model, or the function itself."""
+    return getattr(energy, "energy", energy)
 
-    Raises ValueError on a kernel that has none.
+
+def check_energy(energy: Any) -> None:
+    """Checks that `energy` is a function or a model.
+
+    Raises:
+      ValueError: If it is neither.
     """
-    for holder in (target, getattr(target, "model", None)):
-        energy = getattr(holder, "energy", None)
-        if energy is not None:
-            return getattr(energy, "energy", energy)
-    if isinstance(target, Kernel):
-        raise ValueError(f"{type(target).__name__} holds no energy and no model that its steps follow")
-    return target
+    if not callable(energy_of(energy)):
+        raise ValueError(f"energy is {energy!r}; give a function energy(params, x) or a model that has one")
 
 
-def is_state(init: Any) -> bool:
-    """Whether chains are given as the state of an earlier run, not as positions."""
-    return hasattr(init, "step") and (hasattr(init, "position") or hasattr(init, "replicas"))
+def one_of_chains(x: PyTree) -> PyTree:
+    """Returns the shapes and dtypes of one configuration, from positions with a leading chain axis."""
+    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), x)
 
 
-def start_chains(kernel: Any, params: PyTree, init: PyTree, clamped: Any) -> PyTree:
-    """Returns states with a chain axis from positions or an earlier run's states; raises ValueError on what does not
-    fit, before any work is done.
+def known_energy(kernel: Kernel) -> Callable[[PyTree, PyTree], jax.Array]:
+    """Returns the energy function of a kernel.
+
+    Raises:
+      ValueError: If it has none.
     """
-    if jax.tree_util.all_leaves([kernel]):
-        raise ValueError(
-            f"{type(kernel).__name__} is no pytree, so compiled code cannot take it; make it a frozen dataclass with "
-            "@jax.tree_util.register_dataclass"
-        )
-    if hasattr(init, "positions") and hasattr(init, "state"):
-        raise ValueError("init is the Samples of an earlier run; give its .state")
-    continued = is_state(init)
-    if continued:
-        kernel.check_state(init)
-    positions = jax.vmap(kernel.position)(init) if continued else init
-    leaves = jax.tree.leaves(positions)
-    if not leaves or any(not hasattr(leaf, "shape") or len(leaf.shape) == 0 for leaf in leaves):
-        raise ValueError(
-            f"init is {type(init).__name__} without a chain axis; give positions of shape (n_chains, ...)"
-        )
-    sizes = {leaf.shape[0] for leaf in leaves}
-    if len(sizes) != 1 or 0 in sizes:
-        raise ValueError(
-            f"init has leading axes of length {sorted(sizes)}; give every leaf the same n_chains ≥ 1"
-        )
-    if clamped is not None:
-        check_clamped(clamped, positions)
-        clamped = jax.tree.map(
-            lambda leaf, x: jnp.broadcast_to(leaf, x.shape), clamped, (positions, positions)
-        )
-    kernel.check(params, positions, clamped)
-    if not continued:
-        return jax.vmap(functools.partial(kernel.init, params))(positions, clamped)
-    return init if clamped is None else jax.vmap(functools.partial(kernel.clamp, params))(init, clamped)
-
-
-def member_keys(key: Key, n: int) -> Key:
-    """Returns a key for each of n members of a kernel; a single member has the chain's own, and is the bare kernel.
-
-    Several have keys of their own: one that kept the chain's would, if it had members itself, give them the same keys.
-    """
-    if n == 1:
-        return key[None]
-    return chain_keys(jax.random.fold_in(key, _MEMBERS), n)
+    if kernel.energy_function is None:
+        raise ValueError(f"{type(kernel).__name__} holds no energy and no model that its steps follow")
+    return kernel.energy_function
 
 
 def check_clamped(clamped: Any, x: PyTree) -> None:
-    """Raises ValueError unless `clamped` is None or (mask, values) shaped like chains `x` or one of them."""
+    """Checks that `clamped` is None or (mask, values), each shaped like chains `x` or like one of them.
+
+    Raises:
+      ValueError: If it is not.
+    """
     if clamped is None:
         return
     if not isinstance(clamped, tuple) or len(clamped) != 2:
@@ -276,34 +283,15 @@ def check_clamped(clamped: Any, x: PyTree) -> None:
     checks.check_finite("clamped values", clamped[1])
 
 
-def with_automatic_axes(fun: Callable[..., PyTree], out: PyTree, *args: PyTree) -> PyTree:
-    """Returns `fun(*args)`, with mesh axes of explicit type left to the compiler inside `fun`.
+def member_keys(key: Key, n: int) -> Key:
+    """Returns a key for each of n members of a kernel.
 
-    Packing reshapes and pads the chain axis, which explicit axes refuse. out: the `PartitionSpec` of every result.
+    A single member has the chain's own key, and runs as the bare kernel. Several have keys of their own: one that kept
+    the chain's key would, if it had members itself, give them the same keys.
     """
-    if not jax.sharding.get_abstract_mesh().explicit_axes:
-        return fun(*args)
-    return jax.sharding.auto_axes(fun, out_sharding=out)(*args)
-
-
-def partitions(tree: PyTree) -> PyTree:
-    """Returns the `PartitionSpec` of every leaf; one that names no axis where nothing is known."""
-    return jax.tree.map(lambda leaf: getattr(jax.typeof(leaf).sharding, "spec", PartitionSpec()), tree)
-
-
-def count_nonfinite(step: jax.Array, n: int, *inputs: PyTree) -> dict[str, jax.Array]:
-    """Returns the `Info` counts of `n` steps from `step` on, none of them finite unless all `inputs` are.
-
-    A discrete state is never NaN: what a caller's traced parameters did wrong shows only here.
-    """
-    # Nothing or NaN: a sum takes the CPU a third of the time of a look at each number.
-    finite = jnp.isfinite(
-        functools.reduce(jnp.add, [jnp.sum(leaf - leaf) for leaf in jax.tree.leaves(inputs)])
-    )
-    return {
-        "n_nonfinite": jnp.where(finite, 0, n),
-        "first_nonfinite": jnp.where(finite | (n == 0), -1, step_number(step + jnp.uint32(1))),
-    }
+    if n == 1:
+        return key[None]
+    return chain_keys(jax.random.fold_in(key, _MEMBERS), n)
 
 
 def step_number(step: jax.Array) -> jax.Array:

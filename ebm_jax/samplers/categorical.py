@@ -16,13 +16,14 @@ import jax
 import jax.numpy as jnp
 
 from ebm_jax import checks, rng
-from ebm_jax.samplers.base import ChainState, Kernel, energy_of, step_number
+from ebm_jax.samplers.base import ChainState, EnergyKernel, check_energy, known_energy, step_number
+from ebm_jax.samplers.discrete import check_whole_numbers
 from ebm_jax.types import Info, Key, PyTree
 
 
 @functools.partial(jax.tree_util.register_dataclass, data_fields=(), meta_fields=("energy", "n_levels"))
 @dataclass(frozen=True, eq=False)
-class CategoricalGibbs(Kernel):
+class CategoricalGibbs(EnergyKernel):
     """The kernel that `categorical_gibbs` builds: all of it is structure."""
 
     energy: Any
@@ -31,9 +32,9 @@ class CategoricalGibbs(Kernel):
     may_diverge = False
 
     def step(self, key: Key, params: PyTree, beta: Any, state: ChainState) -> tuple[ChainState, Info]:
-        """Draws every site in turn; a site whose conditional is not finite stays, and is counted."""
+        """Draws every site in turn. A site whose conditional is not finite stays, and is counted."""
         params, beta = jax.lax.stop_gradient((params, beta))
-        energy, words = energy_of(self), rng.chain_words(key)
+        energy, words = known_energy(self), rng.chain_words(key)
         leaves, tree = jax.tree.flatten(state.position)
         held = [None] * len(leaves) if state.clamped is None else jax.tree.leaves(state.clamped)
         finite, start = jnp.ones((), jnp.bool_), 0
@@ -51,7 +52,10 @@ class CategoricalGibbs(Kernel):
                 start: int = start,
             ) -> tuple[jax.Array, jax.Array]:
                 leaf, finite = carry
-                put = lambda k: leaf.ravel().at[i].set(k.astype(leaf.dtype)).reshape(leaf.shape)  # noqa: E731
+
+                def put(k: jax.Array) -> jax.Array:
+                    return leaf.ravel().at[i].set(k.astype(leaf.dtype)).reshape(leaf.shape)
+
                 levels = jnp.arange(self.n_levels)
                 energies = jax.vmap(lambda k: energy(params, with_leaf(put(k))))(levels)
                 logits = -beta * energies
@@ -82,30 +86,44 @@ class CategoricalGibbs(Kernel):
         return ChainState(jax.tree.unflatten(tree, leaves), state.clamped, step), info
 
     def check(self, params: PyTree, x: PyTree, clamped: Any) -> None:
-        """Raises ValueError where values are no levels or the energy is no scalar."""
-        for path, leaf in jax.tree_util.tree_leaves_with_path(x):
-            if not jnp.issubdtype(leaf.dtype, jnp.integer) and leaf.dtype != jnp.bool_:
-                name = "init" + jax.tree_util.keystr(path)
-                raise ValueError(
-                    f"{name} has dtype {leaf.dtype}; levels are whole numbers: use .astype(jnp.int32)"
-                )
+        """Checks that positions and clamped values are levels, and that the energy is a scalar.
+
+        Raises:
+          ValueError: If they are not.
+        """
+        check_whole_numbers(x)
         super().check(params, x, clamped)
         checks.check_levels("init", x, self.n_levels)
         if clamped is not None:
             checks.check_levels("clamped values", clamped[1], self.n_levels)
-        one = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), x)
-        energy = jax.eval_shape(energy_of(self), params, one)
-        if getattr(energy, "shape", None) != ():
-            raise ValueError(f"energy gives {energy} for one configuration; it must give a scalar")
 
 
 def categorical_gibbs(energy: Any, n_levels: int) -> CategoricalGibbs:
-    """Returns the kernel that draws every site in turn from its conditional, by K = `n_levels` energies a site.
+    """Builds the Gibbs kernel of discrete values under any energy, a site at a time.
 
-    energy: `energy(params, x) -> scalar`, x a pytree of whole numbers 0 … K − 1 (or bool with K = 2), or a model with
-    such a method. Draws have a resolution of 2⁻²⁴. For Ising, Potts and RBM models `gibbs` updates whole blocks.
-    Raises ValueError on an energy that is not callable, and on fewer than two levels.
+    One step draws every site in turn from
+
+        p(xᵢ = k | the rest) ∝ exp(−β E(x with xᵢ = k)),
+
+    by K energies a site (Geman and Geman 1984). Draws have a resolution of 2⁻²⁴. It is meant for few sites, such as the
+    label of a joint model of labels and pixels. For Ising, Potts and RBM models `gibbs` updates whole blocks.
+
+    Args:
+      energy: Function `energy(params, x) -> scalar`, x a pytree of whole numbers 0 … K − 1 (or bool with K = 2), or a
+        model with such a method.
+      n_levels: K, at least 2.
+
+    Returns:
+      A `Kernel` for `sample`.
+
+    Raises:
+      ValueError: If the energy is not callable, or there are fewer than two levels.
+
+    Example:
+      >>> kernel = ej.categorical_gibbs(lambda params, x: -params[x], n_levels=3)
+      >>> start, schedule = jnp.zeros(4, jnp.int32), ej.SamplingSchedule(2, 5)
+      >>> ej.sample(jax.random.key(0), kernel, jnp.array([0.0, 1.0, 2.0]), start, schedule).positions.shape
+      (5, 4)
     """
-    if not callable(energy_of(energy)):
-        raise ValueError(f"energy is {energy!r}; give a function energy(params, x) or a model that has one")
+    check_energy(energy)
     return CategoricalGibbs(energy, checks.check_integer("n_levels", n_levels, 2))

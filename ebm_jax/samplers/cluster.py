@@ -30,7 +30,8 @@ from jaxtyping import Array, Float, Int, UInt32
 from ebm_jax import checks, rng
 from ebm_jax.energies.base import DiscreteModel, PairwiseModel
 from ebm_jax.lattice import clusters
-from ebm_jax.samplers.base import ChainState, DiscreteKernelBase, count_nonfinite
+from ebm_jax.samplers.base import ChainState
+from ebm_jax.samplers.discrete import DiscreteKernel, count_nonfinite
 from ebm_jax.types import Info, Key, PyTree
 
 _as_pytree = functools.partial(
@@ -39,7 +40,7 @@ _as_pytree = functools.partial(
 
 
 @dataclass(frozen=True, eq=False)
-class _ClusterKernel(DiscreteKernelBase):
+class _ClusterKernel(DiscreteKernel):
     """Both kernels without `_redraw`.
 
     Attributes:

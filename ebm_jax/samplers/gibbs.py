@@ -32,7 +32,8 @@ from ebm_jax.lattice.base import Layout
 from ebm_jax.lattice.bits import BitsLayout
 from ebm_jax.lattice.general import GeneralLayout
 from ebm_jax.lattice.grid import GridLayout
-from ebm_jax.samplers.base import ChainState, DiscreteKernelBase, count_nonfinite
+from ebm_jax.samplers.base import ChainState
+from ebm_jax.samplers.discrete import DiscreteKernel, count_nonfinite
 from ebm_jax.samplers.sweeps import sweeps, sweeps_of_one_chain
 from ebm_jax.types import Info, Key, PyTree
 
@@ -58,7 +59,7 @@ class PackedGibbs(NamedTuple):
     jax.tree_util.register_dataclass, data_fields=("tables",), meta_fields=("model", "spec", "layout")
 )
 @dataclass(frozen=True, eq=False)
-class Gibbs(DiscreteKernelBase):
+class Gibbs(DiscreteKernel):
     """The kernel that `gibbs` builds.
 
     Attributes:
@@ -82,6 +83,10 @@ class Gibbs(DiscreteKernelBase):
     def path(self) -> str:
         """Which update runs: "bits", "grid", "bipartite" or "general"."""
         return self.layout.path
+
+    def step(self, key: Key, params: PyTree, beta: Any, state: ChainState) -> tuple[ChainState, Info]:
+        """Takes one sweep."""
+        return self.steps(key, params, beta, state, 1)
 
     def steps(
         self, key: Key, params: PyTree, beta: Any, state: ChainState, n: int

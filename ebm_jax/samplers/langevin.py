@@ -23,18 +23,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ebm_jax import checks, rng
-from ebm_jax.samplers.base import ChainState, energy_of, step_number
+from ebm_jax import checks
+from ebm_jax.samplers.base import ChainState, check_energy, known_energy, one_of_chains, step_number
 from ebm_jax.samplers.continuous import (
-    ContinuousKernelBase,
-    check_energy,
+    ContinuousKernel,
+    as_numbers,
+    check_elementwise,
     check_positive,
     check_scale,
-    check_spread,
-    spread,
+    for_each_leaf,
     total,
     zero_where,
 )
+from ebm_jax.samplers.noise import normals
 from ebm_jax.types import Info, Key, PyTree
 
 
@@ -44,11 +45,11 @@ from ebm_jax.types import Info, Key, PyTree
     meta_fields=("energy", "clip_by", "boundary"),
 )
 @dataclass(frozen=True, eq=False)
-class Langevin(ContinuousKernelBase):
+class Langevin(ContinuousKernel):
     """The kernel that `ula` and `langevin` build: the numbers are leaves, everything else is structure.
 
-    A schedule is a `jax.tree_util.Partial`, a pytree without leaves or with those that its maker gave it. noise_scale
-    None says that `step_size` is the ε of `ula`.
+    A schedule is a `jax.tree_util.Partial`, a pytree without leaves or with those that its maker gave it. `step_size`
+    is the ε of `ula` if `noise_scale` is None.
     """
 
     energy: Any
@@ -62,12 +63,12 @@ class Langevin(ContinuousKernelBase):
 
     exact = False
     state_type = ChainState
-    _shaped = ("preconditioner",)
+    elementwise = ("preconditioner",)
 
     def step(self, key: Key, params: PyTree, beta: Any, state: ChainState) -> tuple[ChainState, Info]:
         """Takes one step, one gradient. A step that ends with a NaN or infinite value is counted in the info."""
         x = state.position
-        gradient = jax.grad(energy_of(self.energy), argnums=1)(params, x)
+        gradient = jax.grad(known_energy(self), argnums=1)(params, x)
         noise = normals(key, state.step, x)
         step_size, noise_scale = _at(self.step_size, state.step), _at(self.noise_scale, state.step)
         if self.noise_scale is None:
@@ -76,7 +77,7 @@ class Langevin(ContinuousKernelBase):
             gradient = _clipped(zero_where(state.clamped, gradient), beta, self.clip, self.clip_by)
             beta = 1.0
         if self.preconditioner is not None:
-            scale = spread(self.preconditioner, x)
+            scale = for_each_leaf(self.preconditioner, x)
             gradient = jax.tree.map(jnp.multiply, scale, gradient)
             noise = jax.tree.map(lambda m, z: jnp.sqrt(m) * z, scale, noise)
 
@@ -85,8 +86,8 @@ class Langevin(ContinuousKernelBase):
 
         new = jax.tree.map(move, x, gradient, noise)
         if self.bounds is not None:
-            bring = _BOUNDARIES[self.boundary]
-            new = jax.tree.map(bring, new, *(spread(bound, x) for bound in self.bounds))
+            confine = _BOUNDARIES[self.boundary]
+            new = jax.tree.map(confine, new, *(for_each_leaf(bound, x) for bound in self.bounds))
         if state.clamped is not None:
             new = jax.tree.map(jnp.where, state.clamped, x, new)
         step = state.step + jnp.uint32(1)
@@ -96,14 +97,17 @@ class Langevin(ContinuousKernelBase):
         return ChainState(new, state.clamped, step), info
 
     def check(self, params: PyTree, x: PyTree, clamped: Any) -> None:
-        """Raises ValueError where positions are not floating or out of bounds, or values are not finite."""
+        """Checks positions, bounds, the energy and the numbers of the kernel.
+
+        Raises:
+          ValueError: If positions are not floating or out of bounds, or values are not finite.
+        """
         _check_number("step_size", self.step_size, positive=self.noise_scale is None)
         _check_number("noise_scale", self.noise_scale)
         super().check(params, x, clamped)
         if self.bounds is not None:
-            one = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), x)
             for name, bound in zip(("lower bound", "upper bound"), self.bounds):
-                check_spread(name, bound, one)
+                check_elementwise(name, bound, one_of_chains(x))
             _check_inside(x, self.bounds)
 
 
@@ -117,13 +121,40 @@ def ula(
     boundary: str = "clamp",
     preconditioner: Any = None,
 ) -> Langevin:
-    """Returns the unadjusted Langevin algorithm, x ← x − (ε²/2) β M ∇E(x) + ε √M z, ε = step_size.
+    """Builds the kernel of the unadjusted Langevin algorithm.
 
-    Its law comes near exp(−β E) as ε does to 0: on E = x²/2 and β = M = 1 its variance is 1 / (1 − ε²/4). step_size is
-    in x's units. Everything else as for `langevin`. Raises ValueError on a step size that is not greater than 0.
+    One step is
+
+        x ← x − (ε²/2) β M ∇E(x) + ε √M z,   z ~ N(0, I).
+
+    Its law tends to exp(−β E) as ε → 0 (Roberts and Tweedie 1996). On E = x²/2 with β = M = 1 its variance is
+    1 / (1 − ε²/4).
+
+    Args:
+      energy: Function `energy(params, x) -> scalar`, x a pytree of floating arrays, or a model with such a method.
+      step_size: ε > 0, a scalar in the units of x, or a schedule as for `langevin`.
+      clip: As for `langevin`.
+      clip_by: As for `langevin`.
+      bounds: As for `langevin`.
+      boundary: As for `langevin`.
+      preconditioner: As for `langevin`.
+
+    Returns:
+      A `Kernel` for `sample`.
+
+    Raises:
+      ValueError: If the step size is not greater than 0, and as for `langevin`.
+
+    Example:
+      >>> kernel = ej.ula(lambda params, x: (x**2).sum() / 2, step_size=0.5)
+      >>> samples = ej.sample(jax.random.key(0), kernel, None, jnp.zeros((4, 3)), ej.SamplingSchedule(10, 5))
+      >>> samples.positions.shape
+      (5, 4, 3)
     """
     _check_number("step_size", step_size, positive=True)
-    return _build(energy, _number(step_size), None, clip, clip_by, bounds, boundary, preconditioner)
+    return _build(
+        energy, _number_or_schedule(step_size), None, clip, clip_by, bounds, boundary, preconditioner
+    )
 
 
 def langevin(
@@ -137,37 +168,54 @@ def langevin(
     boundary: str = "clamp",
     preconditioner: Any = None,
 ) -> Langevin:
-    """Returns the kernel x ← x − step_size · β M ∇E(x) + noise_scale · √M z.
+    """Builds an unadjusted Langevin kernel with separate step size and noise scale.
 
-    energy: `energy(params, x) -> scalar`, x a pytree of floating arrays, or a model with such a method. step_size,
-    noise_scale: scalars of x's units squared and x's units (for the law exp(−β E), noise_scale = √(2 · step_size)), or
-    schedules: functions of the chain's step counter, an int32 scalar that is 0 at its first step, as Optax has them. A
+    One step is
+
+        x ← x − α β M ∇E(x) + σ √M z,   z ~ N(0, I).
+
+    With σ² = 2α its law tends to exp(−β E) as α → 0. Short-run training of energy-based models uses smaller noise (Du
+    and Mordatch 2019: α = 10, σ = 0.005). For small steps the chain samples at 2α / σ² times β.
+
+    A schedule is a function of the chain's step counter, an int32 scalar that is 0 at its first step, as in Optax. A
     new schedule compiles anew, unless it is a `jax.tree_util.Partial` of the same function.
-    clip: the largest Euclidean norm (clip_by="norm", over all that is not clamped) or element (clip_by="value") of
-    β∇E; a NaN or infinite gradient stays so.
-    bounds: (low, high), each a number, an array or a pytree like x. boundary="clamp" sets what is beyond to the bound,
-    as is done with pixels, and gathers mass there; "reflect" folds it back, the discretised reflected equation.
-    preconditioner: M, a positive number, array or pytree like x; it changes the speed of coordinates, not the law.
-    Raises ValueError on a negative or non-finite number, or an energy that is not callable.
+
+    Args:
+      energy: Function `energy(params, x) -> scalar`, x a pytree of floating arrays, or a model with such a method.
+      step_size: α ≥ 0, a scalar in the units of x squared, or a schedule.
+      noise_scale: σ ≥ 0, a scalar in the units of x, or a schedule.
+      clip: The largest norm or element of β∇E. A NaN or infinite gradient stays so. None means no clipping.
+      clip_by: "norm" clips the Euclidean norm over all elements that are not clamped, "value" each element.
+      bounds: `(low, high)`, each a number, an array or a pytree like x.
+      boundary: "clamp" sets what is beyond a bound to the bound, as is done with pixels, and gathers mass there.
+        "reflect" folds it back: the discretised reflected equation.
+      preconditioner: The diagonal M: a positive number, an array or a pytree like x. It changes the speed of
+        coordinates, not the law. None is 1.
+
+    Returns:
+      A `Kernel` for `sample`.
+
+    Raises:
+      ValueError: If a number is negative or not finite, or the energy is not callable.
+
+    Example:
+      >>> kernel = ej.langevin(lambda params, x: (x**2).sum() / 2, step_size=0.1, noise_scale=0.45)
+      >>> samples = ej.sample(jax.random.key(0), kernel, None, jnp.zeros((4, 3)), ej.SamplingSchedule(10, 5))
+      >>> samples.positions.shape
+      (5, 4, 3)
     """
     for name, value in (("step_size", step_size), ("noise_scale", noise_scale)):
         _check_number(name, value)
     return _build(
-        energy, _number(step_size), _number(noise_scale), clip, clip_by, bounds, boundary, preconditioner
+        energy,
+        _number_or_schedule(step_size),
+        _number_or_schedule(noise_scale),
+        clip,
+        clip_by,
+        bounds,
+        boundary,
+        preconditioner,
     )
-
-
-def normals(key: Key, step: jax.Array, like: PyTree) -> PyTree:
-    """Returns standard normals shaped like `like`: element i of the leaves is a function of (key, step, i)."""
-    words = rng.chain_words(key)
-    leaves, treedef = jax.tree.flatten(like)
-    drawn, start = [], 0
-    for leaf in leaves:
-        site = jnp.arange(start, start + leaf.size, dtype=jnp.uint32).reshape(leaf.shape)
-        word, _ = rng.threefry2x32(words[0], words[1], step, site + step)
-        drawn.append(rng.normal(word).astype(leaf.dtype))
-        start += leaf.size
-    return jax.tree.unflatten(treedef, drawn)
 
 
 def _build(
@@ -185,21 +233,21 @@ def _build(
     checks.check_choice("boundary", boundary, tuple(_BOUNDARIES))
     if clip is not None:
         check_scale("clip", clip, positive=True)
-        clip = _number(clip)
+        clip = as_numbers(clip)
     if bounds is not None:
         bounds = _checked_bounds(bounds)
     if preconditioner is not None:
-        preconditioner = jax.tree.map(_number, preconditioner)
+        preconditioner = as_numbers(preconditioner)
         check_positive("preconditioner", preconditioner)
     return Langevin(energy, step_size, noise_scale, clip, bounds, preconditioner, clip_by, boundary)
 
 
-def _number(value: Any) -> Any:
+def _number_or_schedule(value: Any) -> Any:
     if isinstance(value, jax.tree_util.Partial):
         return value
     if callable(value):
         return jax.tree_util.Partial(value)
-    return jnp.asarray(value, jnp.result_type(float))  # float64 where the user has enabled it
+    return as_numbers(value)
 
 
 def _check_number(name: str, value: Any, *, positive: bool = False) -> None:
@@ -218,7 +266,8 @@ def _clipped(gradient: PyTree, beta: Any, clip: jax.Array, by: str) -> PyTree:
     if by == "value":
         return jax.tree.map(lambda g: jnp.where(jnp.isfinite(g), jnp.clip(g, -clip, clip), g), scaled)
     square = total(jax.tree.map(jnp.square, scaled))
-    short = square <= clip * clip  # also keeps √ from 0, where it has no derivative
+    # The condition also keeps √ from 0, where it has no derivative.
+    short = square <= clip * clip
     factor = jnp.where(short, 1.0, clip / jnp.sqrt(jnp.where(short, 1.0, square)))
     return jax.tree.map(lambda g: factor * g, scaled)
 
@@ -232,11 +281,11 @@ def _reflect(x: jax.Array, low: Any, high: Any) -> jax.Array:
     width = high - low
     both = jnp.isfinite(width)
     period = jnp.where(both, 2 * width, 1.0)
-    turn = jnp.mod(jnp.where(both, x - low, 0.0), period)
-    folded = low + jnp.minimum(turn, period - turn)
+    offset = jnp.mod(jnp.where(both, x - low, 0.0), period)
+    folded = low + jnp.minimum(offset, period - offset)
     once = jnp.where(x < low, 2 * low - x, 2 * high - x)
-    bent = jnp.clip(jnp.where(both, folded, once), low, high)
-    return jnp.where((x < low) | (x > high), jnp.where(jnp.isfinite(x), bent, x), x).astype(x.dtype)
+    reflected = jnp.clip(jnp.where(both, folded, once), low, high)
+    return jnp.where((x < low) | (x > high), jnp.where(jnp.isfinite(x), reflected, x), x).astype(x.dtype)
 
 
 _BOUNDARIES = {"clamp": _clamp, "reflect": _reflect}
@@ -245,7 +294,7 @@ _BOUNDARIES = {"clamp": _clamp, "reflect": _reflect}
 def _checked_bounds(bounds: Any) -> tuple[PyTree, PyTree]:
     if not isinstance(bounds, (tuple, list)) or len(bounds) != 2:
         raise ValueError(f"bounds is {bounds!r}; give (low, high)")
-    low, high = (jax.tree.map(_number, bound) for bound in bounds)
+    low, high = map(as_numbers, bounds)
     if jax.tree.structure(low) != jax.tree.structure(high):
         raise ValueError("bounds are two different structures; give both numbers, arrays or pytrees like x")
     for a, b in zip(jax.tree.leaves(low), jax.tree.leaves(high)):
@@ -255,7 +304,7 @@ def _checked_bounds(bounds: Any) -> tuple[PyTree, PyTree]:
 
 
 def _check_inside(x: PyTree, bounds: tuple[PyTree, PyTree]) -> None:
-    for leaf, low, high in zip(jax.tree.leaves(x), *(jax.tree.leaves(spread(b, x)) for b in bounds)):
+    for leaf, low, high in zip(jax.tree.leaves(x), *(jax.tree.leaves(for_each_leaf(b, x)) for b in bounds)):
         if checks.is_concrete((leaf, low, high)):
             values = np.asarray(leaf)
             outside = (values < np.asarray(low)) | (values > np.asarray(high))

@@ -20,17 +20,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from ebm_jax.samplers.continuous import (
-    AdjustedKernelBase,
-    CachedState,
-    as_numbers,
-    check_energy,
-    check_positive,
-    check_scale,
-    draws,
-    spread,
-    total,
-)
+from ebm_jax.samplers.acceptance import AdjustedKernel, CachedState
+from ebm_jax.samplers.base import check_energy
+from ebm_jax.samplers.continuous import as_numbers, check_positive, check_scale, for_each_leaf, total
+from ebm_jax.samplers.noise import normals_and_words
 from ebm_jax.types import Info, Key, PyTree
 
 
@@ -38,16 +31,16 @@ from ebm_jax.types import Info, Key, PyTree
     jax.tree_util.register_dataclass, data_fields=("step_size", "preconditioner"), meta_fields=("energy",)
 )
 @dataclass(frozen=True, eq=False)
-class MALA(AdjustedKernelBase):
-    """The kernel that `mala` builds: `energy` is structure, the numbers are leaves."""
+class MALA(AdjustedKernel):
+    """The kernel that `mala` builds: the energy is structure, the numbers are leaves."""
 
     energy: Any
     step_size: Any
     preconditioner: Any = None
 
+    # The best rate for many independent coordinates (Roberts and Rosenthal 1998).
     target_acceptance = 0.574
-    """The best rate for many independent coordinates (Roberts and Rosenthal 1998); `warm_up` aims at it."""
-    _shaped = ("preconditioner",)
+    elementwise = ("preconditioner",)
 
     def step_with_acceptance(
         self, key: Key, params: PyTree, beta: Any, state: CachedState
@@ -57,8 +50,8 @@ class MALA(AdjustedKernelBase):
             (params, beta, state, self.step_size, self.preconditioner)
         )
         x, gradient = state.position, state.gradient
-        noise, word, _ = draws(key, state.step, x)
-        root = spread(jnp.sqrt(1.0) if scale is None else jax.tree.map(jnp.sqrt, scale), x)
+        noise, word, _ = normals_and_words(key, state.step, x)
+        root = for_each_leaf(jnp.sqrt(1.0) if scale is None else jax.tree.map(jnp.sqrt, scale), x)
 
         def move(x: jax.Array, g: jax.Array, z: jax.Array, r: jax.Array) -> jax.Array:
             return (x + size * r * (z - 0.5 * size * beta * r * g)).astype(x.dtype)
@@ -66,7 +59,7 @@ class MALA(AdjustedKernelBase):
         new = jax.tree.map(move, x, gradient, noise, root)
         if state.clamped is not None:
             new = jax.tree.map(jnp.where, state.clamped, x, new)
-        new_energy, new_gradient = self._evaluate(params, new, state.clamped)
+        new_energy, new_gradient = self.evaluate(params, new, state.clamped)
 
         def way_back(g: jax.Array, h: jax.Array, z: jax.Array, r: jax.Array) -> jax.Array:
             d = 0.5 * size * beta * r * (g + h)
@@ -75,21 +68,37 @@ class MALA(AdjustedKernelBase):
         correction = total(jax.tree.map(way_back, gradient, new_gradient, noise, root))
         finite = jnp.isfinite(new_energy) & jnp.isfinite(correction)
         log_ratio = correction - beta * (new_energy - state.energy)
-        return self._decide(state, word, log_ratio, (new, new_energy, new_gradient), finite, 1)
-
-    def check(self, params: PyTree, x: PyTree, clamped: Any) -> None:
-        """Raises ValueError where positions or numbers do not fit, or an energy is not finite at its start."""
-        check_scale("step_size", self.step_size, positive=True)
-        super().check(params, x, clamped)
+        return self.decide(state, word, log_ratio, (new, new_energy, new_gradient), finite, 1)
 
 
 def mala(energy: Any, step_size: Any, *, preconditioner: Any = None) -> MALA:
-    """Returns the Metropolis-adjusted Langevin kernel with proposals x − (ε²/2) β M ∇E(x) + ε √M z.
+    """Builds the Metropolis-adjusted Langevin kernel.
 
-    energy: `energy(params, x) -> scalar`, x a pytree of float32 or float64 arrays, or a model with such a method.
-    step_size: ε > 0 in x's units; `warm_up` finds one. preconditioner: the diagonal M, a positive number, array or
-    pytree like x; variances of the coordinates are a good one.
-    Raises ValueError on a number that is not finite and greater than 0, or an energy that is not callable.
+    One step proposes
+
+        x' = x − (ε²/2) β M ∇E(x) + ε √M z,   z ~ N(0, I),
+
+    and accepts it with probability min(1, π(x') q(x | x') / (π(x) q(x' | x))), π(x) ∝ exp(−β E(x)) (Roberts and
+    Tweedie 1996). It costs one energy and one gradient.
+
+    Args:
+      energy: Function `energy(params, x) -> scalar`, x a pytree of float32 or float64 arrays, or a model with such a
+        method.
+      step_size: ε > 0, in the units of x. `warm_up` finds one.
+      preconditioner: The diagonal M: a positive number, an array, or a pytree like x. Variances of the coordinates are
+        a good choice. None is 1.
+
+    Returns:
+      A `Kernel` for `sample`.
+
+    Raises:
+      ValueError: If a number is not finite and greater than 0, or the energy is not callable.
+
+    Example:
+      >>> kernel = ej.mala(lambda params, x: (x**2).sum() / 2, step_size=1.0)
+      >>> samples = ej.sample(jax.random.key(0), kernel, None, jnp.zeros((4, 3)), ej.SamplingSchedule(10, 5))
+      >>> samples.positions.shape
+      (5, 4, 3)
     """
     check_energy(energy)
     check_scale("step_size", step_size, positive=True)

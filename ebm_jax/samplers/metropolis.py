@@ -22,13 +22,14 @@ import jax.numpy as jnp
 from ebm_jax import rng
 from ebm_jax.energies.base import DiscreteModel, LayeredModel, PairwiseModel
 from ebm_jax.lattice import single
-from ebm_jax.samplers.base import ChainState, DiscreteKernelBase, count_nonfinite
+from ebm_jax.samplers.base import ChainState
+from ebm_jax.samplers.discrete import DiscreteKernel, count_nonfinite
 from ebm_jax.types import Info, Key, PyTree
 
 
 @functools.partial(jax.tree_util.register_dataclass, data_fields=("tables",), meta_fields=("model", "sites"))
 @dataclass(frozen=True, eq=False)
-class Metropolis(DiscreteKernelBase):
+class Metropolis(DiscreteKernel):
     """The kernel that `metropolis` builds.
 
     Attributes:

@@ -9,7 +9,8 @@ import jax
 import jax.numpy as jnp
 from jax.custom_batching import custom_vmap
 
-from ebm_jax.samplers.base import ChainState, partitions, with_automatic_axes
+from ebm_jax.chains import partitions, with_automatic_axes
+from ebm_jax.samplers.base import ChainState
 from ebm_jax.types import PyTree
 
 

@@ -21,7 +21,7 @@ from jaxtyping import Array, Float
 from ebm_jax.energies.rbm import RBM, RBMParams
 from ebm_jax.energies.target import Target
 from ebm_jax.rng import chain_words
-from ebm_jax.samplers.base import count_nonfinite
+from ebm_jax.samplers.discrete import count_nonfinite
 from ebm_jax.samplers.gibbs import Gibbs, PackedGibbs
 from ebm_jax.types import Info, Key, PyTree
 

@@ -7,7 +7,7 @@ import pytest
 
 import ebm_jax as ej
 from ebm_jax.samplers import adaptation
-from ebm_jax.samplers.base import start_chains
+from ebm_jax.samplers.start import start_chains
 
 
 def energy(params, x):

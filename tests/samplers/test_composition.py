@@ -13,7 +13,7 @@ from tests.statistics import assert_plausible, normal_sf
 
 SYSTEM = systems.get("ising_2x3_edge")
 START = SYSTEM.exact_positions(32)
-SCHEDULE = ej.SamplingSchedule(4, 3, 1)
+SCHEDULE = ej.SamplingSchedule(2, 3, 2)
 
 
 def test_a_cycle_of_one_is_that_kernel():
@@ -86,7 +86,7 @@ def test_parts_with_a_model_and_with_an_energy():
         {"spins": (ej.gibbs(ej.Ising(GRID)), conditional), "field": ej.hmc(joint, 0.7, 4)}
     )
     start = Mixed(jnp.zeros((4000, 2, 2), bool), jnp.zeros(4000))
-    run = ej.sample(jax.random.key(0), kernel, params, start, ej.SamplingSchedule(60, 1, 1))
+    run = ej.sample(jax.random.key(0), kernel, params, start, ej.SamplingSchedule(60, 1, 60))
     # Summed over the field, spins have the energy of the model less ½ (0.3 Σs)².
     states = np.array([[int(c) for c in f"{i:04b}"] for i in range(16)], bool).reshape(16, 2, 2)
     sums = np.where(states, 1, -1).sum(axis=(1, 2))
@@ -109,7 +109,7 @@ def test_order_clamping_and_parts_left_out():
     start = case.draws(jax.random.key(0), 64, 1.0)
     label = ej.categorical_gibbs(case.model, 3)
     only = ej.within_gibbs({"label": label})
-    end = ej.sample(jax.random.key(1), only, case.params, start, ej.SamplingSchedule(5, 1, 1)).positions
+    end = ej.sample(jax.random.key(1), only, case.params, start, ej.SamplingSchedule(5, 1, 5)).positions
     np.testing.assert_array_equal(end["pixels"][0], start["pixels"])
     assert (end["label"][0] != start["label"]).any()
     both = ej.within_gibbs({"label": label, "pixels": ej.mala(case.model, 1.0)})
@@ -118,7 +118,7 @@ def test_order_clamping_and_parts_left_out():
         {"label": jnp.int32(2), "pixels": jnp.ones(2)},
     )
     end = ej.sample(
-        jax.random.key(1), both, case.params, start, ej.SamplingSchedule(5, 1, 1), clamped=one
+        jax.random.key(1), both, case.params, start, ej.SamplingSchedule(5, 1, 5), clamped=one
     ).positions
     assert (end["label"] == 2).all()
     assert (end["pixels"][..., 1] == 1).all()
@@ -151,7 +151,7 @@ MALA = ej.mala(kernels.gaussian, 0.5)
         (lambda: ej.cycle([ej.gibbs(SYSTEM.model), ej.metropolis(ej.Ising(GRID))]), "different models"),
         (lambda: ej.within_gibbs({"a": ej.cycle([MALA])}), r"cycle\(\[within_gibbs"),
         (lambda: ej.within_gibbs({"a": ej.dmala(SYSTEM.model, 0.1)}), "a model of its own"),
-        (lambda: ej.cycle([ej.gibbs]), "give kernels"),
+        (lambda: ej.cycle([ej.gibbs]), "a member of kernels is .*; give a kernel"),
         (lambda: ej.cycle([PT]), "ParallelTempering keeps more than a position"),
         (lambda: ej.mixture([MALA, MALA], [0.5, 0.6]), "sum 1.1"),
         (lambda: ej.mixture([MALA, MALA], [1.5, -0.5]), "at least 0"),

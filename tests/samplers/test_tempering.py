@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import ebm_jax as ej
-from ebm_jax.samplers import tempering
+from ebm_jax.samplers import exchanges, ladders, tempering
 from tests import oracles, systems
 from tests.statistics import assert_other_law, assert_plausible, assert_same_law, normal_sf
 
@@ -39,10 +39,18 @@ def laws(beta=1.0):
     return np.stack([oracles.boltzmann(SYSTEM.energies, beta * b) for b in LADDER])
 
 
-@pytest.mark.parametrize("swaps", ["even_odd", "random"])
+GIBBS = ej.gibbs(SYSTEM.model)
+KERNELS = {
+    "even_odd": ej.parallel_tempering(GIBBS, LADDER),
+    "random": ej.parallel_tempering(GIBBS, LADDER, swaps="random", steps_per_swap=3),
+}
+ZEROS = jnp.zeros((4000, 2, 3), bool)
+
+
+@pytest.mark.parametrize("swaps", KERNELS)
 def test_every_replica_has_its_law(swaps):
-    kernel = ej.parallel_tempering(ej.gibbs(SYSTEM.model), LADDER, swaps=swaps)
-    state = run(kernel, start_at(kernel, jnp.zeros((4000, 2, 3), bool)), 120)
+    kernel = KERNELS[swaps]
+    state = run(kernel, start_at(kernel, ZEROS), 120)
     assert_same_law(by_rung(kernel, state), laws(), swaps)
     assert (jnp.sort(state.rung, axis=1) == jnp.arange(3)).all()
     report = ej.swap_report(kernel, state)
@@ -53,11 +61,12 @@ def test_every_replica_has_its_law(swaps):
 
 
 def test_a_wrong_exchange_is_told_apart(monkeypatch):
-    right = tempering.ParallelTempering._exchange
     monkeypatch.setattr(
-        tempering.ParallelTempering,
-        "_exchange",
-        lambda self, word, beta, energies, state: right(self, word, beta, 0.5 * energies, state),
+        tempering,
+        "exchange",
+        lambda ladder, swaps, word, beta, energies, state: exchanges.exchange(
+            ladder, swaps, word, beta, 0.5 * energies, state
+        ),
     )
     # Two steps an exchange: a structure of its own, so that no program of the right one is at hand.
     kernel = ej.parallel_tempering(ej.gibbs(SYSTEM.model), LADDER, steps_per_swap=2)
@@ -69,7 +78,7 @@ def test_a_wrong_exchange_is_told_apart(monkeypatch):
 def test_one_rung_is_the_bare_kernel(make):
     bare = make(SYSTEM.model)
     start = SYSTEM.exact_positions(64)
-    schedule = ej.SamplingSchedule(3, 5, 2)
+    schedule = ej.SamplingSchedule(2, 5, 2)
     beta = np.linspace(0.5, 1.0, schedule.n_steps)
     one, other = (
         ej.sample(jax.random.key(0), kernel, SYSTEM.params, start, schedule, beta=beta)
@@ -81,12 +90,12 @@ def test_one_rung_is_the_bare_kernel(make):
 
 
 def test_pieces_company_and_forms():
-    kernel = ej.parallel_tempering(ej.gibbs(SYSTEM.model), LADDER, steps_per_swap=3)
-    state = start_at(kernel, SYSTEM.exact_positions(16))
+    kernel = KERNELS["random"]
+    state = start_at(kernel, ZEROS)
     whole, again = run(kernel, state, 12), run(kernel, run(kernel, state, 5), 7)
     for a, b in zip(jax.tree.leaves(whole), jax.tree.leaves(again), strict=True):
         np.testing.assert_array_equal(a, b)
-    keys = jax.vmap(jax.random.fold_in, (None, 0))(jax.random.key(7), jnp.arange(16))
+    keys = jax.vmap(jax.random.fold_in, (None, 0))(jax.random.key(7), jnp.arange(4000))
     steps = lambda key, one: kernel.steps(key, SYSTEM.params, 1.0, one, 12)  # noqa: E731
     alone, info = jax.jit(jax.vmap(steps))(keys, state)
     np.testing.assert_array_equal(alone.rung, whole.rung)
@@ -102,7 +111,9 @@ def test_exchanges_as_in_plain_numpy():
     state = kernel.init(SYSTEM.params, SYSTEM.positions(np.zeros((1, 6), int))[0])._replace(replicas=None)
     betas = np.asarray(kernel.betas, np.float64)
     words = jnp.array([3, 5], jnp.uint32)
-    exchange = jax.jit(lambda e, s: kernel._exchange(words, jnp.float32(0.8), e, s))
+    exchange = jax.jit(
+        lambda e, s: exchanges.exchange(kernel.betas, "even_odd", words, jnp.float32(0.8), e, s)
+    )
     seen, last, trips = [[] for _ in range(3)], [None] * 3 + ["top"], 0
     for step in range(400):
         energies = rng.normal(scale=4, size=4).astype(np.float32)
@@ -134,11 +145,13 @@ def test_exchanges_as_in_plain_numpy():
 
 
 def test_energies_that_are_no_numbers_are_not_exchanged():
-    kernel = ej.parallel_tempering(ej.gibbs(SYSTEM.model), LADDER)
+    kernel = KERNELS["even_odd"]
     state = kernel.init(SYSTEM.params, SYSTEM.positions(np.zeros((1, 6), int))[0])._replace(replicas=None)
     for step in range(4):
         energies = jnp.array([jnp.nan, jnp.nan, jnp.nan])
-        state = kernel._exchange(jnp.zeros(2, jnp.uint32), jnp.float32(1), energies, state)
+        state = exchanges.exchange(
+            kernel.betas, "even_odd", jnp.zeros(2, jnp.uint32), jnp.float32(1), energies, state
+        )
         state = state._replace(step=jnp.uint32(step))
         np.testing.assert_array_equal(state.rung, [0, 1, 2])
 
@@ -152,7 +165,7 @@ def test_tuning_equalises_rejections():
     tuned, states = ej.tune_ladder(jax.random.key(2), kernel, params, start, 1023, n_rounds=5)
     assert (np.asarray(states.statistics.n_steps) == 0).all()
     np.testing.assert_allclose(tuned.betas[np.array([0, -1])], uneven[[0, -1]], rtol=1e-6)
-    schedule = ej.SamplingSchedule(400, 1, 1)
+    schedule = ej.SamplingSchedule(400, 1, 400)
     before, after = (
         ej.swap_report(k, ej.sample(jax.random.key(3), k, params, start, schedule).state)
         for k in (kernel, tuned)
@@ -167,19 +180,19 @@ def test_tuning_equalises_rejections():
 
 def test_equal_parts_of_the_barrier():
     betas = np.array([0.0, 0.5, 1.0])
-    np.testing.assert_allclose(tempering._equalised(betas, np.array([0.3, 0.3])), betas, atol=1e-12)
-    moved = tempering._equalised(betas, np.array([0.6, 0.2]))
+    np.testing.assert_allclose(ladders._equalise(betas, np.array([0.3, 0.3])), betas, atol=1e-12)
+    moved = ladders._equalise(betas, np.array([0.6, 0.2]))
     assert 0.2 < moved[1] < 0.45
-    never = tempering._equalised(betas, np.array([np.nan, np.nan]))
+    never = ladders._equalise(betas, np.array([np.nan, np.nan]))
     np.testing.assert_allclose(never, betas)
-    np.testing.assert_array_equal(tempering._equalised(betas[:2], np.array([0.3])), betas[:2])
+    np.testing.assert_array_equal(ladders._equalise(betas[:2], np.array([0.3])), betas[:2])
 
 
 def test_crosses_a_barrier_that_the_bare_kernel_does_not():
     """Two far wells of unequal weight: MALA stays where it is, tempered MALA weighs them."""
     energy = lambda p, x: -jnp.logaddexp(p - 8 * (x - 1.5) ** 2, -8 * (x + 1.5) ** 2)  # noqa: E731
     start = jnp.full((256,), -1.5)
-    schedule = ej.SamplingSchedule(2000, 1, 1)
+    schedule = ej.SamplingSchedule(2000, 1, 2000)
     bare = ej.mala(energy, 0.35)
     right = {}
     for name, kernel in (("bare", bare), ("tempered", ej.parallel_tempering(bare, np.geomspace(0.03, 1, 6)))):
@@ -192,7 +205,7 @@ def test_crosses_a_barrier_that_the_bare_kernel_does_not():
 
 
 def test_clamping_and_continuing_with_another():
-    kernel = ej.parallel_tempering(ej.gibbs(SYSTEM.model), LADDER)
+    kernel = KERNELS["even_odd"]
     mask = jnp.zeros((2, 3), bool).at[0, 1].set(True)
     start = start_at(kernel, SYSTEM.exact_positions(16), (mask, jnp.ones((2, 3), bool)))
     held = run(kernel, start, 4)
@@ -227,7 +240,7 @@ def test_bad_input(change, words, as_shipped):
 
 
 def test_bad_tuning(as_shipped):
-    kernel = ej.parallel_tempering(ej.gibbs(SYSTEM.model), LADDER)
+    kernel = KERNELS["even_odd"]
     start = SYSTEM.exact_positions(4)
     tune = functools.partial(ej.tune_ladder, jax.random.key(0))
     with pytest.raises(ValueError, match="give one of parallel_tempering"):

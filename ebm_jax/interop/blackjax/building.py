@@ -14,7 +14,7 @@ from blackjax.mcmc import integrators
 
 from ebm_jax import checks
 from ebm_jax.interop.blackjax.kernel import BlackJAX, ByIdentity
-from ebm_jax.samplers.continuous import check_energy
+from ebm_jax.samplers.base import check_energy
 
 # Gradients in one step of an integrator. Its isokinetic form takes as many.
 _STAGES = {"velocity_verlet": 1, "mclachlan": 2, "yoshida": 3, "omelyan": 5}

@@ -12,8 +12,8 @@ import numpy as np
 from blackjax.base import SamplingAlgorithm
 
 from ebm_jax import checks
-from ebm_jax.samplers.base import Kernel, step_number
-from ebm_jax.samplers.continuous import ContinuousKernelBase, energy_of
+from ebm_jax.samplers.base import Kernel, energy_of, step_number
+from ebm_jax.samplers.continuous import ContinuousKernel
 from ebm_jax.types import Info, Key, PyTree
 
 # Fields of BlackJAX's states that its `init` makes from a position, a target and fresh randomness.
@@ -64,7 +64,7 @@ class ByIdentity:
     meta_fields=("energy", "algorithm", "names", "structure", "stages", "exact"),
 )
 @dataclass(frozen=True, eq=False)
-class BlackJAX(ContinuousKernelBase):
+class BlackJAX(ContinuousKernel):
     """The kernel that `from_blackjax` builds: numbers among the settings are leaves, everything else is structure.
 
     Attributes:

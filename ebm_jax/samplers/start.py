@@ -1,0 +1,96 @@
+"""How a driver begins: it checks what it was given, makes states of positions, and packs the chains."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from ebm_jax import checks
+from ebm_jax.chains import chain_keys, count_chains, strongly_typed, zero_info
+from ebm_jax.samplers.base import Kernel, check_clamped
+from ebm_jax.types import Info, Key, PyTree
+
+
+def begin(key: Key, kernel: Any, params: PyTree, init: PyTree, clamped: Any) -> tuple[PyTree, PyTree]:
+    """Checks the arguments that all drivers share, before any work is done.
+
+    Args:
+      key: A single typed key.
+      kernel: A kernel.
+      params: Parameters of its energy.
+      init: Positions with a leading chain axis, or the states of an earlier run.
+      clamped: `(mask, values)`, or None.
+
+    Returns:
+      Parameters and the states of the chains, in dtypes that compile once.
+
+    Raises:
+      ValueError: If anything does not fit.
+    """
+    checks.check_key(key)
+    check_kernel(kernel)
+    states = start_chains(kernel, params, init, clamped)
+    return strongly_typed((params, states))
+
+
+def pack_chains(key: Key, kernel: Kernel, params: PyTree, states: PyTree) -> tuple[Key, PyTree, Info]:
+    """Returns the chains' keys, their packed states, up to date with the parameters, and reports of no step."""
+    n_chains = count_chains(states)
+    packed = kernel.refresh(params, kernel.pack(params, states))
+    return chain_keys(key, n_chains), packed, zero_info(n_chains)
+
+
+def check_kernel(kernel: Any, name: str = "kernel") -> None:
+    """Checks that something is a kernel.
+
+    Raises:
+      ValueError: If it is not.
+    """
+    if not isinstance(kernel, Kernel):
+        raise ValueError(f"{name} is {kernel!r}; give a kernel, e.g. gibbs(model)")
+
+
+def start_chains(kernel: Any, params: PyTree, init: PyTree, clamped: Any) -> PyTree:
+    """Returns states with a chain axis from positions or from an earlier run's states.
+
+    Raises:
+      ValueError: If anything does not fit.
+    """
+    if jax.tree_util.all_leaves([kernel]):
+        raise ValueError(
+            f"{type(kernel).__name__} is no pytree, so compiled code cannot take it; make it a frozen dataclass with "
+            "@jax.tree_util.register_dataclass"
+        )
+    if hasattr(init, "positions") and hasattr(init, "state"):
+        raise ValueError("init is the Samples of an earlier run; give its .state")
+    continued = is_state(init)
+    if continued:
+        kernel.check_state(init)
+    positions = jax.vmap(kernel.position)(init) if continued else init
+    leaves = jax.tree.leaves(positions)
+    if not leaves or any(not hasattr(leaf, "shape") or len(leaf.shape) == 0 for leaf in leaves):
+        raise ValueError(
+            f"init is {type(init).__name__} without a chain axis; give positions of shape (n_chains, ...)"
+        )
+    sizes = {leaf.shape[0] for leaf in leaves}
+    if len(sizes) != 1 or 0 in sizes:
+        raise ValueError(
+            f"init has leading axes of length {sorted(sizes)}; give every leaf the same n_chains ≥ 1"
+        )
+    if clamped is not None:
+        check_clamped(clamped, positions)
+        clamped = jax.tree.map(
+            lambda leaf, x: jnp.broadcast_to(leaf, x.shape), clamped, (positions, positions)
+        )
+    kernel.check(params, positions, clamped)
+    if not continued:
+        return jax.vmap(functools.partial(kernel.init, params))(positions, clamped)
+    return init if clamped is None else jax.vmap(functools.partial(kernel.clamp, params))(init, clamped)
+
+
+def is_state(init: Any) -> bool:
+    """Returns whether chains are given as the state of an earlier run, not as positions."""
+    return hasattr(init, "step") and (hasattr(init, "position") or hasattr(init, "replicas"))
