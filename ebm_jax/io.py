@@ -70,7 +70,8 @@ def save(path: str | os.PathLike[str], model: Any, params: Any, *, overwrite: bo
     handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=target.name, suffix=".partial")
     try:
         with os.fdopen(handle, "wb") as file:
-            np.savez(file, structure=np.asarray(json.dumps(structure)), **arrays)
+            named: dict[str, Any] = {"structure": np.asarray(json.dumps(structure)), **arrays}
+            np.savez(file, **named)
         # Temporary files are private. This one gets the rights of an ordinary new file.
         umask = os.umask(0)
         os.umask(umask)
@@ -206,8 +207,8 @@ def _build(described: Any, arrays: dict[str, np.ndarray], prefix: str, name: str
 
 def _is_model_class(cls: Any) -> bool:
     """Returns whether a class is a frozen dataclass that says what its parameters are."""
-    is_frozen = dataclasses.is_dataclass(cls) and cls.__dataclass_params__.frozen
-    return isinstance(cls, type) and is_frozen and hasattr(cls, "params_struct")
+    traits = vars(cls).get("__dataclass_params__") if isinstance(cls, type) else None
+    return traits is not None and traits.frozen and hasattr(cls, "params_struct")
 
 
 def _model_class(name: str, module: str | None) -> type:
@@ -218,7 +219,7 @@ def _model_class(name: str, module: str | None) -> type:
     modules = [found.name for found in pkgutil.iter_modules(energies.__path__)]
     for candidate in modules if module is None else set(modules) & {module}:
         found = importlib.import_module(f"{energies.__name__}.{candidate}")
-        cls = vars(found).get(name)
+        cls: Any = vars(found).get(name)
         if _is_model_class(cls) and cls.__module__ == found.__name__:
             return cls
     raise KeyError(f"{name} is no model of ebm_jax.energies")

@@ -16,7 +16,7 @@ def read_digits() -> Arrays:
     """
     from sklearn.datasets import load_digits
 
-    raw, labels = load_digits(return_X_y=True)
+    raw, labels = map(np.asarray, load_digits(return_X_y=True))
     images = ((raw.astype(np.int32) * 255 + 15) // 16).astype(np.uint8).reshape(-1, 8, 8)
     order = np.random.RandomState(SHUFFLE_SEED).permutation(len(images))
     return Arrays(images[order], labels[order].astype(np.int32))

@@ -106,7 +106,7 @@ def thermodynamic_integration(betas: Any, energies: Any, log_z0: float) -> TIRes
 def _errors(columns: Float[Array, "n m k"]) -> tuple[Float[Array, " k"], Float[Array, " k"]]:
     """Returns standard errors of the means over draws and chains, and effective numbers of draws."""
     sizes = jax.vmap(estimators.ess_mean, 2)(columns)
-    return jax.vmap(estimators.spread, 2)(columns) / jnp.sqrt(sizes), sizes
+    return jax.vmap(estimators.standard_deviation, 2)(columns) / jnp.sqrt(sizes), sizes
 
 
 def _checked(betas: Any, energies: Any, log_z0: float) -> tuple[np.ndarray, np.ndarray]:

@@ -112,7 +112,10 @@ def contrast(
 
 def ends_with_hidden_layer(kernel: Any) -> bool:
     """Whether a sweep of the kernel draws the hidden layer of an RBM last, given the chains' final visible units."""
-    return isinstance(kernel, Gibbs) and kernel.path == "bipartite" and kernel.layout.layers[-1] == "hidden"
+    if not isinstance(kernel, Gibbs) or kernel.path != "bipartite":
+        return False
+    layout: Any = kernel.layout
+    return layout.layers[-1] == "hidden"
 
 
 def packed_steps_with_inputs(
@@ -133,7 +136,8 @@ def packed_steps_with_inputs(
     Returns:
       The chains, the report of every chain, and the inputs of the hidden layer.
     """
-    layout, tables, words = kernel.layout, kernel.tables, chain_words(keys)
+    layout: Any = kernel.layout
+    tables, words = kernel.tables, chain_words(keys)
     params = jax.lax.stop_gradient(params)
     shared, beta = jax.tree.map(lambda p: jnp.asarray(p)[..., None], params), jnp.ones(1, jnp.float32)
     prepared = layout.prepare(tables, shared)
