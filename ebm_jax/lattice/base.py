@@ -17,7 +17,7 @@ class Layout(abc.ABC):
     """How configurations of one model lie in memory while many chains are swept, and how groups of sites are redrawn.
 
     A layout is a frozen dataclass of structure: it compares and hashes by value. What is large or traced goes with it
-    as `tables`, a pytree of index arrays that enter compiled code as arguments. The shapes of a sweep are
+    as `tables`, a pytree of index arrays that enter compiled code as arguments. A run of sweeps is
 
         packed = pack(tables, x)                          x: (chains, *sites) -> the layout's own arrays
         prepared = prepare(tables, params)                once a call
