@@ -25,7 +25,9 @@ _MAX_COUNT = np.uint32(2**32 - 1)
 
 
 class Info(NamedTuple):
-    """What a run of steps cost and how it went, one entry for each chain. Counts add up over steps.
+    """What a run of steps cost and how it went, one entry for each chain.
+
+    Counts add up over steps.
 
     Attributes:
       n_steps: int32, steps taken.

@@ -24,7 +24,9 @@ class Check(NamedTuple):
 
 @dataclass(frozen=True)
 class Certificate:
-    """What `certify` found. It prints as a table; `certificate["invariance"]` is one of its checks.
+    """What `certify` found.
+
+    It prints as a table; `certificate["invariance"]` is one of its checks.
 
     Attributes:
       kernel: Name of the kernel's class.

@@ -20,7 +20,9 @@ class Energy(Protocol):
 
 @runtime_checkable
 class Model(Protocol):
-    """A frozen, value-hashed description of structure. Its numbers live in `params`.
+    """A frozen, value-hashed description of structure.
+
+    Its numbers live in `params`.
 
     Example:
       >>> isinstance(ej.Ising(ej.Grid(2, 2)), ej.Model)

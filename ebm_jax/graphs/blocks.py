@@ -23,7 +23,9 @@ from ebm_jax.graphs.grids import Grid
 
 
 class Block:
-    """A set of site numbers in the caller's order. Blocks compare by value.
+    """A set of site numbers in the caller's order.
+
+    Blocks compare by value.
 
     Args:
       sites: Whole numbers of at least 0, at least one of them, none twice.

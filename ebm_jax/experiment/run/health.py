@@ -26,9 +26,11 @@ def first_failure(metrics: Metrics, health: HealthConfig) -> tuple[int, str] | N
     if len(bad):
         i = int(bad[0])
         found.append((i, f"{int(metrics.n_nonfinite[i])} values are NaN or infinite"))
+    # An objective without energies has no gap, and NaN in its place. Energies that became NaN were counted above.
+    gap = np.where(np.isnan(metrics.energy_data), 0, np.abs(metrics.energy_gap))
     for name, values, limit in (
         ("gradient_norm", np.asarray(metrics.gradient_norm), health.max_gradient_norm),
-        ("energy_gap", np.abs(np.asarray(metrics.energy_gap)), health.max_energy_gap),
+        ("energy_gap", gap, health.max_energy_gap),
     ):
         bound = np.inf if limit is None else limit
         over = np.flatnonzero(~np.isfinite(values) | (values > bound))
