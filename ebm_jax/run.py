@@ -21,7 +21,7 @@ from ebm_jax.energies.base import DiscreteModel
 from ebm_jax.graphs.blocks import SamplingSchedule
 from ebm_jax.progress import SampleBar, in_pieces
 from ebm_jax.samplers.base import Kernel
-from ebm_jax.samplers.start import begin, check_kernel, pack_chains
+from ebm_jax.samplers.start import begin, check_kernel, pack_chains, unpack_chains
 from ebm_jax.types import Info, Key, PyTree
 
 
@@ -239,7 +239,7 @@ def _drive(
     positions, observed = stacked
     if isinstance(observe, Observer):
         positions, observed = None, jax.vmap(observe.result)(carry.observed)
-    return Samples(positions, observed, carry.info, kernel.unpack(carry.packed))
+    return Samples(positions, observed, carry.info, unpack_chains(kernel, carry.packed))
 
 
 def _partitions(struct: Samples, of_states: PyTree, reduced: bool) -> Samples:

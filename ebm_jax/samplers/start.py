@@ -38,9 +38,26 @@ def begin(key: Key, kernel: Any, params: PyTree, init: PyTree, clamped: Any) -> 
 
 def pack_chains(key: Key, kernel: Kernel, params: PyTree, states: PyTree) -> tuple[Key, PyTree, Info]:
     """Returns the chains' keys, their packed states, up to date with the parameters, and reports of no step."""
-    n_chains = count_chains(states)
-    packed = kernel.refresh(params, kernel.pack(params, states))
-    return chain_keys(key, n_chains), packed, zero_info(n_chains)
+    keys, info = _keys_and_info(key, count_chains(states))
+    return keys, kernel.refresh(params, _pack(kernel, params, states)), info
+
+
+# Compiled as a whole although no kernel compiles itself: eager operations compile one by one, forty of them for a new
+# shape of chains. `refresh` stays eager, since a fused energy is rounded in another way.
+@jax.jit
+def _pack(kernel: Kernel, params: PyTree, states: PyTree) -> PyTree:
+    return kernel.pack(params, states)
+
+
+@jax.jit
+def unpack_chains(kernel: Kernel, packed: PyTree) -> PyTree:
+    """Returns the states of packed chains, chain axis first."""
+    return kernel.unpack(packed)
+
+
+@functools.partial(jax.jit, static_argnums=1)
+def _keys_and_info(key: Key, n_chains: int) -> tuple[Key, Info]:
+    return chain_keys(key, n_chains), zero_info(n_chains)
 
 
 def check_kernel(kernel: Any, name: str = "kernel") -> None:
