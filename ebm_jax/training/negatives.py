@@ -20,6 +20,7 @@ from ebm_jax.energies.base import DiscreteModel
 from ebm_jax.energies.target import Target
 from ebm_jax.run import init_chains
 from ebm_jax.samplers.base import Kernel
+from ebm_jax.samplers.start import check_kernel
 from ebm_jax.training import rbm_gradient
 from ebm_jax.training.sources import Negatives, Source, model_of, pack_chains, packed_chain_keys, run_chains
 from ebm_jax.types import Info, Key, PyTree
@@ -74,7 +75,7 @@ def cd(kernel: Kernel, k: int = 1) -> ContrastiveDivergence:
     Example:
       >>> source = ej.negatives.cd(ej.gibbs(ej.RBM(6, 3)), k=5)
     """
-    return ContrastiveDivergence(_check_kernel(kernel), checks.check_integer("k", k, 1))
+    return ContrastiveDivergence(check_kernel(kernel), checks.check_integer("k", k, 1))
 
 
 @functools.partial(
@@ -190,7 +191,7 @@ def pcd(kernel: Kernel, k: int = 1, n_chains: int | None = None, *, init: PyTree
             raise ValueError(f"n_chains is {n_chains} and init holds {lengths[0]} chains; leave n_chains out")
         n_chains = lengths[0]
     n_chains = checks.check_integer("n_chains", 128 if n_chains is None else n_chains, 1)
-    return PersistentChains(_check_kernel(kernel), init, checks.check_integer("k", k, 1), n_chains)
+    return PersistentChains(check_kernel(kernel), init, checks.check_integer("k", k, 1), n_chains)
 
 
 @functools.partial(jax.tree_util.register_dataclass, data_fields=(), meta_fields=("model",))
@@ -271,9 +272,3 @@ def _lost_chains(old: PyTree, new: PyTree) -> Array:
 
 def _column(flags: Array, ndim: int) -> Array:
     return flags.reshape(flags.shape + (1,) * (ndim - 1))
-
-
-def _check_kernel(kernel: Any) -> Any:
-    if not hasattr(kernel, "packed_steps"):
-        raise ValueError(f"kernel is {kernel!r}; give a kernel such as gibbs(model)")
-    return kernel
