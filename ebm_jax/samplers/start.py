@@ -60,14 +60,15 @@ def _keys_and_info(key: Key, n_chains: int) -> tuple[Key, Info]:
     return chain_keys(key, n_chains), zero_info(n_chains)
 
 
-def check_kernel(kernel: Any, name: str = "kernel") -> None:
-    """Checks that something is a kernel.
+def check_kernel(kernel: Any, name: str = "kernel") -> Kernel:
+    """Returns `kernel` if it is one.
 
     Raises:
       ValueError: If it is not.
     """
     if not isinstance(kernel, Kernel):
         raise ValueError(f"{name} is {kernel!r}; give a kernel, e.g. gibbs(model)")
+    return kernel
 
 
 def start_chains(kernel: Any, params: PyTree, init: PyTree, clamped: Any) -> PyTree:
