@@ -142,6 +142,13 @@ def test_discrete_mutants_are_told_apart():
     assert found.biased, found
 
 
+def test_chains_that_left_the_finite_numbers_are_reported_as_such():
+    law = Law(*kernels.case("gaussian")[:2])
+    start = np.zeros((10, 3), np.float32)
+    ok, detail = law.compare(1.0, np.where(np.arange(10)[:, None] == 4, np.inf, start), start, 1e-6)
+    assert not ok and "left the finite numbers" in detail
+
+
 def test_rare_configurations_still_count():
     """A law so flat that no configuration is expected often: χ² joins neighbours, and does not join them all."""
     model = ej.Ising(ej.Grid(3, 4))

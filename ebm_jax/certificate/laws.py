@@ -61,6 +61,8 @@ class Law(NamedTuple):
         Returns:
           The verdict, and what was measured, in words.
         """
+        if not all(np.isfinite(np.asarray(leaf, np.float64)).all() for leaf in jax.tree.leaves(end)):
+            return False, "chains left the finite numbers"
         log_pvalue, largest_change = self._largest_change(end, start, paired)
         if not self.enumerable:
             return bool(log_pvalue > np.log(rate)), largest_change

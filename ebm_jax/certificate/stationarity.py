@@ -54,6 +54,8 @@ def check_mixing(trial: Trial, key: Key, beta: float, *, lawful: bool) -> Check:
         states = trial.run(second, beta, states, max(n_steps, 1))
         n_steps = 2 * n_steps or 1
         after = trial.law.statistics(trial.positions(states)).values
+        if not np.isfinite(after).all():
+            return Check("mixing", FAILED, f"chains left the finite numbers within {n_steps} steps")
         largest = np.abs(correlations(before[:, varies], after[:, varies])).max() if varies.any() else 0.0
     if largest > threshold:
         detail = f"chains remember their start after {n_steps} steps (correlation {largest:.2f})"

@@ -252,7 +252,10 @@ def known_energy(kernel: Kernel) -> Callable[[PyTree, PyTree], jax.Array]:
       ValueError: If it has none.
     """
     if kernel.energy_function is None:
-        raise ValueError(f"{type(kernel).__name__} holds no energy and no model that its steps follow")
+        raise ValueError(
+            f"{type(kernel).__name__} holds no energy and no model that its steps follow; "
+            "give the class an `energy_function`"
+        )
     return kernel.energy_function
 
 

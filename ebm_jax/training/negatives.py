@@ -49,6 +49,13 @@ class ContrastiveDivergence(Source):
         self, key: Key, target: Target, params: PyTree, state: jax.Array, batch: PyTree
     ) -> tuple[Negatives, jax.Array]:
         """Returns as many negatives as `batch` has rows, each `k` steps away from one of them."""
+        try:
+            target.check_data("batch", batch)
+        except ValueError as error:
+            raise ValueError(
+                f"cd starts its chains at the batch, and {error}. For batches of another form use pcd, whose chains "
+                "have starts of their own"
+            ) from error
         start = pack_chains(self.kernel, params, target.full_configurations(batch))
         chains, info = run_chains(jax.random.fold_in(key, state), self.kernel, params, start, self.k)
         positions = target.data_of(self.kernel.packed_positions(chains))

@@ -11,6 +11,7 @@ value of that difference is no likelihood. It is only a number to differentiate.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -70,7 +71,7 @@ class Objective:
         """Returns `(loss, extras)` and the gradient of the loss with respect to `params`."""
 
         def of_params(params: PyTree) -> tuple[Array, Mapping[str, Any]]:
-            return self.loss(with_variables(params, variables), model, batch, negatives)
+            return _checked(self.loss(with_variables(params, variables), model, batch, negatives))
 
         return jax.value_and_grad(of_params, has_aux=True)(params)
 
@@ -142,6 +143,12 @@ def objective_of(objective: Any, negatives: Any) -> Objective:
         )
     if not isinstance(objective, Objective):
         loss: Any = objective
+        try:
+            inspect.signature(loss).bind(None, None, None, None)
+        except TypeError as error:
+            raise ValueError(
+                f"objective {loss!r} does not take (params, model, batch, negatives): {error}"
+            ) from error
         return Objective(loss, needs_negatives=negatives is not None)
     if objective.needs_negatives and negatives is None:
         raise ValueError(
@@ -150,6 +157,21 @@ def objective_of(objective: Any, negatives: Any) -> Objective:
     if not objective.needs_negatives and negatives is not None:
         raise ValueError(f"negatives is {negatives!r} and the objective uses none; leave negatives out")
     return objective
+
+
+def _checked(found: Any) -> tuple[Array, Mapping[str, Any]]:
+    """Returns what a loss function gave, if it is a scalar and a mapping of scalars."""
+    if not (isinstance(found, tuple) and len(found) == 2 and isinstance(found[1], Mapping)):
+        raise ValueError(
+            f"the objective returned {type(found).__name__}; return (loss, extras), extras a dictionary, {{}} for none"
+        )
+    loss, extras = found
+    for name, value in {"loss": loss, **extras}.items():
+        if name != "variables" and jnp.shape(value) != ():
+            raise ValueError(
+                f"the objective's {name} has shape {jnp.shape(value)}; return a scalar, such as its mean"
+            )
+    return loss, extras
 
 
 def with_variables(params: PyTree, variables: Mapping[str, Any]) -> PyTree:

@@ -145,7 +145,7 @@ def test_sigterm_ends_with_a_checkpoint_and_a_line(place):
         ("resume new", 2, "it is no run"),
         ("sample runs/tiny-s0", 2, "Missing option '--output'"),
         ("sample runs/tiny-s0 --output x.jpg", 2, "ends in .png or .npz"),
-        ("sample runs/tiny-s0 --output y.png --checkpoint 7", 1, "has no checkpoint '7'; give last, best, or one of ["),
+        ("sample runs/tiny-s0 --output y.png --checkpoint 7", 2, "has no checkpoint '7'; give last, best, or one of ["),
         ("evaluate runs/tiny-s0 --metrics likelyhood", 2, "--metrics has 'likelyhood'"),
         ("sweep tiny.yaml --out new --seeds 2", 2, "seeds: [0, 1] was given, and --seeds 2 as well"),
         ("plot new --out both", 2, "does not exist"),

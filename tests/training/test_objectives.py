@@ -279,3 +279,29 @@ def test_data_and_configurations_of_every_kind_of_model():
     assert not shown.has_hidden_sites and shown.data_energy == shown.energy
     function = target_of(quadratic)
     assert function.energy is quadratic and function.data_struct() is None and function.data_of(v) is v
+
+
+@pytest.mark.parametrize(
+    ("objective", "problem"),
+    [
+        (lambda params, batch: (0.0, {}), r"does not take \(params, model, batch, negatives\)"),
+        (lambda params, model, batch, negatives: params["b"].sum(), "return .loss, extras."),
+        (lambda params, model, batch, negatives: (params["b"], {}), "the objective's loss has shape"),
+        (
+            lambda params, model, batch, negatives: (params["b"].sum(), {"b": params["b"]}),
+            "the objective's b has",
+        ),
+    ],
+)
+def test_an_objective_of_another_form_is_refused_with_the_form_that_is_wanted(objective, problem, as_shipped):
+    with pytest.raises(ValueError, match=problem):
+        init, step = make_train_step(energy_of_label, TX, None, objective=objective)
+        step(KEY, init(KEY, CLASSIFIER), labelled(8))
+
+
+def test_cd_refuses_batches_that_no_chain_can_start_at(as_shipped):
+    init, step = make_train_step(
+        MODEL, TX, negatives.cd(ej.gibbs(MODEL)), objective=lambda p, m, batch, n: (0.0, {})
+    )
+    with pytest.raises(ValueError, match=r"cd starts its chains at the batch, and .* use pcd"):
+        step(KEY, init(KEY), {"x": DATA[:8], "y": np.zeros(8, np.int32)})

@@ -52,7 +52,8 @@ def open_run(path: Path, checkpoint: str = "last") -> TrainedRun:
 
     Raises:
       RunFolderError: If `path` is not a run, or its configuration was changed.
-      CheckpointError: If the run has no such checkpoint, or it is damaged.
+      RequestError: If the run has no such checkpoint.
+      CheckpointError: If the run has no checkpoint yet, or this one is damaged.
     """
     config = stored_config(path)
     recipe = find(config.recipe)
@@ -70,9 +71,7 @@ def open_run(path: Path, checkpoint: str = "last") -> TrainedRun:
         step = best["step"]
     elif checkpoint != "last":
         if not checkpoint.isdigit() or int(checkpoint) not in steps:
-            raise CheckpointError(
-                f"{path} has no checkpoint {checkpoint!r}; give last, best, or one of {steps}"
-            )
+            raise RequestError(f"{path} has no checkpoint {checkpoint!r}; give last, best, or one of {steps}")
         step = int(checkpoint)
     state = checkpoints.load(step, recipe.struct(config)).tree
     return TrainedRun(config, recipe, jax.device_put(recipe.params(config, state)), step)
