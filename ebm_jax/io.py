@@ -159,7 +159,7 @@ def _describe(value: Any, arrays: dict[str, np.ndarray], prefix: str, name: str)
         arrays[prefix + name] = value.sites
         return _SITES
     if isinstance(value, Graph):
-        arrays[f"{prefix}edges"] = value.edges
+        arrays[f"{prefix}{name}.edges"] = value.edges
         return {"type": "Graph", "n_sites": value.n_sites}
     if isinstance(value, Grid | Bipartite):
         return {"type": type(value).__name__, **dataclasses.asdict(value)}
@@ -198,7 +198,9 @@ def _build(described: Any, arrays: dict[str, np.ndarray], prefix: str, name: str
     if not isinstance(described, dict):
         return described
     if described["type"] == "Graph":
-        return Graph(described["n_sites"], arrays[f"{prefix}edges"])
+        # Format 1 knew one graph a file.
+        edges = f"{prefix}{name}.edges"
+        return Graph(described["n_sites"], arrays[edges if edges in arrays else "edges"])
     if described["type"] in _GRAPHS:
         fields = {key: value for key, value in described.items() if key != "type"}
         return _GRAPHS[described["type"]](**fields)

@@ -166,6 +166,7 @@ def evaluate(
     ais_betas: Annotated[int | None, typer.Option(min=2, help="Instead of evaluation.ais_betas.")] = None,
     ais_chains: Annotated[int | None, typer.Option(min=1, help="Instead of evaluation.ais_chains.")] = None,
     n_test: Annotated[int | None, typer.Option(min=1, help="Instead of evaluation.n_test.")] = None,
+    override: Overrides = None,
 ) -> None:
     """Measure a trained model, and append the numbers to evaluations.jsonl in its folder.
 
@@ -173,6 +174,7 @@ def evaluate(
     Examples:
       ebm-jax evaluate runs/rbm_mnist_pcd5
       ebm-jax evaluate runs/rbm_mnist_pcd5 --metrics likelihood --ais-betas 20000 --checkpoint best
+      ebm-jax evaluate runs/rbm_mnist_pcd5 --metrics mixing -o evaluation.chain_steps=5000
     """
     with run_error_messages():
         from ebm_jax.experiment.run import trained
@@ -180,7 +182,8 @@ def evaluate(
         opened = trained.open_run(run, checkpoint)
         settings = {"ais_betas": ais_betas, "ais_chains": ais_chains, "n_test": n_test}
         groups = trained.check_groups(opened, metrics)
-        found = trained.judge(opened, run, groups, settings)
+        chosen = [f"evaluation.{name}={value}" for name, value in settings.items() if value is not None]
+        found = trained.judge(opened, run, groups, [*chosen, *(override or ())])
         typer.echo(f"{run}, step {opened.step}")
         for name, value in found.items():
             typer.echo(f"  {name:<24}{value:>14.6g}")

@@ -70,14 +70,17 @@ def levels_by_leaf(model: Any, x: PyTree) -> list[Any]:
 def check_whole_numbers(x: PyTree) -> None:
     """Checks that positions hold levels: whole numbers or bools.
 
+    uint32 is left to the counters of a state: training tells them by it.
+
     Raises:
       ValueError: If a leaf has another dtype.
     """
     for path, leaf in jax.tree_util.tree_leaves_with_path(x):
-        if not jnp.issubdtype(leaf.dtype, jnp.integer) and leaf.dtype != jnp.bool_:
+        is_level = jnp.issubdtype(leaf.dtype, jnp.integer) or leaf.dtype == jnp.bool_
+        if not is_level or leaf.dtype == jnp.uint32:
             name = "init" + jax.tree_util.keystr(path)
             raise ValueError(
-                f"{name} has dtype {leaf.dtype}; levels are whole numbers: use .astype(jnp.int32)"
+                f"{name} has dtype {leaf.dtype}; levels are whole numbers but uint32: use .astype(jnp.int32)"
             )
 
 

@@ -16,10 +16,10 @@ class SwapStatistics(NamedTuple):
 
     Attributes:
       rejection: Mean probability of rejecting an exchange of rungs k and k + 1, `(R − 1,)`.
-      n_tried: Exchanges tried, `(R − 1,)` uint32.
+      n_tried: Exchanges tried, `(R − 1,)` int32.
       energy: Mean energy at each rung, `(R,)`.
-      n_steps: Steps, `()` uint32.
-      n_round_trips: How often a replica went from the last rung to the first and back, `()` uint32.
+      n_steps: Steps, `()` int32.
+      n_round_trips: How often a replica went from the last rung to the first and back, `()` int32.
     """
 
     rejection: Float[Array, "*batch pairs"]
@@ -84,21 +84,21 @@ def exchange(
     back = (rung == n - 1) & (state.trip == 2)
     trip = jnp.where(rung == n - 1, 1, jnp.where((rung == 0) & (state.trip == 1), 2, state.trip))
     old = state.statistics
-    n_tried, n_steps = old.n_tried + tried, old.n_steps + jnp.uint32(1)
+    n_tried, n_steps = old.n_tried + tried, old.n_steps + jnp.int32(1)
     share = jnp.where(tried, 1 / jnp.maximum(n_tried, 1).astype(jnp.float32), 0.0)
     statistics = SwapStatistics(
         old.rejection + share * (1 - probability - old.rejection),
         n_tried,
         old.energy + (by_rung - old.energy) / n_steps.astype(jnp.float32),
         n_steps,
-        old.n_round_trips + back.sum(dtype=jnp.uint32),
+        old.n_round_trips + back.sum(dtype=jnp.int32),
     )
     return state._replace(rung=rung, trip=trip.astype(jnp.int8), statistics=statistics)
 
 
 def no_statistics(n: int) -> SwapStatistics:
     """Returns the statistics of no step of a chain with n rungs."""
-    zero = jnp.zeros((), jnp.uint32)
+    zero = jnp.zeros((), jnp.int32)
     return SwapStatistics(
-        jnp.zeros(n - 1, jnp.float32), jnp.zeros(n - 1, jnp.uint32), jnp.zeros(n, jnp.float32), zero, zero
+        jnp.zeros(n - 1, jnp.float32), jnp.zeros(n - 1, jnp.int32), jnp.zeros(n, jnp.float32), zero, zero
     )

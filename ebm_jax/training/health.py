@@ -25,7 +25,7 @@ class Metrics(NamedTuple):
       energy_model: Mean F over the negatives; NaN where the objective reports none.
       gradient_norm: Euclidean norm over all parameters, before `tx`.
       acceptance: Share of all proposals of the step that were accepted; NaN for kernels that propose nothing.
-      n_nonfinite: int32, NaN or infinite values among the energies (or the loss, where there are none), the gradient,
+      n_nonfinite: int32, NaN or infinite values among the loss, the energies, the gradient,
         the new parameters and the new variables, and steps of chains that ended with one.
       n_dead: int32, chains that had proposals in this step and accepted none of them; 0 for kernels that propose
         nothing (Gibbs).
@@ -70,7 +70,7 @@ def measure(
       info: Report of the sampler, a row a chain.
 
     Returns:
-      The metrics, and whether energies or loss, gradient and updated arrays are all finite.
+      The metrics, and whether loss, energies, gradient and updated arrays are all finite.
 
     Raises:
       ValueError: If the objective reports a figure under the name of another metric.
@@ -85,7 +85,7 @@ def measure(
         )
     no_energy = jnp.full((), jnp.nan, jnp.float32)
     energy_data, energy_model = energies or (no_energy, no_energy)
-    figures = energies or [loss]
+    figures = [*energies, loss]
     squares = _sum_of_squares(grads)
     n_nonfinite = _count_nonfinite((figures, grads, updated), squares, (figures, updated))
     metrics = Metrics(
@@ -106,7 +106,7 @@ def measure(
 def within(limits: Limits, metrics: Metrics) -> Bool[Array, ""]:
     """Whether a step exceeds no limit.
 
-    A norm past the largest float exceeds every limit: its squares end in the optimiser. A gap that is not a number
+    A norm that overflows exceeds every limit, because the optimiser would square the same gradient. A gap that is NaN
     exceeds none: the objective reports no energies, or they are counted as not finite.
     """
     norm, gap = jnp.asarray(metrics.gradient_norm), jnp.abs(metrics.energy_gap)
@@ -126,7 +126,7 @@ def _sum_of_squares(tree: PyTree) -> Float[Array, ""]:
 def _count_nonfinite(tree: PyTree, known_sum: Float[Array, ""], rest: PyTree) -> Int[Array, ""]:
     """Counts NaN and infinite values of `tree`.
 
-    A sum is infected by any of them and far cheaper than the count, which is made only if the sum is not finite.
+    One NaN or infinity makes the sum non-finite. The sum is cheap, so elements are counted only then.
     `known_sum` covers all of `tree` but `rest`.
     """
     total = functools.reduce(jnp.add, [jnp.sum(leaf) for leaf in jax.tree.leaves(rest)], known_sum)

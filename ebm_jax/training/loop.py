@@ -121,7 +121,8 @@ def fit(
         raise ValueError(f"batch_size is {batch_size} and data has {n} rows; give at most {n}")
     if state is not None and not (params is None and variables is None):
         raise ValueError(
-            "params and state are both given; a state holds its own parameters: leave params and variables out"
+            f"state and {'variables' if params is None else 'params'} are both given; a state holds its own: "
+            "leave params and variables out"
         )
     current = init(key, params, variables) if state is None else _resume(state, key, init, model, tx)
     plan = Plan(model, n // batch_size, batch_size, n // batch_size, objective=objective)

@@ -53,8 +53,8 @@ class ContrastiveDivergence(Source):
             target.check_data("batch", batch)
         except ValueError as error:
             raise ValueError(
-                f"cd starts its chains at the batch, and {error}. For batches of another form use pcd, whose chains "
-                "have starts of their own"
+                f"cd starts its chains at the batch, and {error}. For batches of another form use pcd, or an "
+                "Objective whose data_of returns the data of a batch"
             ) from error
         start = pack_chains(self.kernel, params, target.full_configurations(batch))
         chains, info = run_chains(jax.random.fold_in(key, state), self.kernel, params, start, self.k)
@@ -125,8 +125,8 @@ class PersistentChains(Source):
         """Returns the chains `k` steps on; `batch` plays no part."""
         del batch
         inputs = None
-        # RBM 784×500, batch 128, PCD-1 on one core: 1.2 times the updates per second of sweeps that keep their inputs
-        # to themselves (172 against 149, medians of alternating rounds).
+        # RBM 784×500, batch 128, PCD-1 on one core: 1.2 times the updates per second of sweeps that do not return their
+        # inputs (172 against 149, medians of alternating rounds).
         if rbm_gradient.fits(target) and rbm_gradient.ends_with_hidden_layer(self.kernel):
             keys = packed_chain_keys(key, self.kernel, state)
             chains, info, inputs = rbm_gradient.packed_steps_with_inputs(
@@ -139,9 +139,8 @@ class PersistentChains(Source):
     def put_back(self, params: PyTree, before: PyTree, after: PyTree) -> PyTree:
         """Returns the state after a step with every chain that left the finite numbers where it stood before.
 
-        A chain left them if a real number of its state was finite and no longer is. Counters go on all the same: they
-        number the draws, and a chain that repeats its draws ends in the same place. By convention the uint32 leaves of
-        a kernel's state are its counters.
+        A chain left them if a real number of its state was finite and no longer is. Step counters, the uint32 leaves of
+        a state, are not put back: with the old counter the chain would repeat the same draws and diverge again.
         """
         if not self.kernel.may_diverge:
             return after

@@ -27,6 +27,10 @@ from ebm_jax.types import PyTree
 Loss = Callable[..., tuple[Any, Mapping[str, Any]]]
 
 
+def _batch_itself(batch: PyTree) -> PyTree:
+    return batch
+
+
 @dataclass(frozen=True)
 class Objective:
     """A loss to minimise and what it needs. A train step also takes the bare function.
@@ -45,8 +49,10 @@ class Objective:
 
     Attributes:
       loss: The pure function.
-      needs_negatives: True refuses a train step without a source of negatives, False one with a source.
+      needs_negatives: Whether a source of negatives is required; if False, none may be given.
       takes_data: Whether a batch holds data of the model and nothing else, so that it can be checked against the model.
+      data_of: Function of a batch that returns the model's data in it, at which the chains of `cd` start; by default
+        the batch itself. It compares by identity.
 
     Example:
       >>> def sparse(params, model, batch, negatives):
@@ -64,6 +70,7 @@ class Objective:
     loss: Loss
     needs_negatives: bool = True
     takes_data: bool = False
+    data_of: Callable[[Any], Any] = _batch_itself
 
     def value_and_grad(
         self, params: PyTree, variables: Mapping[str, Any], model: Target, batch: PyTree, negatives: Any

@@ -151,11 +151,11 @@ def update(
     drawn, chains, info = None, state.negatives, Info.zero()
     if negatives is not None:
         draws = jax.random.fold_in(key, _NEGATIVES)
-        drawn, chains = negatives.draw(draws, target, constants, state.negatives, batch)
+        drawn, chains = negatives.draw(draws, target, constants, state.negatives, objective.data_of(batch))
         info = drawn.info
     (loss, extras), grads = objective.value_and_grad(state.params, state.variables, target, batch, drawn)
     extras = dict(extras)
-    variables = extras.pop("variables", state.variables)
+    variables = _updated(state.variables, extras.pop("variables", {}))
     of_optimiser = {"data": batch, "negatives": None if drawn is None else drawn.positions}
     new = state.apply_gradients(
         grads=grads, extra=of_optimiser, negatives=chains, key=key, variables=variables
@@ -180,6 +180,20 @@ def check_batch(name: str, target: Target, objective: Objective, batch: PyTree) 
     Only an objective that takes data says what a batch is. For any other, rows are counted and nothing else is checked.
     """
     return target.check_data(name, batch) if objective.takes_data else check_rows(name, batch)
+
+
+def _updated(variables: Mapping[str, Any], new: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Returns the variables with those collections replaced that an objective returned."""
+    unknown = sorted(set(new) - set(variables))
+    if unknown:
+        raise ValueError(
+            f"the objective returned variables {unknown}, and the train state has {sorted(variables)}; give "
+            "`variables` to init or fit"
+        )
+    for name in new:
+        struct = jax.tree.map(jax.typeof, variables[name])
+        checks.check_struct(f"variables[{name!r}]", new[name], struct)
+    return {**variables, **new}
 
 
 def _start_params(key: Key, target: Target, params: PyTree) -> PyTree:

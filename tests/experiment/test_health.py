@@ -1,5 +1,7 @@
 """Updates that fail: the run stops, goes back to a healthy state, or leaves them out."""
 
+import math
+
 import numpy as np
 import pytest
 
@@ -7,7 +9,7 @@ from ebm_jax.experiment.config.sections import HealthConfig
 from ebm_jax.experiment.run import runner
 from ebm_jax.experiment.run.checkpoint import Checkpoints
 from ebm_jax.experiment.run.folder import read_metrics
-from ebm_jax.experiment.run.health import first_failure
+from ebm_jax.experiment.run.health import first_failure, summarize
 from ebm_jax.training.step import Metrics
 from tests.experiment.runs import RBM, built, config, fingerprint, interrupted, last_state
 
@@ -112,3 +114,20 @@ def test_skipped_updates_are_counted_and_told(tmp_path, with_report):
     assert [row["learning_rate"] for row in rows] == pytest.approx([0.1, 0.1])
     assert "skipped 3 updates" in (tmp_path / "run" / "log.txt").read_text()
     assert "6 updates were skipped" in (tmp_path / "run" / "report.md").read_text()
+
+
+def test_figures_of_an_objective_are_means_and_its_counts_sums():
+    zeros = np.zeros(2, np.float32)
+    counts = np.zeros(2, np.int32)
+    extra = {"n_effective": np.array([1.0, np.nan], np.float32), "hits": np.array([3, 4], np.int32)}
+    metrics = Metrics(*([zeros] * 6), *([counts] * 3), extra)
+    row = summarize(metrics)
+    assert math.isnan(row["n_effective"]) and row["hits"] == 7 and type(row["hits"]) is int
+
+
+def test_an_objective_without_energies_has_no_gap_to_fail_by():
+    nan, zeros, counts = np.full(2, np.nan, np.float32), np.zeros(2, np.float32), np.zeros(2, np.int32)
+    metrics = Metrics(zeros, nan, nan, nan, zeros, nan, counts, counts, counts)
+    health = HealthConfig(max_energy_gap=1.0)
+    assert first_failure(metrics, health) is None
+    assert first_failure(metrics._replace(energy_data=zeros, energy_gap=zeros + 2), health) is not None

@@ -112,6 +112,21 @@ def test_a_model_that_cannot_be_saved_is_refused_before_the_first_step(tmp_path,
     assert not (tmp_path / "new").exists()
 
 
+def test_a_recipe_that_skips_no_updates_is_not_run_under_that_policy(tmp_path):
+    config = parse_config({"recipe": "toy", "name": "t", "health": {"policy": "skip"}})
+    with pytest.raises(ConfigError, match="the recipe toy skips no updates: give stop or rollback"):
+        runner.train(config, tmp_path / "run", [])
+    assert not (tmp_path / "run").exists()
+
+
+def test_settings_of_an_evaluation_can_be_overridden_and_no_others(trained):
+    cli("evaluate", trained, "-o", "evaluation.n_test=7")
+    row = json.loads((trained / "evaluations.jsonl").read_text().splitlines()[-1])
+    assert row["evaluation"]["n_test"] == 7
+    done = CliRunner().invoke(app, ["evaluate", str(trained), "-o", "seed=3"])
+    assert done.exit_code == 2 and "no setting of the evaluation" in done.output
+
+
 def test_a_resume_learns_shapes_without_a_state(toy, trained):
     """`struct` traces the first state, and runs nothing."""
     config = load_config(trained / "config.yaml")

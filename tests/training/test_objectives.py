@@ -222,6 +222,57 @@ def test_variables_of_a_network_are_handed_on_and_never_trained():
         np.testing.assert_array_equal(a, b)
 
 
+def test_an_objective_replaces_the_collections_that_it_returns_and_keeps_the_others(as_shipped):
+    variables = {"seen": jnp.zeros(()), "other": jnp.ones(2)}
+
+    def counting(params, model, batch, negatives):
+        seen = params["seen"] + 1
+        return params["params"]["b"].sum(), {"variables": {"seen": seen}}
+
+    init, step = make_train_step(energy_of_label, TX, None, objective=counting)
+    state, _ = step(KEY, init(KEY, CLASSIFIER, variables), labelled(8))
+    assert float(state.variables["seen"]) == 1
+    np.testing.assert_array_equal(state.variables["other"], 1)
+
+    def wrong(name, value):
+        return lambda params, model, batch, negatives: (
+            params["params"]["b"].sum(),
+            {"variables": {name: value}},
+        )
+
+    for name, value, problem in (
+        ("new", jnp.zeros(()), r"returned variables \['new'\]"),
+        ("seen", jnp.zeros(3), "variables.*seen.* has shape"),
+    ):
+        init, step = make_train_step(energy_of_label, TX, None, objective=wrong(name, value))
+        with pytest.raises(ValueError, match=problem):
+            step(KEY, init(KEY, CLASSIFIER, variables), labelled(8))
+
+
+def test_cd_starts_at_the_data_of_a_labelled_batch():
+    def loss(params, model, batch, negatives):
+        return contrastive.loss(params, model, batch["x"], negatives)
+
+    source = negatives.cd(ej.gibbs(MODEL))
+    init, step = make_train_step(
+        MODEL, TX, source, objective=Objective(loss, data_of=lambda batch: batch["x"])
+    )
+    state, metrics = step(KEY, init(KEY), {"x": DATA[:8], "y": np.zeros(8, np.int32)})
+    plain, wanted = make_train_step(MODEL, TX, source)[1](KEY, init(KEY), DATA[:8])
+    np.testing.assert_allclose(metrics.energy_gap, wanted.energy_gap, rtol=1e-5, atol=1e-5)
+
+
+def test_a_loss_that_is_not_finite_is_counted_although_its_energies_are():
+    def overflowing(params, model, batch, negatives):
+        loss, extras = contrastive.loss(params, model, batch, negatives)
+        return loss + jax.lax.stop_gradient(jnp.inf), extras
+
+    source = negatives.cd(ej.gibbs(MODEL))
+    init, step = make_train_step(MODEL, TX, source, objective=overflowing)
+    _, metrics = step(KEY, init(KEY), DATA[:8])
+    assert int(metrics.n_nonfinite) == 1
+
+
 # ---- what does not go together ----
 
 

@@ -94,6 +94,7 @@ class Recipe(abc.ABC):
       metrics: What it measures, in the order of reports.
       best: Name of the metric by which checkpoints are compared. Larger is better; an evaluation may lack it.
       captions: Caption of each figure of `run_figures`, by its name.
+      can_skip: Whether its train step skips failed updates, which `health.policy: skip` asks for.
     """
 
     name: ClassVar[str]
@@ -101,6 +102,7 @@ class Recipe(abc.ABC):
     metrics: ClassVar[tuple[Metric, ...]]
     best: ClassVar[str]
     captions: ClassVar[Mapping[str, str]] = {}
+    can_skip: ClassVar[bool] = False
 
     @property
     def groups(self) -> tuple[str, ...]:

@@ -61,6 +61,9 @@ def train(config: Config, out: Path, command: Sequence[str]) -> None:
     with _logging():
         # All this comes before there is a folder, so that a run that cannot begin leaves nothing behind.
         recipe = find(config.recipe)
+        if config.health.policy == "skip" and not recipe.can_skip:
+            problem = f"skip was given, and the recipe {recipe.name} skips no updates: give stop or rollback"
+            raise ConfigError(config.name, [f"health.policy: {problem}"])
         experiment = recipe.build(config)
         _check_saving(recipe, config, experiment)
         folder = RunFolder.create(out, config, command)
@@ -177,7 +180,13 @@ class _Run:
             return
         self.state, before, self.step = state, self.step, self.step + n
         learning_rate = self.experiment.learning_rate(state)
-        row = self._row("train") | summarize(metrics) | {"learning_rate": learning_rate}
+        row, figures = self._row("train"), summarize(metrics)
+        taken = sorted({*row, "learning_rate"} & set(figures))
+        if taken:
+            raise RunFailed(
+                f"the objective reports {taken}, names that metrics.jsonl has already; rename them"
+            )
+        row |= figures | {"learning_rate": learning_rate}
         if row["n_skipped"]:
             LOGGER.warning("steps %d to %d: skipped %d updates", before + 1, self.step, row["n_skipped"])
         self._record(row, writer)

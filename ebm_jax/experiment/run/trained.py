@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
-import yaml
 
 from ebm_jax import plots
-from ebm_jax.experiment.config import Config, dump_config, parse_config
+from ebm_jax.experiment.config import Config
 from ebm_jax.experiment.recipes.base import Recipe, find
 from ebm_jax.experiment.run.checkpoint import CheckpointError, Checkpoints
 from ebm_jax.experiment.run.folder import finite, stored_config, write_arrays
@@ -142,7 +141,7 @@ def draw(run: TrainedRun, n: int, n_steps: int | None, seed: int, output: Path, 
 
 
 def judge(
-    run: TrainedRun, path: Path, groups: Sequence[str], settings: Mapping[str, Any]
+    run: TrainedRun, path: Path, groups: Sequence[str], overrides: Sequence[str] = ()
 ) -> dict[str, float]:
     """Evaluates a run and appends the result to evaluations.jsonl in its folder.
 
@@ -150,17 +149,19 @@ def judge(
       run: The run.
       path: Its folder.
       groups: Groups of metrics to measure.
-      settings: Values that replace those of the section `evaluation`; None leaves one as it is.
+      overrides: Overrides of the section `evaluation`, such as `evaluation.n_test=100`.
 
     Returns:
       The numbers by name.
 
     Raises:
-      ConfigError: If a setting is wrong.
+      RequestError: If an override is of another section.
+      ConfigError: If a value is wrong.
     """
-    changed = yaml.safe_load(dump_config(run.config))
-    changed["evaluation"] |= {name: value for name, value in settings.items() if value is not None}
-    config = parse_config(changed, name=run.config.name)
+    for text in overrides:
+        if not text.startswith("evaluation."):
+            raise RequestError(f"{text!r} is no setting of the evaluation; give evaluation.KEY=VALUE")
+    config = load_config(path / "config.yaml", overrides)
     found = run.recipe.build(config).evaluate(run.params, config.evaluation, groups)
     row = {"step": run.step, "evaluation": config.evaluation.model_dump(), "metrics": found}
     with (path / "evaluations.jsonl").open("a", encoding="utf-8") as file:

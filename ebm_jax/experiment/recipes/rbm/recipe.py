@@ -24,6 +24,7 @@ class RBMRecipe(Recipe):
     Config = RBMConfig
     metrics = METRICS
     best = "log_likelihood_lower"
+    can_skip = True
 
     def build(self, config: RBMConfig) -> Experiment:
         """Loads the images and returns the experiment.
