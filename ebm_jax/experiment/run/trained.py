@@ -10,7 +10,7 @@ from typing import NamedTuple
 import jax
 
 from ebm_jax import plots
-from ebm_jax.experiment.config import Config
+from ebm_jax.experiment.config import Config, load_config
 from ebm_jax.experiment.recipes.base import Recipe, find
 from ebm_jax.experiment.run.checkpoint import CheckpointError, Checkpoints
 from ebm_jax.experiment.run.folder import finite, stored_config, write_arrays
