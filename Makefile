@@ -3,7 +3,8 @@
 # The Python that .venv is made with; by default the first of these that will do (see the rule below).
 PYTHON ?= python3 python3.13 python3.12 python3.11
 PYTEST_ARGS ?= -n 2 --dist worksteal
-# Versions to install. `make test CONSTRAINTS=/dev/null` takes the newest releases instead.
+# Versions to install. `make test CONSTRAINTS=/dev/null` takes the newest releases instead. An existing .venv keeps its
+# Python: for another one, `make clean` first.
 CONSTRAINTS ?= constraints.txt
 BENCH ?= benchmarks/run.py --suite gibbs
 # A Python of a GPU machine, with jax, numpy and jaxtyping, for RBMs of digits optax and flax; the peers where they are to be compared.
@@ -24,7 +25,7 @@ help:  ## list the targets
 demo: $(STAMP)  ## train on handwritten digits, write the figures to runs/demo
 	@.venv/bin/ebm-jax demo
 
-test: $(STAMP)  ## run the tests on the CPU, tell the ten slowest (PYTEST_ARGS='-n 2')
+test: $(STAMP)  ## run the tests on the CPU, list the ten slowest (PYTEST_ARGS='-n 2')
 	@JAX_PLATFORMS=cpu .venv/bin/python -m pytest --durations 10 $(PYTEST_ARGS)
 
 lint: $(STAMP)  ## check style and formatting

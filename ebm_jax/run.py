@@ -139,8 +139,8 @@ def sample(
 ) -> Samples:
     """Runs chains of a kernel on p(x) ∝ exp(−β E(x; params)) and returns their samples.
 
-    New numbers never compile anew; a new function object `observe` does. Under a caller's `jit` or `vmap`, shapes and
-    dtypes are checked and values are not.
+    Other values of the arguments reuse the compiled program. Passing a new `observe` function compiles again. Under a
+    caller's `jit` or `vmap`, shapes and dtypes are checked and values are not.
 
     Args:
       key: A typed key. Chain i uses `fold_in(key, i)`.
@@ -153,7 +153,8 @@ def sample(
       beta: Inverse temperature: a scalar, or one value for each of the `schedule.n_steps` steps. For one a chain,
         `vmap` this function.
       clamped: `(mask, values)`, pytrees shaped like a position, with or without a chain axis. Sites under a True mask
-        take the values and never move. None leaves the clamping of a continued `state`; a mask of False releases it.
+        take the values and never move. None keeps the clamping of an earlier `state`. Pass an all-False mask to remove
+        it.
       observe: `observe(params, x)` of one position, stacked over samples and chains, or an `Observer`.
       mesh: Only None for now.
       progress: Whether to show a bar. The run is then made in pieces, with the same bits.

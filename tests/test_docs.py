@@ -52,6 +52,7 @@ def test_examples_run(tmp_path, monkeypatch):
     assert names["magnetisation"][0.10] < 0.3 < 0.7 < names["magnetisation"][0.20]
     assert names["wrong_after"] < 0.65 * names["wrong_before"]
     assert names["from_all"] > 0.8 and names["from_upper"] > 0.6
+    assert names["accuracy"] > 0.85 and names["learning"].shape == (20, 11)
     assert (tmp_path / "classes.png").stat().st_size > 0
 
     # The nearest training digit, by pixels that differ, is mostly of the class that was asked for.

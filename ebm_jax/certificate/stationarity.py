@@ -41,7 +41,8 @@ def check_invariance(trial: Trial, keys: list[Key], betas: tuple[float, ...]) ->
 def check_mixing(trial: Trial, key: Key, beta: float, *, lawful: bool) -> Check:
     """Checks that chains forget their start and, if the kernel is `lawful`, reach the law from one configuration.
 
-    A kernel that never leaves a part of the space keeps its law from exact starts: only the second test sees it.
+    A kernel that never leaves a part of the space keeps its distribution from exact starts. Only the second test sees
+    it.
     """
     first, second, third = jax.random.split(key, 3)
     states = start = trial.stationary(first, beta)

@@ -46,18 +46,28 @@ class BoundKernel(NamedTuple):
 class Kernel(abc.ABC):
     """A Markov kernel: the abstract base class of everything that `sample` and the other drivers run.
 
-    A subclass is a frozen dataclass, registered as a pytree: structure is static metadata, numbers are leaves. It has
-    to define `step`. A state is a NamedTuple with a field `step`, the chain's uint32 step counter, and every draw is a
-    function of the chain's key, that counter and the site; drivers pass the same key at every step. β and the
-    parameters are arguments of a step, so that new ones do not compile anew.
+    A subclass is a frozen dataclass, registered as a pytree: structure is static metadata, numbers are leaves. A state
+    is a NamedTuple with a field `step`, the chain's uint32 step counter. A subclass has these duties, which
+    `ej.certify` tests:
+
+    - It defines `step`, which returns the new state and its `Info`. The new state has the counter `state.step + 1`.
+    - All randomness comes from `jax.random.fold_in(key, state.step)`, or from another function of the key, the step
+      and the site. Drivers pass the same key at every step.
+    - Sites under the mask `state.clamped` keep their values.
+    - `init` makes the state of a chain and applies the clamping. The default makes a `ChainState`. A kernel whose
+      state caches more overrides it.
+    - If the energy is known, `energy_function` returns it. Tempering and `anneal` need it. In a kernel of one energy,
+      write `energy_function = staticmethod(energy)`. A subclass of `EnergyKernel` has the field `energy` instead.
+
+    β and the parameters are arguments of a step, so other values of them reuse the compiled program.
 
     Many chains run in the kernel's packed form: `pack`, then `packed_steps`, `packed_positions` and `packed_energies`,
     then `unpack`. By default it is the states themselves, and the methods of one chain are mapped over them.
 
     Attributes:
       may_diverge: Whether a step can end with a NaN or infinite value. If not, drivers need not look.
-      memoryless: Whether a chain may be started anew from its position and step counter at any time without changing
-        its law. Other kernels can then move the same chain.
+      memoryless: Whether a chain can be restarted from its position and step counter at any time without changing the
+        distribution of its path. Other kernels can then move the same chain.
       exact: Whether a step leaves p(x) ∝ exp(−β E(x)) invariant, apart from the resolution of its draws.
       nonfinite_means: What a step that `Info.n_nonfinite` counts did, for the error that reports it.
       state_type: The class of the kernel's states, or None if drivers shall accept any.
@@ -89,7 +99,7 @@ class Kernel(abc.ABC):
 
     @property
     def energy_function(self) -> Callable[[PyTree, PyTree], jax.Array] | None:
-        """The function E(x; params) whose law exp(−β E) the steps follow; None if the kernel does not know it."""
+        """The function E(x; params) of the distribution exp(−β E) that the steps sample; None if it is not known."""
         return None
 
     def init(self, params: PyTree, x: PyTree, clamped: Any = None) -> Any:

@@ -3,11 +3,11 @@
     ula        x ← x − (ε²/2) β M ∇E(x) + ε √M z            z ~ N(0, I)
     langevin   x ← x − α β M ∇E(x) + σ √M z
 
-`ula` is the Euler discretisation of the Langevin equation whose law is p(x) ∝ exp(−β E(x)), with a bias of order ε²
-(Roberts and Tweedie 1996; Neal 2011, sec. 5.2, writes ε so); texts that write x − ε∇E + √(2ε) z mean its ε²/2.
-`langevin` is what papers that train energy-based models run, α and σ chosen apart (Du and Mordatch 2019: α = 10,
-σ = 0.005; Nijkamp et al. 2020): with σ² = 2α it is `ula` with ε = σ, else it samples another temperature, about
-2α / σ² times β for small steps, or none. M is a positive diagonal, the preconditioner, 1 by default.
+`ula` is the Euler discretisation of the Langevin equation with the stationary distribution p(x) ∝ exp(−β E(x)). Its
+bias is of order ε² (Roberts and Tweedie 1996). ε is that of Neal (2011, sec. 5.2). Texts that write x − ε∇E + √(2ε) z
+mean our ε²/2. `langevin` is what papers that train energy-based models run, with α and σ chosen separately (Du and
+Mordatch 2019: α = 10, σ = 0.005; Nijkamp et al. 2020). With σ² = 2α it is `ula` with ε = σ. Otherwise, for small steps,
+it samples exp(−β′ E) with β′ = (2α/σ²) β. M is a positive diagonal, the preconditioner, 1 by default.
 
 There is no accept/reject step. Without `clip` and bounds a step is differentiable in x, the parameters, β, M and the
 two numbers; with them almost everywhere.
@@ -127,8 +127,8 @@ def ula(
 
         x ← x − (ε²/2) β M ∇E(x) + ε √M z,   z ~ N(0, I).
 
-    Its law tends to exp(−β E) as ε → 0 (Roberts and Tweedie 1996). On E = x²/2 with β = M = 1 its variance is
-    1 / (1 − ε²/4).
+    Its stationary distribution tends to exp(−β E) as ε → 0 (Roberts and Tweedie 1996). On E = x²/2 with β = M = 1 its
+    variance is 1 / (1 − ε²/4).
 
     Args:
       energy: Function `energy(params, x) -> scalar`, x a pytree of floating arrays, or a model with such a method.
@@ -174,23 +174,25 @@ def langevin(
 
         x ← x − α β M ∇E(x) + σ √M z,   z ~ N(0, I).
 
-    With σ² = 2α its law tends to exp(−β E) as α → 0. Short-run training of energy-based models uses smaller noise (Du
-    and Mordatch 2019: α = 10, σ = 0.005). For small steps the chain samples at 2α / σ² times β.
+    For small steps the chain samples exp(−β′ E) with β′ = (2α/σ²) β. With σ² = 2α its stationary distribution tends to
+    exp(−β E) as α → 0. Short-run training of energy-based models uses smaller noise (Du and Mordatch 2019: α = 10,
+    σ = 0.005).
 
     A schedule is a function of the chain's step counter, an int32 scalar that is 0 at its first step, as in Optax. A
-    new schedule compiles anew, unless it is a `jax.tree_util.Partial` of the same function.
+    new schedule compiles again, unless it is a `jax.tree_util.Partial` of the same function.
 
     Args:
       energy: Function `energy(params, x) -> scalar`, x a pytree of floating arrays, or a model with such a method.
       step_size: α ≥ 0, a scalar in the units of x squared, or a schedule.
       noise_scale: σ ≥ 0, a scalar in the units of x, or a schedule.
-      clip: The largest norm or element of β∇E. A NaN or infinite gradient stays so. None means no clipping.
+      clip: The largest norm or element of β∇E. Clipping leaves NaN and infinite gradients unchanged. None
+        means no clipping.
       clip_by: "norm" clips the Euclidean norm over all elements that are not clamped, "value" each element.
       bounds: `(low, high)`, each a number, an array or a pytree like x.
       boundary: "clamp" sets what is beyond a bound to the bound, as is done with pixels, and gathers mass there.
         "reflect" folds it back: the discretised reflected equation.
       preconditioner: The diagonal M: a positive number, an array or a pytree like x. It changes the speed of
-        coordinates, not the law. None is 1.
+        coordinates, not the stationary distribution. None is 1.
 
     Returns:
       A `Kernel` for `sample`.

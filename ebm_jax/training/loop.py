@@ -75,7 +75,7 @@ def fit(
 ) -> FitResult:
     """Trains a model for `n_epochs` passes over `data` in shuffled batches.
 
-    An epoch is one call of one compiled function, which hands nothing to the host. It visits
+    An epoch is one call of one compiled function, which copies nothing to the host. It visits
     ⌊n / batch_size⌋ · batch_size rows in an order drawn from the key and the epoch's number. The remaining rows wait
     for another epoch.
 
@@ -95,7 +95,8 @@ def fit(
       positives: As for `make_train_step`.
       objective: As for `make_train_step`.
       progress: Whether to show a bar.
-      callback: `callback(epoch, state, metrics)` after each epoch, metrics `(n_batches,)`. Its states stay valid.
+      callback: `callback(epoch, state, metrics)` after each epoch, metrics `(n_batches,)`. You may keep the
+        state; later epochs do not overwrite it.
 
     Returns:
       The last state, and metrics `(n_epochs, n_batches)`.

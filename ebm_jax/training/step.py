@@ -45,13 +45,17 @@ def make_train_step(
     Args:
       model: Has `energy` and `init`, or is itself a function `energy(params, x)`. If it has a `free_energy`, that is
         what is averaged.
-      tx: An Optax transformation. Build it once a run, since a rebuilt one compiles anew. For a learning rate that
+      tx: An Optax transformation. Build it once a run, since a rebuilt one compiles again. For a learning rate that
         changes use a schedule, or `optax.inject_hyperparams`.
       negatives: `cd`, `pcd` or `exact` of `ebm_jax.training.negatives`, or None for an objective that needs none.
       positives: None, or `clamped_gibbs` of `ebm_jax.training.positives` for hidden sites without a free energy. Full
         configurations are then compared on both sides. A model with the field `hidden` needs them.
       objective: What to minimise: None for maximum likelihood, a function
-        `(params, model, batch, negatives) -> (loss, extras)`, or a `training.Objective`.
+        `(params, model, batch, negatives) -> (loss, extras)`, or a `training.Objective`. The `model` that it receives
+        is a `Target`: `model.energy(params, x)` is the energy of a configuration, `model.data_energy(params, v)` that
+        of a datum (the free energy, if the model has one). `negatives` has `positions` with a leading axis, `weights`
+        that add up to 1 (or None for equal ones) and the sampler's `info`; it is None without a source. `extras` maps
+        names to scalars, which `Metrics.extra` reports.
 
     Returns:
       `init(key, params=None, variables=None) -> state`, which draws parameters unless they are given, and

@@ -64,8 +64,8 @@ def from_blackjax(
         was built for: run it with `params=None` and β = 1; everything else is refused.
       energy: `energy(params, x) -> scalar`, or a model with such a method. `x` is a pytree of float32 or float64
         arrays.
-      exact: Whether the algorithm leaves its law invariant. By default it does if it is one of BlackJAX's own that
-        accept or reject; all others (`mclmc`, built and wrapped ones) count as not exact.
+      exact: Whether the algorithm leaves its distribution invariant. By default, BlackJAX's own algorithms that accept
+        or reject count as exact; all others (`mclmc`, built and wrapped ones) do not.
       **settings: Arguments of the algorithm. Floats and arrays are leaves of the kernel, so new ones do not compile
         anew. Integers, functions and everything else are structure. What `blackjax.window_adaptation` finds can be
         given as `**parameters`; it must be found again for other parameters and β.

@@ -74,7 +74,7 @@ class BlackJAX(ContinuousKernel):
       names: Tree structure of the settings.
       structure: The other leaves, with None in place of the numbers.
       stages: Number of gradients in an integration step.
-      exact: Whether a step leaves its law invariant.
+      exact: Whether a step leaves its distribution invariant.
     """
 
     energy: Any

@@ -23,9 +23,9 @@ from ebm_jax.experiment.recipes.comparison import (
 ABLATED = {"negatives.method", "negatives.k"}
 captions = {
     "samples/samples.png": "Test data, and the ends of Gibbs chains that began at noise (means of visible units).",
-    "samples/chains.png": "Eight of these chains on their way; numbers are sweeps.",
+    "samples/chains.png": "Eight of these chains at increasing numbers of sweeps.",
     "plots/likelihood.png": "Evaluations. The band lies between the two bounds.",
-    "plots/training.png": "Training, means over the updates between two looks.",
+    "plots/training.png": "Training, means over at most `training.steps_per_call` updates each.",
     "plots/filters.png": "Weights of the first hidden units.",
     "plots/autocorrelation.png": "How long Gibbs chains from training rows remember their free energy.",
 }
