@@ -188,7 +188,7 @@ def test_acceptance_and_nonfinite_values_are_reported():
     assert 0.2 < metrics.acceptance < 0.99 and metrics.n_nonfinite == 0
     broken = state.replace(params=state.params._replace(coupling=jnp.array([jnp.nan, 0.3])))
     broken, metrics = step(key, broken, batch)
-    # A step of each of 64 chains, the two energies, the gradient of ... nothing (it is linear), and the NaN itself.
+    # A step of each of 64 chains, the loss, the two energies, and the NaN itself; the gradient does not depend on it.
     assert metrics.n_nonfinite == 64 + 4 and jnp.isnan(broken.params.coupling[0])
 
 
