@@ -120,9 +120,9 @@ def test_a_recipe_that_skips_no_updates_is_not_run_under_that_policy(tmp_path):
 
 
 def test_settings_of_an_evaluation_can_be_overridden_and_no_others(trained):
-    cli("evaluate", trained, "-o", "evaluation.n_test=7")
+    cli("evaluate", trained, "-o", "evaluation.every_epochs=7")
     row = json.loads((trained / "evaluations.jsonl").read_text().splitlines()[-1])
-    assert row["evaluation"]["n_test"] == 7
+    assert row["evaluation"]["every_epochs"] == 7
     done = CliRunner().invoke(app, ["evaluate", str(trained), "-o", "seed=3"])
     assert done.exit_code == 2 and "no setting of the evaluation" in done.output
 

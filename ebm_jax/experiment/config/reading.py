@@ -95,7 +95,7 @@ def read_file(path: Path) -> tuple[dict[Any, Any] | None, list[str]]:
         others = [other.name for other in path.parent.glob("*.y*ml")]
         similar = difflib.get_close_matches(path.name, others, n=1)
         hint = f": did you mean {path.with_name(similar[0])}?" if similar else ""
-        return None, [f"there is no such file in {path.parent.resolve()}{hint}"]
+        return None, [f"there is no such file{hint}"]
     except UnicodeDecodeError as error:
         line = error.object[: error.start].count(b"\n") + 1
         return None, [
