@@ -5,9 +5,11 @@ that jaxtyping's shapes are checked at every call, traced ones included. It has 
 package. A checked call costs tens of microseconds, in eager code and while tracing; compiled code pays nothing.
 """
 
+import gc
 import os
 import sys
 import tempfile
+from pathlib import Path
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
@@ -21,6 +23,7 @@ os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "0"
 
 import hypothesis
+import jax
 import jaxtyping
 import pytest
 
@@ -32,6 +35,20 @@ jaxtyping.install_import_hook("ebm_jax", "beartype.beartype")
 
 hypothesis.settings.register_profile("repeatable", derandomize=True, database=None, deadline=None)
 hypothesis.settings.load_profile("repeatable")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _few_memory_maps():
+    """Drops compiled programs between modules once there are many.
+
+    XLA maps several regions of memory for each program. Linux allows a process 65,530, and a process that asks for more
+    is killed by a segmentation fault wherever it happens to be.
+    """
+    yield
+    maps = Path("/proc/self/maps")
+    if maps.exists() and maps.read_bytes().count(b"\n") > 20_000:
+        jax.clear_caches()
+        gc.collect()
 
 
 @pytest.fixture
