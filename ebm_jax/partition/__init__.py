@@ -21,7 +21,7 @@ themselves: E_t = (1 − t) E₀ + t E.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -32,6 +32,7 @@ from ebm_jax import checks
 from ebm_jax.energies.target import target_of
 from ebm_jax.partition import annealing
 from ebm_jax.partition.annealing import Base
+from ebm_jax.partition.results import AISResult, LogLikelihoodBounds
 from ebm_jax.partition.thermodynamic import TIResult, thermodynamic_integration
 from ebm_jax.schedules import Ladder, check_ladder
 from ebm_jax.types import Key, PyTree
@@ -54,44 +55,6 @@ _BOOTSTRAPS = 1000
 _MIN_ESS = 10.0
 # Log-normal weights of this spread have an effective sample size of n exp(−9).
 _MAX_SD = 3.0
-
-
-class AISResult(NamedTuple):
-    """An estimate of log Z and what it is made of.
-
-    Attributes:
-      log_z: The estimate.
-      interval: 95 % bootstrap interval over chains, `(low, high)`. It does not account for weights that no chain saw.
-      log_weights: log Z₀ + log w of every chain (of a reverse run, log Z₀ − log(1/w)), `(n_chains,)` float64.
-      spread: Standard deviation of `log_weights`.
-      ess: Effective number of weights, (Σw)² / Σw².
-      warnings: Reasons not to trust the estimate, empty if there are none.
-    """
-
-    log_z: float
-    interval: tuple[float, float]
-    log_weights: np.ndarray
-    spread: float
-    ess: float
-    warnings: tuple[str, ...]
-
-
-class LogLikelihoodBounds(NamedTuple):
-    """Mean log-likelihood a datum, from both sides.
-
-    Attributes:
-      lower: With the reverse estimate of log Z, conservative.
-      upper: With the forward estimate of log Z, optimistic.
-      forward: The forward estimate.
-      reverse: The reverse estimate.
-      warnings: Those of both estimates, and a gap over one nat.
-    """
-
-    lower: float
-    upper: float
-    forward: AISResult
-    reverse: AISResult
-    warnings: tuple[str, ...]
 
 
 def standard_normal(struct: PyTree) -> Base:
