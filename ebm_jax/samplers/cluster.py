@@ -18,6 +18,7 @@ right to 2⁻³².
 
 from __future__ import annotations
 
+import abc
 import functools
 from dataclasses import dataclass
 from typing import Any
@@ -130,11 +131,11 @@ class _ClusterKernel(DiscreteKernel):
         counter = number.astype(jnp.uint32) + jnp.uint32(self.layout.n_counters) + step
         return rng.threefry2x32(words[0], words[1], step, counter)
 
+    @abc.abstractmethod
     def _redraw(
         self, words: UInt32[Array, "2"], step: UInt32[Array, ""], root: Int[Array, "*sites"], x: Array
     ) -> Array:
         """Returns the configuration with new levels, given the cluster of every site."""
-        raise NotImplementedError
 
 
 @_as_pytree
