@@ -4,6 +4,7 @@ A Langevin step asks autograd for the gradient of the summed energy with respect
 meanwhile, which saves their part of the graph. The buffer lies on the device.
 """
 
+import itertools
 import time
 
 import torch
@@ -54,7 +55,7 @@ def network(task: Task) -> nn.Module:
     """Returns the network: class logits for "joint", else minus one number."""
     if task.kind == "joint":
         sizes = (784, 512, 512, 512)
-        layers = [layer for a, b in zip(sizes, sizes[1:]) for layer in (nn.Linear(a, b), nn.SiLU())]
+        layers = [layer for a, b in itertools.pairwise(sizes) for layer in (nn.Linear(a, b), nn.SiLU())]
         return nn.Sequential(*layers, nn.Linear(512, 10))
     if task.kind == "latent":
         return nn.Sequential(nn.Linear(LATENT_SIZE, LATENT_HIDDEN), nn.SiLU(), nn.Linear(LATENT_HIDDEN, 1))
