@@ -150,9 +150,9 @@ class ResNet(nn.Module):
     """A residual network without normalisation, with optional spectral normalisation.
 
     A convolution of stride 1 comes first. A block of each further width then halves the sides:
-    x ← pool(x + W₂ a(W₁ a(x))), with the channels of x extended by a 1×1 convolution. Outputs are read from the mean over
-    pixels. Spectral normalisation divides each kernel by its largest singular value, estimated by one power iteration an
-    update (Miyato et al. 2018). Its vectors are in the collection `batch_stats`; see `TrainState.variables`.
+    x ← pool(V x + W₂ a(W₁ a(x))), where V is a 1×1 convolution. Outputs are read from the mean over pixels. Spectral
+    normalisation divides each kernel by its largest singular value, estimated by one power iteration an update (Miyato
+    et al. 2018). Its vectors are in the collection `batch_stats`; see `TrainState.variables`.
 
     Attributes:
       widths: Channels of the first convolution and of each block.

@@ -47,8 +47,8 @@ class Network:
         """
         if not isinstance(self.module, nn.Module):
             raise ValueError(
-                f"module is {self.module!r}; give a Flax Linen module, e.g. energies.networks.MLP((128, 128)), or use a "
-                "function energy(params, x) as the model"
+                f"module is {self.module!r}; give a Flax Linen module, e.g. energies.networks.MLP((128, 128)), or use "
+                "a function energy(params, x) as the model"
             )
         shape = tuple(checks.check_integer("shape", size, 1) for size in self.shape)
         object.__setattr__(self, "shape", shape)
@@ -133,8 +133,8 @@ class NeuralEnergy(Network):
 class JointEnergy(Network):
     """A classifier f as an energy: E(x, y) = −c f(x)[y] and E(x) = −log Σ_y exp(c f(x)[y]).
 
-    `energy` is E(x), which Langevin dynamics and training take. `class_energy` is E(x, y). The logits c f(x) are those of
-    p(y | x).
+    `energy` is E(x), which Langevin dynamics and training take. `class_energy` is E(x, y). The logits c f(x) are those
+    of p(y | x).
 
     Args:
       module: A Flax Linen module that takes one configuration and returns `n_classes` numbers.
@@ -195,7 +195,8 @@ class ClassConditional:
       >>> given = (np.zeros(2, bool), np.ones(3, bool)), start
       >>> kernel = ej.langevin(model, step_size=0.1, noise_scale=0.1)
       >>> params = joint.init(jax.random.key(0))
-      >>> x, label = ej.sample(jax.random.key(1), kernel, params, start, ej.SamplingSchedule(1, 1), clamped=given).positions
+      >>> schedule = ej.SamplingSchedule(1, 1)
+      >>> x, label = ej.sample(jax.random.key(1), kernel, params, start, schedule, clamped=given).positions
       >>> bool((label[0] == jnp.eye(3)).all())
       True
     """
