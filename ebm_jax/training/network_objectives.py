@@ -201,7 +201,7 @@ def _cross_entropy(logits: Array, labels: Array) -> tuple[Array, dict[str, Array
     return loss, {"cross_entropy": loss, "accuracy": accuracy}
 
 
-def _pair(batch: Any) -> tuple[PyTree, Array]:
+def _pair(batch: Any) -> tuple[PyTree, Any]:
     if not (isinstance(batch, tuple) and len(batch) == 2):
         raise ValueError(
             f"the batch is {type(batch).__name__}; this objective takes pairs (x, labels): give data=(x, labels)"

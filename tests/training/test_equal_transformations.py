@@ -46,7 +46,7 @@ def test_what_cannot_be_compared_is_equal_to_itself_alone():
 
 def test_zero_and_one_are_not_false_and_true():
     def make(value):
-        return optax.GradientTransformation(lambda p: (), lambda u, s, p=None: (u if value else u, s))
+        return optax.GradientTransformation(lambda p: (), lambda u, s, p=None: ([u][value and 0], s))
 
     assert comparable(make(1)) != comparable(make(True)) != comparable(make(1.0))
     assert comparable(make(0.0)) != comparable(make(-0.0))

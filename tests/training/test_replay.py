@@ -9,8 +9,8 @@ import optax
 import pytest
 
 import ebm_jax as ej
-from ebm_jax.energies.neural import ClassConditional
 from ebm_jax.energies.networks import MLP
+from ebm_jax.energies.neural import ClassConditional
 from ebm_jax.training import Limits, Plan, advance, make_train_step, negatives, regularized
 from ebm_jax.training.negatives import starts
 
