@@ -31,7 +31,7 @@ NAMES = ("digits", "mnist", "fashion_mnist")
 FORMAT = 1
 _ROWS = 500
 _BATCH = 100
-_N_EPOCHS = {"digits": 60, "mnist": 6, "fashion_mnist": 6}
+_N_EPOCHS = {"digits": 30, "mnist": 6, "fashion_mnist": 6}
 _PEAK_RATE = 2e-3
 # Brightness of some training images is changed and noise added, so that features do not hang on single pixels.
 _NOISE = 0.1
@@ -75,9 +75,8 @@ class Classifier(NamedTuple):
     def _apply(self, function: Any, images: Any) -> np.ndarray:
         x = np.asarray(images, np.float32)
         if x.shape[1:] != self.model.shape or len(x) == 0:
-            raise ValueError(
-                f"images has shape {x.shape}; the classifier of {self.name} reads (n, {', '.join(map(str, self.model.shape))})"
-            )
+            shape = ", ".join(map(str, self.model.shape))
+            raise ValueError(f"images has shape {x.shape}; the classifier of {self.name} reads (n, {shape})")
         bad = x[~((x >= -1) & (x <= 1))]
         if len(bad):
             raise ValueError(
