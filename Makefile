@@ -41,7 +41,7 @@ format: $(STAMP)  ## format and fix what can be fixed
 
 bench: $(STAMP)  ## run a benchmark on one core (BENCH='benchmarks/run.py --suite samplers')
 ifneq (,$(findstring run.py,$(BENCH)))
-	@.venv/bin/python -c 'import blackjax, hamon, numba, rbms, thrml, torch, torchebm' 2>/dev/null \
+	@.venv/bin/python -c 'import blackjax, ebm, hamon, numba, rbms, thrml, torch, torchebm' 2>/dev/null \
 	    || { echo "Installing the peers into .venv (once)" >&2; \
 	         .venv/bin/python -m pip install --quiet --disable-pip-version-check -c $(CONSTRAINTS) -e '.[bench]'; } \
 	    || echo "The peers could not be installed; running without those that are missing" >&2

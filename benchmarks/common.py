@@ -27,9 +27,10 @@ PACKAGES = (
     "blackjax",
     "torchebm",
     "rbms",
+    "ebmkit",
     "scikit-learn",
 )
-SUITES = ("gibbs", "samplers", "training")
+SUITES = ("gibbs", "samplers", "training", "neural")
 SMALLER_IS_BETTER = {"bytes_beyond_state", "error_nats"}
 BUDGET = {"cpu": math.inf, "gpu": 540.0}
 ROUND_SECONDS = {"cpu": 0.0, "gpu": 0.5}

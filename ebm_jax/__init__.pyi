@@ -63,6 +63,12 @@ from .energies.ising import (
     IsingParams as IsingParams,
 )
 from .energies.marginal import Marginal as Marginal
+from .energies.neural import (
+    JointEnergy as JointEnergy,
+)
+from .energies.neural import (
+    NeuralEnergy as NeuralEnergy,
+)
 from .energies.potts import (
     Potts as Potts,
 )

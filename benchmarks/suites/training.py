@@ -1,4 +1,4 @@
-"""Runs a task of the training suite, and prints its row."""
+"""Runs a task of a suite that trains, and prints its row."""
 
 import functools
 import importlib
@@ -15,7 +15,7 @@ HEAD = TABLE.head
 def run_task(task, device, rounds, about, round_seconds=0.0) -> dict:
     """Prepares and measures a task and returns its row."""
     methods, absent = {}, {}
-    for name, module in {"ebm_jax": "ours_training", **task.peers}.items():
+    for name, module in {"ebm_jax": task.ours, **task.peers}.items():
         admit(task.name, name, functools.partial(_prepare, module, task, device), methods, absent)
     power = Power(device)
     try:
@@ -26,11 +26,7 @@ def run_task(task, device, rounds, about, round_seconds=0.0) -> dict:
     figures = {"ratio": ratios.get(next(iter(task.peers)))}
     return {
         "task": task.name,
-        "k": task.k,
-        "batch_size": task.batch_size,
-        "n_batches": task.n_batches,
-        "n_visible": task.n_visible,
-        "n_hidden": task.n_hidden,
+        **task.facts(),
         "absent": absent,
         "updates_per_second": {name: task.n_batches / median(t) for name, t in times.items()},
         "ratios": ratios,

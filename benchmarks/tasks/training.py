@@ -28,6 +28,16 @@ class Task(NamedTuple):
     n_visible: int = 784
     n_hidden: int = 500
 
+    @property
+    def ours(self) -> str:
+        """The file of `benchmarks.methods` that runs ebm_jax."""
+        return "ours_training"
+
+    def facts(self) -> dict[str, int]:
+        """Returns what a row of results says of the task."""
+        names = ("k", "batch_size", "n_batches", "n_visible", "n_hidden")
+        return {name: getattr(self, name) for name in names}
+
     def scaled(self, scale: float) -> "Task":
         """Returns the task with updates and units reduced to about this part."""
         if scale == 1:

@@ -5,9 +5,10 @@ from ebm_jax.training.averaging import average, averaged
 from ebm_jax.training.centring import centred
 from ebm_jax.training.health import Limits, Metrics
 from ebm_jax.training.loop import FitResult, Plan, advance, fit
+from ebm_jax.training.network_objectives import classification, improved, joint, regularized
 from ebm_jax.training.objectives import Objective, contrastive
 from ebm_jax.training.prepare import binarize_batch
-from ebm_jax.training.sources import Negatives, Source
+from ebm_jax.training.sources import Negatives, Source, pack_chains, run_chains
 from ebm_jax.training.state import TrainState
 from ebm_jax.training.step import make_train_step
 
@@ -25,9 +26,15 @@ __all__ = [
     "averaged",
     "binarize_batch",
     "centred",
+    "classification",
     "contrastive",
     "fit",
+    "improved",
+    "joint",
     "make_train_step",
     "negatives",
+    "pack_chains",
     "positives",
+    "regularized",
+    "run_chains",
 ]

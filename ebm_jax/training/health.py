@@ -51,10 +51,18 @@ class Limits(NamedTuple):
     Attributes:
       gradient_norm: Largest gradient norm.
       energy_gap: Largest |energy_gap|, for objectives that report energies.
+      position: Largest `position_max`, for sources that report it.
+      movement: Least `movement`, for sources that report it.
+      acceptance: Least acceptance, for kernels that propose.
+      grace: Updates at the start of a run during which only NaN and infinite values count.
     """
 
     gradient_norm: Float[Array, ""] | float = np.inf
     energy_gap: Float[Array, ""] | float = np.inf
+    position: Float[Array, ""] | float = np.inf
+    movement: Float[Array, ""] | float = 0.0
+    acceptance: Float[Array, ""] | float = 0.0
+    grace: Int[Array, ""] | int = 0
 
 
 def measure(
@@ -103,14 +111,22 @@ def measure(
     return metrics, n_nonfinite == 0
 
 
-def within(limits: Limits, metrics: Metrics) -> Bool[Array, ""]:
-    """Whether a step exceeds no limit.
+def within(limits: Limits, metrics: Metrics, step: Int[Array, ""]) -> Bool[Array, ""]:
+    """Whether the update after `step` others exceeds no limit.
 
-    A norm that overflows exceeds every limit, because the optimiser would square the same gradient. A gap that is NaN
-    exceeds none: the objective reports no energies, or they are counted as not finite.
+    A norm that overflows exceeds every limit, because the optimiser would square the same gradient. Another figure that
+    is NaN exceeds none: nothing reports it, or it is counted as not finite.
     """
-    norm, gap = jnp.asarray(metrics.gradient_norm), jnp.abs(metrics.energy_gap)
-    return jnp.isfinite(norm) & (norm <= limits.gradient_norm) & ~(gap > limits.energy_gap)
+    norm = jnp.asarray(metrics.gradient_norm)
+    unknown = jnp.full((), jnp.nan, jnp.float32)
+    over = (
+        (norm > limits.gradient_norm)
+        | (jnp.abs(metrics.energy_gap) > limits.energy_gap)
+        | (metrics.extra.get("position_max", unknown) > limits.position)
+        | (metrics.extra.get("movement", unknown) < limits.movement)
+        | (metrics.acceptance < limits.acceptance)
+    )
+    return jnp.isfinite(norm) & ~(over & (step >= limits.grace))
 
 
 def _acceptance(info: Info) -> Float[Array, ""]:

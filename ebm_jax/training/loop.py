@@ -12,7 +12,8 @@ import numpy as np
 import optax
 
 from ebm_jax import checks
-from ebm_jax.energies.target import target_of
+from ebm_jax.energies.target import check_rows, target_of
+from ebm_jax.training.equal_transformations import comparable
 from ebm_jax.training.health import Limits, Metrics
 from ebm_jax.training.objectives import objective_of
 from ebm_jax.training.sources import Source
@@ -70,6 +71,8 @@ def fit(
     state: TrainState | None = None,
     positives: Any = None,
     objective: Any = None,
+    prepare: Callable[[Key, PyTree], PyTree] | None = None,
+    limits: Limits | None = None,
     progress: bool = True,
     callback: Callable[[int, TrainState, Metrics], Any] | None = None,
 ) -> FitResult:
@@ -94,6 +97,10 @@ def fit(
         those of a run that never stopped. The epoch's number is `state.step // n_batches`.
       positives: As for `make_train_step`.
       objective: As for `make_train_step`.
+      prepare: None, or a pure function `(key, rows) -> batch` that every batch of `data` goes through on the device,
+        such as one that adds noise. It gets a new key at every step.
+      limits: None, or bounds past which an update is skipped. Updates with NaN or infinities are then skipped too; see
+        `advance`.
       progress: Whether to show a bar.
       callback: `callback(epoch, state, metrics)` after each epoch, metrics `(n_batches,)`. You may keep the
         state; later epochs do not overwrite it.
@@ -117,7 +124,7 @@ def fit(
     checks.check_integer("n_epochs", n_epochs, 0)
     checks.check_integer("batch_size", batch_size, 1)
     init, _ = make_train_step(model, tx, negatives, positives, objective=objective)
-    n = _check_values(model, objective_of(objective, negatives), data)
+    n = _check_values(model, objective_of(objective, negatives), data, prepare)
     if batch_size > n:
         raise ValueError(f"batch_size is {batch_size} and data has {n} rows; give at most {n}")
     if state is not None and not (params is None and variables is None):
@@ -126,8 +133,11 @@ def fit(
             "leave params and variables out"
         )
     current = init(key, params, variables) if state is None else _resume(state, key, init, model, tx)
-    plan = Plan(model, n // batch_size, batch_size, n // batch_size, objective=objective)
-    run_epoch = functools.partial(advance, plan, negatives, positives, key)
+    n_batches = n // batch_size
+    if negatives is not None:
+        negatives.check_run(n_epochs * n_batches)
+    plan = Plan(model, n_batches, batch_size, n_batches, prepare, limits is not None, objective)
+    run_epoch = functools.partial(advance, plan, negatives, positives, key, limits=_as_arrays(limits))
     data = jax.device_put(data)
     kept = []
     with _bar(n_epochs, progress) as bar:
@@ -178,7 +188,7 @@ def advance(
       key: The run's key, the same at every call.
       state: The state to go on from.
       data: As for `fit`, on the device, unchecked; with `plan.prepare`, whatever that takes.
-      limits: Bounds of the gradient norm and the energy gap, traced; only with `plan.skip`.
+      limits: Bounds past which an update is skipped, traced; only with `plan.skip`.
 
     Returns:
       The new state, and metrics `(n_steps,)`.
@@ -210,8 +220,20 @@ def advance(
     return jax.lax.scan(body, state, rows)
 
 
-def _check_values(model: Any, objective: Any, data: PyTree) -> int:
+def _as_arrays(limits: Limits | None) -> Limits | None:
+    """Returns limits as arrays, so that other numbers reuse the compiled program."""
+    if limits is None:
+        return None
+    return Limits(*map(jnp.float32, limits[:-1]), grace=jnp.int32(limits.grace))
+
+
+def _check_values(model: Any, objective: Any, data: PyTree, prepare: Any) -> int:
     target = target_of(model)
+    if prepare is not None:
+        n = check_rows("data", data)
+        few = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((2, *leaf.shape[1:]), leaf.dtype), data)
+        check_batch("prepared data", target, objective, jax.eval_shape(prepare, jax.random.key(0), few))
+        return n
     n = check_batch("data", target, objective, data)
     checks.check_finite("data", data)
     if objective.takes_data and target.n_levels is not None:
@@ -225,7 +247,7 @@ def _resume(
     """Returns a state to go on from, with this run's functions; raises ValueError where its arrays do not fit."""
     if not isinstance(state, TrainState):
         raise ValueError(f"state is {type(state).__name__}; give the .state of an earlier result")
-    state = state.replace(apply_fn=target_of(model).energy, tx=tx)
+    state = state.replace(apply_fn=target_of(model).energy, tx=comparable(tx))
     struct = jax.eval_shape(init, key, state.params, state.variables)
     for name in ("opt_state", "negatives"):
         got, want = getattr(state, name), getattr(struct, name)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import abc
+import functools
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -24,12 +26,14 @@ class Negatives(NamedTuple):
       weights: `(n,)`, adding up to 1, or None for equal ones.
       info: Counts of the sampler, a row a chain.
       hidden_inputs: What the hidden layer of an RBM was drawn from, if the sampler computed it; see `rbm_gradient`.
+      figures: Scalars that the source reports of the step by name. They go to `Metrics.extra`.
     """
 
     positions: PyTree
     weights: Float[Array, " n"] | None
     info: Info
     hidden_inputs: HiddenInputs | None = None
+    figures: Mapping[str, Array] = {}
 
 
 class Source(abc.ABC):
@@ -69,15 +73,30 @@ class Source(abc.ABC):
         del params, before
         return after
 
+    def check_run(self, n_steps: int) -> None:
+        """Warns where a run of `n_steps` updates cannot make good use of the source."""
+        del n_steps
+
 
 def model_of(kernel: Any) -> Any:
     """Returns the model that a kernel samples, or None for a kernel of an energy function."""
     return getattr(kernel, "model", None)
 
 
-def pack_chains(kernel: Any, params: PyTree, positions: PyTree) -> PyTree:
-    """Returns new chains at `positions` (leading chain axis) in the kernel's packed form."""
-    return kernel.pack(params, jax.vmap(lambda x: kernel.init(params, x))(positions))
+def pack_chains(kernel: Any, params: PyTree, positions: PyTree, mask: PyTree = None) -> PyTree:
+    """Returns new chains in the kernel's packed form.
+
+    Args:
+      kernel: The kernel.
+      params: What the energy takes.
+      positions: Where chains start, with a leading chain axis.
+      mask: Bool, shaped like one position. Where it is True, chains keep their values.
+    """
+
+    def start(x: PyTree) -> Any:
+        return kernel.init(params, x, None if mask is None else (mask, x))
+
+    return kernel.pack(params, jax.vmap(start)(positions))
 
 
 def run_chains(key: Key, kernel: Any, params: PyTree, packed: PyTree, n: int) -> tuple[PyTree, Info]:
@@ -90,3 +109,37 @@ def packed_chain_keys(key: Key, kernel: Any, packed: PyTree) -> Key:
     """Returns the keys of packed chains, `fold_in(key, i)`."""
     n_chains = jax.eval_shape(kernel.unpack, packed).step.shape[0]
     return chain_keys(key, n_chains)
+
+
+def figures_of_chains(before: PyTree, after: PyTree) -> dict[str, Array]:
+    """Returns `position_max`, the largest |x|, and `movement`, the mean Euclidean distance between two positions.
+
+    Args:
+      before: Real positions with a leading chain axis, before the steps.
+      after: The same chains after them.
+
+    Returns:
+      The scalars by name.
+    """
+    pairs = list(zip(jax.tree.leaves(before), jax.tree.leaves(after), strict=True))
+    squares = [jnp.square(b - a).reshape(len(a), -1).sum(axis=1) for a, b in pairs]
+    return {
+        "position_max": jnp.stack([jnp.abs(b).max() for _, b in pairs]).max(),
+        "movement": jnp.sqrt(functools.reduce(jnp.add, squares)).mean(),
+    }
+
+
+def lost_rows(old: PyTree, new: PyTree) -> Array:
+    """Returns whether each row holds a number that was finite in `old` and is not in `new`."""
+    lost = [
+        (jnp.isfinite(a) & ~jnp.isfinite(b)).reshape(len(b), -1).any(axis=1)
+        for a, b in zip(jax.tree.leaves(old), jax.tree.leaves(new), strict=True)
+        if jnp.issubdtype(b.dtype, jnp.inexact)
+    ]
+    n_rows = jax.tree.leaves(new)[0].shape[0]
+    return functools.reduce(jnp.logical_or, lost, jnp.zeros(n_rows, jnp.bool_))
+
+
+def column(flags: Array, ndim: int) -> Array:
+    """Returns flags of rows with further axes of length 1, `ndim` in all."""
+    return flags.reshape(flags.shape + (1,) * (ndim - 1))

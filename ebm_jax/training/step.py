@@ -19,6 +19,7 @@ import optax
 from ebm_jax import checks
 from ebm_jax.chains import strongly_typed
 from ebm_jax.energies.target import Target, check_rows, target_of
+from ebm_jax.training.equal_transformations import comparable
 from ebm_jax.training.health import Limits, Metrics, measure, within
 from ebm_jax.training.objectives import Objective, objective_of, with_variables
 from ebm_jax.training.sources import Source
@@ -45,9 +46,11 @@ def make_train_step(
     Args:
       model: Has `energy` and `init`, or is itself a function `energy(params, x)`. If it has a `free_energy`, that is
         what is averaged.
-      tx: An Optax transformation. Build it once a run, since a rebuilt one compiles again. For a learning rate that
-        changes use a schedule, or `optax.inject_hyperparams`.
-      negatives: `cd`, `pcd` or `exact` of `ebm_jax.training.negatives`, or None for an objective that needs none.
+      tx: An Optax transformation. One that is built again from the same numbers reuses the compiled program, unless
+        it holds objects that do not compare by value. For a learning rate that changes use a schedule, or
+        `optax.inject_hyperparams`.
+      negatives: A source of `ebm_jax.training.negatives` (`cd`, `pcd`, `replay`, `short_run`, `exact`), or None for an
+        objective that needs none.
       positives: None, or `clamped_gibbs` of `ebm_jax.training.positives` for hidden sites without a free energy. Full
         configurations are then compared on both sides. A model with the field `hidden` needs them.
       objective: What to minimise: None for maximum likelihood, a function
@@ -108,7 +111,12 @@ def make_train_step(
             full = with_variables(params, untrained)
             chains = negatives.init(jax.random.fold_in(key, _CHAINS), of_source, full)
         return TrainState.create(
-            apply_fn=target.energy, params=params, tx=tx, negatives=chains, key=key, variables=untrained
+            apply_fn=target.energy,
+            params=params,
+            tx=comparable(tx),
+            negatives=chains,
+            key=key,
+            variables=untrained,
         )
 
     def step(key: Key, state: TrainState, batch: PyTree) -> tuple[TrainState, Metrics]:
@@ -158,7 +166,7 @@ def update(
         drawn, chains = negatives.draw(draws, target, constants, state.negatives, objective.data_of(batch))
         info = drawn.info
     (loss, extras), grads = objective.value_and_grad(state.params, state.variables, target, batch, drawn)
-    extras = dict(extras)
+    extras = dict(extras) if drawn is None else {**drawn.figures, **extras}
     variables = _updated(state.variables, extras.pop("variables", {}))
     of_optimiser = {"data": batch, "negatives": None if drawn is None else drawn.positions}
     new = state.apply_gradients(
@@ -167,7 +175,7 @@ def update(
     metrics, finite = measure(loss, extras, grads, (new.params, variables), info)
     if limits is None:
         return new, metrics
-    sound = finite & within(limits, metrics)
+    sound = finite & within(limits, metrics, state.step)
     kept = new.replace(params=state.params, opt_state=state.opt_state, variables=state.variables)
     new = jax.tree.map(functools.partial(jnp.where, sound), new, kept)
     if negatives is not None:

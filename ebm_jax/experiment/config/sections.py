@@ -105,6 +105,22 @@ class HealthConfig(Section):
         gt=0,
         description="largest absolute difference of mean energies, data less negatives; null: any",
     )
+    max_position: float | None = Field(
+        default=None, gt=0, description="largest absolute number in the positions of chains; null: any"
+    )
+    min_movement: float | None = Field(
+        default=None,
+        gt=0,
+        description="least mean distance that chains move at an update; null: any",
+    )
+    min_acceptance: float | None = Field(
+        default=None, gt=0, le=1, description="least share of proposals that is accepted; null: any"
+    )
+    grace_steps: int = Field(
+        default=0,
+        ge=0,
+        description="updates at the start of a run during which only NaN and infinite values count as failures",
+    )
     max_rollbacks: int = Field(default=3, ge=0, description="rollbacks after which the run stops")
     rollback_factor: float = Field(
         default=0.5, gt=0, lt=1, description="factor of the learning rate at each rollback"

@@ -130,5 +130,15 @@ def judged_params(training: TrainingConfig, state: TrainState) -> PyTree:
 
 def limits(health: HealthConfig) -> Limits:
     """Returns the limits past which an update is skipped, as arrays."""
-    bounds = (health.max_gradient_norm, health.max_energy_gap)
-    return Limits(*(jnp.float32(np.inf if bound is None else bound) for bound in bounds))
+
+    def bound(value: float | None, unlimited: float) -> Any:
+        return jnp.float32(unlimited if value is None else value)
+
+    return Limits(
+        gradient_norm=bound(health.max_gradient_norm, np.inf),
+        energy_gap=bound(health.max_energy_gap, np.inf),
+        position=bound(health.max_position, np.inf),
+        movement=bound(health.min_movement, 0.0),
+        acceptance=bound(health.min_acceptance, 0.0),
+        grace=jnp.int32(health.grace_steps),
+    )

@@ -20,22 +20,44 @@ def summarize(metrics: Metrics) -> dict[str, float | int]:
     return out
 
 
-def first_failure(metrics: Metrics, health: HealthConfig) -> tuple[int, str] | None:
-    """Returns the first failed update of a call, counted from 0, and the reason; None if there is none."""
+def first_failure(metrics: Metrics, health: HealthConfig, before: int = 0) -> tuple[int, str] | None:
+    """Finds the first failed update of a call.
+
+    Args:
+      metrics: Metrics of the call.
+      health: The limits.
+      before: Updates before the call.
+
+    Returns:
+      The number of the update in the call, from 0, and the reason; None if no update failed.
+    """
     found: list[tuple[int, str]] = []
     bad = np.flatnonzero(np.asarray(metrics.n_nonfinite) > 0)
     if len(bad):
         i = int(bad[0])
         found.append((i, f"{int(metrics.n_nonfinite[i])} values are NaN or infinite"))
-    # An objective without energies has no gap, and NaN in its place. Energies that became NaN were counted above.
-    gap = np.where(np.isnan(metrics.energy_data), 0, np.abs(metrics.energy_gap))
-    for name, values, limit in (
-        ("gradient_norm", np.asarray(metrics.gradient_norm), health.max_gradient_norm),
-        ("energy_gap", gap, health.max_energy_gap),
+    norm = np.asarray(metrics.gradient_norm)
+    overflowed = np.flatnonzero(~np.isfinite(norm))
+    if len(overflowed):
+        i = int(overflowed[0])
+        found.append((i, f"gradient_norm is {float(norm[i])}"))
+    late = before + np.arange(len(norm)) >= health.grace_steps
+    unknown = np.full(norm.shape, np.nan)
+    # NaN exceeds no limit: nothing reports the figure, or its NaN was counted above.
+    for name, values, least, greatest in (
+        ("gradient_norm", norm, None, health.max_gradient_norm),
+        ("energy_gap", np.abs(metrics.energy_gap), None, health.max_energy_gap),
+        ("position", metrics.extra.get("position_max", unknown), None, health.max_position),
+        ("movement", metrics.extra.get("movement", unknown), health.min_movement, None),
+        ("acceptance", metrics.acceptance, health.min_acceptance, None),
     ):
-        bound = np.inf if limit is None else limit
-        over = np.flatnonzero(~np.isfinite(values) | (values > bound))
+        key, limit, sign = ("max", greatest, 1) if least is None else ("min", least, -1)
+        if limit is None:
+            continue
+        values = np.asarray(values)
+        over = np.flatnonzero(late & (sign * values > sign * limit))
         if len(over):
             i = int(over[0])
-            found.append((i, f"{name} is {float(values[i]):.4g}, over health.max_{name}={bound:g}"))
+            where = "over" if key == "max" else "under"
+            found.append((i, f"{name} is {float(values[i]):.4g}, {where} health.{key}_{name}={limit:g}"))
     return min(found) if found else None

@@ -173,7 +173,7 @@ class _Run:
         n = self._next_call()
         state, metrics = self.experiment.advance(self.state, n)
         metrics = jax.device_get(metrics)
-        failure = first_failure(metrics, self.config.health)
+        failure = first_failure(metrics, self.config.health, self.step)
         if failure is not None and self.config.health.policy != "skip":
             self._reject(self.step + failure[0] + 1, failure[1])
             bar.n = self.step

@@ -1,8 +1,4 @@
-"""Where the model's side of the gradient comes from: configurations that stand for p(x) ∝ exp(−E(x; θ)).
-
-A `Source` of negatives is a frozen dataclass registered as a pytree: kernels and arrays are leaves, counts are
-structure. Chains run at β = 1, and chain i has the key `fold_in(key, i)`.
-"""
+"""Persistent contrastive divergence: chains that go on from step to step."""
 
 from __future__ import annotations
 
@@ -15,74 +11,23 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from ebm_jax import checks
-from ebm_jax import exact as enumeration
 from ebm_jax.energies.base import DiscreteModel
 from ebm_jax.energies.target import Target
 from ebm_jax.run import init_chains
 from ebm_jax.samplers.base import Kernel
 from ebm_jax.samplers.start import check_kernel
 from ebm_jax.training import rbm_gradient
-from ebm_jax.training.sources import Negatives, Source, model_of, pack_chains, packed_chain_keys, run_chains
-from ebm_jax.types import Info, Key, PyTree
-
-MAX_STATES = 2**20
-
-
-@functools.partial(jax.tree_util.register_dataclass, data_fields=("kernel",), meta_fields=("k",))
-@dataclass(frozen=True, eq=False)
-class ContrastiveDivergence(Source):
-    """What `cd` builds. Its state counts the steps taken, uint32."""
-
-    kernel: Any
-    k: int
-
-    def sampled_model(self) -> Any:
-        """Returns the kernel's model, or None."""
-        return model_of(self.kernel)
-
-    def init(self, key: Key, target: Target, params: PyTree) -> jax.Array:
-        """Returns the counter, 0."""
-        del key, target, params
-        return jnp.zeros((), jnp.uint32)
-
-    def draw(
-        self, key: Key, target: Target, params: PyTree, state: jax.Array, batch: PyTree
-    ) -> tuple[Negatives, jax.Array]:
-        """Returns as many negatives as `batch` has rows, each `k` steps away from one of them."""
-        try:
-            target.check_data("batch", batch)
-        except ValueError as error:
-            raise ValueError(
-                f"cd starts its chains at the batch, and {error}. For batches of another form use pcd, or an "
-                "Objective whose data_of returns the data of a batch"
-            ) from error
-        start = pack_chains(self.kernel, params, target.full_configurations(batch))
-        chains, info = run_chains(jax.random.fold_in(key, state), self.kernel, params, start, self.k)
-        positions = target.data_of(self.kernel.packed_positions(chains))
-        return Negatives(positions, None, info), state + jnp.uint32(1)
-
-
-def cd(kernel: Kernel, k: int = 1) -> ContrastiveDivergence:
-    """Contrastive divergence: chains start at the batch and take `k` steps of `kernel` (Hinton 2002).
-
-    Negatives ~ Tᵏ(· | data), as many as the batch has rows. The hidden part of a start is `model.complete(v)`. A kernel
-    that draws the hidden sites first, as an RBM's default blocks do, never reads it. The gradient is biased, the less
-    so the larger `k`.
-
-    Args:
-      kernel: The kernel, at least one step of which is taken.
-      k: Steps of the kernel, at least 1.
-
-    Returns:
-      A source of negatives for `fit` and `make_train_step`.
-
-    Raises:
-      ValueError: If `k` is under 1, or `kernel` is no kernel.
-
-    Example:
-      >>> source = ej.negatives.cd(ej.gibbs(ej.RBM(6, 3)), k=5)
-    """
-    return ContrastiveDivergence(check_kernel(kernel), checks.check_integer("k", k, 1))
+from ebm_jax.training.sources import (
+    Negatives,
+    Source,
+    column,
+    lost_rows,
+    model_of,
+    pack_chains,
+    packed_chain_keys,
+    run_chains,
+)
+from ebm_jax.types import Key, PyTree
 
 
 @functools.partial(
@@ -145,10 +90,10 @@ class PersistentChains(Source):
         if not self.kernel.may_diverge:
             return after
         old, new = self.kernel.unpack(before), self.kernel.unpack(after)
-        lost = _lost_chains(old, new)
+        lost = lost_rows(old, new)
 
         def choose(old: Array, new: Array) -> Array:
-            return new if new.dtype == jnp.uint32 else jnp.where(_column(lost, new.ndim), old, new)
+            return new if new.dtype == jnp.uint32 else jnp.where(column(lost, new.ndim), old, new)
 
         def mixed() -> PyTree:
             return self.kernel.pack(params, jax.tree.map(choose, old, new))
@@ -200,81 +145,5 @@ def pcd(kernel: Kernel, k: int = 1, n_chains: int | None = None, *, init: PyTree
     return PersistentChains(check_kernel(kernel), init, checks.check_integer("k", k, 1), n_chains)
 
 
-@functools.partial(jax.tree_util.register_dataclass, data_fields=(), meta_fields=("model",))
-@dataclass(frozen=True, eq=False)
-class Enumerated(Source):
-    """What `exact` builds. Its state is every configuration, or every visible one, leading axis first."""
-
-    model: Any
-
-    def sampled_model(self) -> Any:
-        """Returns the model."""
-        return self.model
-
-    def init(self, key: Key, target: Target, params: PyTree) -> PyTree:
-        """Returns the configurations.
-
-        Raises:
-          ValueError: If there are more than 2²⁰ of them.
-        """
-        del key, params
-        layer = None if target.free_energy is None else "visible"
-        n_sites = self.model.graph.n_sites if layer is None else self.model.n_visible
-        if self.model.n_levels**n_sites > MAX_STATES:
-            raise ValueError(
-                f"{self.model!r} has {self.model.n_levels}^{n_sites} configurations to sum at every step, and the "
-                f"limit is 2^20 = {MAX_STATES:,}; train it with negatives.pcd(kernel)"
-            )
-        return enumeration.states(self.model, layer=layer)
-
-    def draw(
-        self, key: Key, target: Target, params: PyTree, state: PyTree, batch: PyTree
-    ) -> tuple[Negatives, PyTree]:
-        """Returns every configuration with weight exp(−F) / Σ exp(−F)."""
-        del key, batch
-        energies = jax.vmap(target.data_energy, (None, 0))(params, state)
-        info = jax.tree.map(lambda leaf: leaf[None], Info.of(n_energy=energies.size))
-        return Negatives(state, jax.nn.softmax(-energies), info), state
-
-
-def exact(model: Any) -> Enumerated:
-    """All configurations, weighted by their exact probabilities at the current parameters: maximum likelihood itself.
-
-    Of a model with a `free_energy`: all visible configurations. Only for small models, since up to 2²⁰ configurations
-    are summed at every step.
-
-    Args:
-      model: A discrete model.
-
-    Returns:
-      A source of negatives for `fit` and `make_train_step`.
-
-    Raises:
-      ValueError: If the model is not discrete.
-
-    Example:
-      >>> source = ej.negatives.exact(ej.Ising(ej.Grid(3, 3)))
-    """
-    if not isinstance(model, DiscreteModel):
-        raise ValueError(
-            f"{model!r} has no discrete levels to enumerate; use pcd with a kernel that samples it"
-        )
-    return Enumerated(model)
-
-
 # A kernel is an argument: one compilation, where eager operations would need several.
 _pack_jitted = jax.jit(pack_chains)
-
-
-def _lost_chains(old: PyTree, new: PyTree) -> Array:
-    """Whether each chain holds a number that was finite in `old` and is not in `new`; chain axis first."""
-    lost = [
-        (jnp.isfinite(a) & ~jnp.isfinite(b)).reshape(len(b), -1).any(axis=1)
-        for a, b in zip(jax.tree.leaves(old), jax.tree.leaves(new), strict=True)
-        if jnp.issubdtype(b.dtype, jnp.inexact)
-    ]
-    return functools.reduce(jnp.logical_or, lost, jnp.zeros(new.step.shape, jnp.bool_))
-
-
-def _column(flags: Array, ndim: int) -> Array:
-    return flags.reshape(flags.shape + (1,) * (ndim - 1))
