@@ -112,10 +112,8 @@ class ConvConfig(ExperimentConfig):
     training: ConvTrainingConfig = Field(default=ConvTrainingConfig(), description="the optimiser")
     health: HealthConfig = Field(default=HealthConfig(), description="failed updates")
     checkpoints: CheckpointsConfig = Field(default=CheckpointsConfig(), description="stored states")
-    generation: GenerationConfig = Field(default=GenerationConfig(), description="chains that make samples")
+    generation: GenerationConfig = Field(
+        default=GenerationConfig(n_steps=256, step_size=10.0, noise_scale=0.005, clip=0.03),
+        description="chains that make samples",
+    )
     evaluation: ConvEvaluationConfig = Field(default=ConvEvaluationConfig(), description="measurements")
-
-    @field_validator("buffer")
-    @classmethod
-    def _check_capacity(cls, value: BufferConfig, info: Any) -> BufferConfig:
-        return value

@@ -40,8 +40,9 @@ def _of_samples(
 METRICS = (
     *_of_samples("samples", "", "fresh chains", methodcaller("samples")),
     *_of_samples("start", "start_", "their noise", methodcaller("start")),
-    Metric("energy_of_data", "energy", "energy of unseen images", 3, methodcaller("energy")),
-    Metric("energy_gap_of_data", "energy", "energy, unseen − training images", 3),
-    Metric("energy_of_samples", "energy", "energy of fresh chains", 3),
-    Metric("energy_of_noise", "energy", "energy of their noise", 3),
+    *_of_samples("training", "training_", "training images", methodcaller("training_images")),
+    Metric("energy_unseen", "energy", "energy of unseen images", 3, methodcaller("energy")),
+    Metric("energy_training", "energy", "energy of training images", 3),
+    Metric("energy_samples", "energy", "energy of fresh chains", 3),
+    Metric("energy_noise", "energy", "energy of their noise", 3),
 )
