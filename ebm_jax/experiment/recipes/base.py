@@ -58,6 +58,11 @@ class StoredRun(NamedTuple):
     draws: Mapping[str, np.ndarray]
 
 
+def _nothing(state: Any, settings: Any, groups: Iterable[str]) -> dict[str, float]:
+    del state, settings, groups
+    return {}
+
+
 class Experiment(NamedTuple):
     """A configured experiment with its data: functions of the train state.
 
@@ -75,7 +80,7 @@ class Experiment(NamedTuple):
       draws: `(params) -> {name: array}`, what samples/final.npz holds: `frames` and `steps` as `Recipe.draw` returns
         them, and what else the recipe's figures are made of.
       evaluate_state: `(state, settings, groups) -> {name: number}`, what is measured of a train state beside its
-        parameters, such as persistent chains. None: nothing.
+        parameters, such as persistent chains. By default nothing.
     """
 
     n_batches: int
@@ -85,7 +90,7 @@ class Experiment(NamedTuple):
     with_rate_factor: Callable[[Any, float], Any]
     evaluate: Callable[[Any, Any, Iterable[str]], dict[str, float]]
     draws: Callable[[Any], dict[str, np.ndarray]]
-    evaluate_state: Callable[[Any, Any, Iterable[str]], dict[str, float]] | None = None
+    evaluate_state: Callable[[Any, Any, Iterable[str]], dict[str, float]] = _nothing
 
 
 class Recipe(abc.ABC):

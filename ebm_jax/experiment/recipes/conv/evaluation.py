@@ -15,6 +15,7 @@ from ebm_jax.experiment.recipes.conv.config import ConvConfig, ConvEvaluationCon
 from ebm_jax.experiment.recipes.images import data
 from ebm_jax.experiment.recipes.images.data import Images
 from ebm_jax.experiment.recipes.images.judging import Judge
+from ebm_jax.training.negatives import BufferState
 from ebm_jax.types import Key, PyTree
 
 _CHUNK = 500
@@ -77,21 +78,24 @@ class Evaluation:
         few = data.as_floats(self.images.train[: self.settings.n_chains])
         return self.judge.figures(few, "data", 0, prefix="training_")
 
+    def buffer(self, slots: BufferState) -> dict[str, float]:
+        """Returns the same figures of slots of the replay buffer, whose steps are their mean age."""
+        n = self.settings.n_chains
+        age = round(float(np.mean(slots.ages[:n])))
+        return self.judge.figures(np.asarray(slots.positions[:n]), "buffer", age, prefix="buffer_")
+
     def energy(self) -> dict[str, float]:
         """Returns mean energies of unseen and training images, of the ends of chains and of their noise.
 
         Training images that have lower energies than unseen ones show that a network learns them by heart.
         """
-        means = {
-            name: mean_energy(self.model, self.params, x)
-            for name, x in (
-                ("energy_unseen", data.as_floats(self.unseen)),
-                ("energy_training", data.as_floats(self.images.train[: len(self.unseen)])),
-                ("energy_samples", self.ends),
-                ("energy_noise", np.asarray(self.noise)),
-            )
+        compared = {
+            "energy_unseen": data.as_floats(self.unseen),
+            "energy_training": data.as_floats(self.images.train[: len(self.unseen)]),
+            "energy_samples": self.ends,
+            "energy_noise": np.asarray(self.noise),
         }
-        return means
+        return {name: mean_energy(self.model, self.params, x) for name, x in compared.items()}
 
 
 def mean_energy(model: NeuralEnergy, params: PyTree, x: Any) -> float:

@@ -1,7 +1,8 @@
 """Metrics of the recipe `conv`; each group is a method of `evaluation.Evaluation`.
 
-The figures of samples are those of `ebm_jax.metrics.judge`. They come three times: of fresh chains from noise, of the
-same chains before their first step, and of the replay buffer.
+The figures of samples are those of `ebm_jax.metrics.samples.judge`. They come four times: of fresh chains from noise,
+of the same chains before their first step, of as many training images, and of the replay buffer. The buffer is no
+part of the parameters, so `Experiment.evaluate_state` measures it.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ _FIGURES = (
 
 
 def _of_samples(
-    group: str, prefix: str, whose: str, compute: Callable[[Any], Mapping[str, float]]
+    group: str, prefix: str, whose: str, compute: Callable[[Any], Mapping[str, float]] | None
 ) -> tuple[Metric, ...]:
     """Returns the metrics of one set of samples."""
     first, *others = (
@@ -45,4 +46,5 @@ METRICS = (
     Metric("energy_training", "energy", "energy of training images", 3),
     Metric("energy_samples", "energy", "energy of fresh chains", 3),
     Metric("energy_noise", "energy", "energy of their noise", 3),
+    *_of_samples("buffer", "buffer_", "replay buffer", None),
 )

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 import optax
 
 from ebm_jax.energies.networks import ConvNet
@@ -66,11 +67,20 @@ def build(config: ConvConfig) -> Experiment:
         plan = Plan(model, n_batches, batch_size, n_steps, prepare, skip, objective)
         return advance(plan, source, None, run_key, state, rows, limits)
 
+    def context(params: Any, settings: ConvEvaluationConfig) -> Evaluation:
+        evaluation_key = jax.random.fold_in(key, data.EVALUATION)
+        return Evaluation(config, model, params, images, settings, evaluation_key)
+
     def evaluate(params: Any, settings: ConvEvaluationConfig, groups: Iterable[str]) -> dict[str, float]:
-        context = Evaluation(
-            config, model, params, images, settings, jax.random.fold_in(key, data.EVALUATION)
-        )
-        return measure(METRICS, context, groups)
+        return measure(METRICS, context(params, settings), groups)
+
+    def evaluate_state(
+        state: TrainState, settings: ConvEvaluationConfig, groups: Iterable[str]
+    ) -> dict[str, float]:
+        return context(state.params, settings).buffer(state.negatives) if "buffer" in groups else {}
+
+    def draws(params: Any) -> dict[str, np.ndarray]:
+        return sampling.final_draws(config, model, params, images, jax.random.fold_in(key, data.DRAWS))
 
     return Experiment(
         n_batches=n_batches,
@@ -79,9 +89,8 @@ def build(config: ConvConfig) -> Experiment:
         learning_rate=lambda state: optimiser.applied_rate(state, rate),
         with_rate_factor=optimiser.with_rate_factor,
         evaluate=evaluate,
-        draws=lambda params: sampling.final_draws(
-            config, model, params, images, jax.random.fold_in(key, data.DRAWS)
-        ),
+        draws=draws,
+        evaluate_state=evaluate_state,
     )
 
 
