@@ -1,8 +1,10 @@
 """Keeping a model and its parameters in one file, without pickle.
 
 The file is a NumPy `.npz`: one array for each leaf of the parameters, and a JSON text that describes the structure.
-Every frozen dataclass of `ebm_jax.energies` is described by its fields, so a new energy family needs no edit here.
-Loading makes these classes, graphs and blocks, and nothing else: it runs no code from the file.
+Every frozen dataclass of `ebm_jax.energies` and every network of `ebm_jax.energies.networks` is described by its
+fields, so a new energy family needs no edit here. Of other models, such as functions and modules of the user's, the
+file keeps the parameters alone. Loading makes these classes, graphs and blocks, and nothing else: it runs no code from
+the file.
 """
 
 from __future__ import annotations
@@ -13,7 +15,9 @@ import json
 import os
 import pkgutil
 import tempfile
+import warnings
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +34,17 @@ FORMAT = 2
 
 _GRAPHS = {"Grid": Grid, "Bipartite": Bipartite}
 
+_NETWORKS = f"{energies.__name__}.networks"
+
+# Fields that Linen adds to a module.
+_OF_LINEN = {"parent", "name"}
+
 # What stands in the JSON text for a block, whose sites are an array of the file.
 _SITES = "sites"
+
+
+class _NotDescribable(ValueError):
+    """A model that no file can describe."""
 
 
 def save(path: str | os.PathLike[str], model: Any, params: Any, *, overwrite: bool = False) -> None:
@@ -39,12 +52,13 @@ def save(path: str | os.PathLike[str], model: Any, params: Any, *, overwrite: bo
 
     Args:
       path: Name of the file, taken as it is; ".npz" is customary.
-      model: A model of `ebm_jax.energies`.
-      params: Its parameters.
+      model: A model of `ebm_jax.energies`; or any other, of which only the parameters are kept, with a warning.
+      params: Its parameters, or `{"params": params, **variables}` of a network with variables. Of other models: any
+        pytree of arrays in dictionaries, lists, tuples and named tuples.
       overwrite: Whether an existing file may be replaced.
 
     Raises:
-      ValueError: If the parameters do not fit the model, or the model is not one that `check_savable` accepts.
+      ValueError: If the parameters do not fit the model, or cannot be described.
       FileExistsError: If the file exists and `overwrite` is False.
       FileNotFoundError: If the folder does not exist.
 
@@ -57,9 +71,21 @@ def save(path: str | os.PathLike[str], model: Any, params: Any, *, overwrite: bo
       >>> loaded == model, params.weights.shape
       (True, (3, 2))
     """
+    if not (hasattr(model, "energy") or callable(model)):
+        raise ValueError(f"model is {model!r}; give a model or an energy function")
+    struct = _struct_of(model, params)
+    if struct is not None:
+        checks.check_struct("params", params, struct, dtypes=checks.FLOATS)
     arrays: dict[str, np.ndarray] = {}
-    structure = {"format": FORMAT, **_describe_model(model, arrays, "")}
-    checks.check_struct("params", params, model.params_struct(), dtypes=checks.FLOATS)
+    try:
+        structure = {"format": FORMAT, **_describe_model(model, arrays, "")}
+    except _NotDescribable as error:
+        warnings.warn(
+            f"{path} will hold the parameters alone, because {error}; load(path, model=model) joins them again",
+            stacklevel=2,
+        )
+        arrays.clear()
+        structure = {"format": FORMAT, "params": _skeleton(params)}
     target = Path(path)
     if target.exists() and not overwrite:
         raise FileExistsError(f"{target} exists; choose another name, or pass overwrite=True")
@@ -82,18 +108,21 @@ def save(path: str | os.PathLike[str], model: Any, params: Any, *, overwrite: bo
         raise
 
 
-def load(path: str | os.PathLike[str]) -> tuple[Any, Any]:
+def load(path: str | os.PathLike[str], *, model: Any = None) -> tuple[Any, Any]:
     """Reads a file that `save` wrote.
 
     Args:
       path: Name of the file.
+      model: The model, for files that hold parameters alone. If the file describes a model, it must be this one.
 
     Returns:
-      `(model, params)`, the parameters as JAX arrays.
+      `(model, params)`, the parameters as JAX arrays. If the file holds parameters alone and no model is given,
+      model is None and a warning says so. A named tuple then comes back as a dictionary.
 
     Raises:
       FileNotFoundError: If there is no such file.
-      ValueError: If the file is damaged or was not written by `save`, or holds float64 while JAX is set to float32.
+      ValueError: If the file is damaged or was not written by `save`, is of another model than the given one, or holds
+        float64 while JAX is set to float32.
 
     Example:
       >>> ej.load("absent.npz")
@@ -106,33 +135,36 @@ def load(path: str | os.PathLike[str]) -> tuple[Any, Any]:
     try:
         with np.load(target, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
-        model = _build_model(_read_structure(arrays), arrays, "")
-        struct = model.params_struct()
-        leaves = [arrays[name] for name in _names_of_leaves(struct)]
-        params = jax.tree.unflatten(jax.tree.structure(struct), leaves)
+        structure = _read_structure(arrays)
+        found = None if "params" in structure else _build_model(structure, arrays, "")
+        struct = None if model is None else _struct_of(model, {})
+        if found is None and struct is not None:
+            params = jax.tree.map(arrays.__getitem__, _named_leaves(struct))
+        elif found is None:
+            params = _from_skeleton(structure["params"], arrays)
+        else:
+            whole = any(name.startswith("params.params.") for name in arrays)
+            struct = found.variables_struct() if whole else found.params_struct()
+            params = jax.tree.map(arrays.__getitem__, _named_leaves(struct))
     except (zipfile.BadZipFile, KeyError, TypeError, EOFError, OSError, ValueError) as error:
         raise ValueError(
             f"{target} is damaged or was not written by ebm_jax.save ({error}); save it anew"
         ) from error
-    checks.check_struct(f"params in {target}", params, struct, dtypes=checks.FLOATS)
+    if found is None and model is None:
+        warnings.warn(
+            f"{target} holds parameters alone, because its model could not be described; give load(path, model=model)",
+            stacklevel=2,
+        )
+    elif found is not None and model is not None and model != found:
+        raise ValueError(f"{target} holds {found!r}, and model is {model!r}; give that model, or none")
+    if struct is not None:
+        checks.check_struct(f"params in {target}", params, struct, dtypes=checks.FLOATS)
+    leaves = jax.tree.leaves(params)
     if any(leaf.dtype == np.float64 for leaf in leaves) and not jax.config.read("jax_enable_x64"):
         raise ValueError(
             f'{target} holds float64 and JAX would cut it to float32; jax.config.update("jax_enable_x64", True) first'
         )
-    return model, jax.tree.map(jnp.asarray, params)
-
-
-def check_savable(model: Any) -> None:
-    """Checks that `save` can keep a model, for programs that want to know before they train it.
-
-    Args:
-      model: Any object.
-
-    Raises:
-      ValueError: If it is not a frozen dataclass of `ebm_jax.energies`, or if a field is neither a number, a text, a
-        graph, a `Block` or such a model, nor a tuple of them.
-    """
-    _describe_model(model, {}, "")
+    return found if model is None else model, jax.tree.map(jnp.asarray, params)
 
 
 def _describe_model(model: Any, arrays: dict[str, np.ndarray], prefix: str) -> dict[str, Any]:
@@ -140,11 +172,8 @@ def _describe_model(model: Any, arrays: dict[str, np.ndarray], prefix: str) -> d
     cls = type(model)
     package, _, module = cls.__module__.rpartition(".")
     if package != energies.__name__ or not _is_model_class(cls):
-        raise ValueError(
-            f"save keeps the models of ebm_jax.energies, e.g. Ising, Potts and RBM models, not {model!r}; use Orbax "
-            "for other pytrees"
-        )
-    names = [field.name for field in dataclasses.fields(model)]
+        raise _NotDescribable(f"{model!r} is no model of ebm_jax.energies")
+    names = [field.name for field in dataclasses.fields(model) if field.name not in _OF_LINEN]
     fields = {name: _describe(getattr(model, name), arrays, prefix, name) for name in names}
     return {"type": cls.__name__, "module": module, "fields": fields}
 
@@ -165,10 +194,7 @@ def _describe(value: Any, arrays: dict[str, np.ndarray], prefix: str, name: str)
         return {"type": type(value).__name__, **dataclasses.asdict(value)}
     if _is_model_class(type(value)):
         return _describe_model(value, arrays, f"{prefix}{name}.")
-    raise ValueError(
-        f"the model's {name} is {value!r}, which no file can describe; use numbers, texts, graphs, blocks, models and "
-        "tuples of them, or Orbax"
-    )
+    raise _NotDescribable(f"the model's {name} is {value!r}, which no file can describe")
 
 
 def _read_structure(arrays: dict[str, np.ndarray]) -> dict[str, Any]:
@@ -210,7 +236,9 @@ def _build(described: Any, arrays: dict[str, np.ndarray], prefix: str, name: str
 def _is_model_class(cls: Any) -> bool:
     """Returns whether a class is a frozen dataclass that says what its parameters are."""
     traits = vars(cls).get("__dataclass_params__") if isinstance(cls, type) else None
-    return traits is not None and traits.frozen and hasattr(cls, "params_struct")
+    if traits is None:
+        return False
+    return cls.__module__ == _NETWORKS or (traits.frozen and hasattr(cls, "params_struct"))
 
 
 def _model_class(name: str, module: str | None) -> type:
@@ -225,6 +253,45 @@ def _model_class(name: str, module: str | None) -> type:
         if _is_model_class(cls) and cls.__module__ == found.__name__:
             return cls
     raise KeyError(f"{name} is no model of ebm_jax.energies")
+
+
+def _struct_of(model: Any, params: Any) -> Any:
+    """Returns what the parameters of a model look like; None if the model does not say."""
+    if hasattr(model, "variables_struct") and isinstance(params, Mapping):
+        collections = model.variables_struct()
+        if set(params) == set(collections):
+            return collections
+    return model.params_struct() if hasattr(model, "params_struct") else None
+
+
+def _skeleton(tree: Any, path: str = "params") -> Any:
+    """Returns the containers of a pytree as JSON; a leaf is the name of its array."""
+    if isinstance(tree, Mapping):
+        if not all(isinstance(key, str) for key in tree):
+            raise ValueError(f"{path} has keys {sorted(map(repr, tree))}; use texts as keys")
+        return {"dict": {key: _skeleton(tree[key], f"{path}.{key}") for key in sorted(tree)}}
+    if hasattr(tree, "_fields"):
+        return {"dict": {key: _skeleton(getattr(tree, key), f"{path}.{key}") for key in tree._fields}}
+    if isinstance(tree, list | tuple):
+        return {type(tree).__name__: [_skeleton(item, f"{path}.{i}") for i, item in enumerate(tree)]}
+    if not hasattr(tree, "dtype"):
+        raise ValueError(f"{path} is {tree!r}; save keeps arrays in dictionaries, lists and tuples")
+    return path
+
+
+def _from_skeleton(described: Any, arrays: dict[str, np.ndarray]) -> Any:
+    """The inverse of `_skeleton`."""
+    if isinstance(described, str):
+        return arrays[described]
+    ((kind, items),) = described.items()
+    if kind == "dict":
+        return {key: _from_skeleton(item, arrays) for key, item in items.items()}
+    return {"list": list, "tuple": tuple}[kind](_from_skeleton(item, arrays) for item in items)
+
+
+def _named_leaves(params: PyTree) -> PyTree:
+    """Returns a pytree of the same structure with the name of each leaf."""
+    return jax.tree.unflatten(jax.tree.structure(params), _names_of_leaves(params))
 
 
 def _names_of_leaves(params: PyTree) -> list[str]:

@@ -36,7 +36,7 @@ LEVEL_OF = {module: level for level, modules in enumerate(LEVELS) for module in 
 ANYWHERE = {
     "flax": ("training", "energies.networks", "energies.neural", "energies.latent"),
     "optax": ("training", "experiment.recipes", "cli.demo"),
-    "lazy_loader": ("",),
+    "lazy_loader": ("", "energies"),
     "blackjax": ("interop.blackjax",),
     "thrml": ("interop.thrml",),
     "arviz": (),

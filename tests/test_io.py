@@ -6,9 +6,10 @@ import json
 import jax
 import numpy as np
 import pytest
+from flax import linen as nn
 
 import ebm_jax as ej
-from ebm_jax import io
+from ebm_jax.energies.networks import MLP, ConvNet, ResNet
 from tests import systems
 
 MODELS = [
@@ -21,12 +22,13 @@ MODELS = [
     ej.CategoricalRBM(3, 2, 4),
     ej.GaussianRBM(3, 2),
     ej.Marginal(ej.CategoricalRBM(3, 2, 4)),
+    ej.NeuralEnergy(ConvNet((2,), (3,), (2,), (1,), (3,)), (4, 4)),
+    ej.JointEnergy(MLP((3,), "elu", 2), (4,), 2, scale=0.5),
 ]
 
 
 @pytest.mark.parametrize("model", MODELS, ids=str)
 def test_round_trip(model, tmp_path):
-    io.check_savable(model)
     params = systems.draw_params(model)
     ej.save(tmp_path / "model.npz", model, params)
     again, loaded = ej.load(tmp_path / "model.npz")
@@ -111,32 +113,58 @@ class Own(ej.RBM):
     """A model of one's own."""
 
 
-class OwnEnergy:
-    def free_energy_relaxed(self, params, one_hot):
-        return 0.0
-
-    def __repr__(self):
-        return "an energy"
+class OwnModule(nn.Module):
+    @nn.compact
+    def __call__(self, x):
+        return nn.Dense(1)(x)
 
 
 @pytest.mark.parametrize(
     ("model", "message"),
     [
-        (object(), "Ising, Potts and RBM"),
-        (Own(2, 1), "models of ebm_jax.energies.*not Own"),
-        (ej.Marginal(Own(2, 1)), "models of ebm_jax.energies.*not Own"),
-        (ej.Marginal(OwnEnergy()), "the model's model is an energy, which no file can describe"),
+        (Own(2, 1), r"because Own.* is no model of ebm_jax\.energies"),
+        (ej.Marginal(Own(2, 1)), r"because Own.* is no model of ebm_jax\.energies"),
+        (ej.NeuralEnergy(OwnModule(), (2,)), r"because the model's module is OwnModule"),
+        (lambda params, x: x, "because .*lambda.* is no model"),
     ],
 )
-def test_what_cannot_be_saved_is_known_at_once(model, message, tmp_path, as_shipped):
-    with pytest.raises(ValueError, match=message):
-        io.check_savable(model)
-    with pytest.raises(ValueError, match=message):
-        ej.save(tmp_path / "x", model, {})
-    assert not list(tmp_path.iterdir())
+def test_of_other_models_the_parameters_are_kept(model, message, tmp_path):
+    path = tmp_path / "x"
+    if hasattr(model, "params_struct"):
+        params = model.init(jax.random.key(0))
+    else:
+        params = {"a": [np.ones(2, np.float32)], "b": (np.float32(3), np.arange(3.0, dtype=np.float32))}
+    with pytest.warns(UserWarning, match=message):
+        ej.save(path, model, params)
+    with pytest.warns(UserWarning, match=r"holds parameters alone.* give load\(path, model=model\)"):
+        none, alone = ej.load(path)
+    assert none is None
+    same, joined = ej.load(path, model=model)
+    assert same is model
+    jax.tree.map(np.testing.assert_array_equal, joined, params)
+    assert sorted(leaf.shape for leaf in jax.tree.leaves(alone)) == sorted(
+        leaf.shape for leaf in jax.tree.leaves(params)
+    )
+    assert jax.tree.structure(joined) == jax.tree.structure(params)
+
+
+def test_networks_come_back_with_their_variables(tmp_path):
+    model = ej.NeuralEnergy(ResNet((2, 3), spectral=True), (4, 4), scale=2.0)
+    key = jax.random.key(0)
+    params = {"params": model.init(key), **model.init_variables(key)}
+    ej.save(tmp_path / "x", model, params)
+    again, found = ej.load(tmp_path / "x")
+    assert again == model
+    jax.tree.map(np.testing.assert_array_equal, found, params)
+    x = jax.numpy.ones((4, 4))
+    np.testing.assert_array_equal(again.energy(found, x), model.energy(params, x))
+    with pytest.raises(ValueError, match="give that model, or none"):
+        ej.load(tmp_path / "x", model=ej.RBM(2, 1))
 
 
 def test_bad_input(tmp_path):
+    with pytest.raises(ValueError, match="give a model or an energy function"):
+        ej.save(tmp_path / "x", object(), {})
     with pytest.raises(ValueError, match="shape"):
         ej.save(tmp_path / "x", MODELS[3], systems.draw_params(ej.RBM(5, 2)))
     assert not list(tmp_path.iterdir())

@@ -83,6 +83,10 @@ class Network:
         """Returns the shapes and dtypes of the parameters."""
         return _structs(self.module, self.shape)["params"]
 
+    def variables_struct(self) -> dict[str, PyTree]:
+        """Returns the shapes and dtypes of all collections of the module, "params" among them."""
+        return _structs(self.module, self.shape)
+
     def outputs(self, params: PyTree, x: Float[Array, "..."]) -> Float[Array, " n_outputs"]:
         """Returns what the module returns for one configuration."""
         variables = params if len(_structs(self.module, self.shape)) > 1 else {"params": params}

@@ -135,6 +135,11 @@ def target_of(model: Any) -> Target:
     if isinstance(model, Target):
         return model
     if not hasattr(model, "energy"):
+        if _is_linen(model):
+            raise ValueError(
+                f"model is the Flax module {type(model).__name__}; give NeuralEnergy(module, shape), or "
+                "JointEnergy(module, shape, n_classes) for a classifier"
+            )
         if not callable(model):
             raise ValueError(f"model is {model!r}; give a function energy(params, x) or a model that has one")
         return Target(model, model)
@@ -151,7 +156,8 @@ def target_of(model: Any) -> Target:
         free_energy=method("free_energy"),
         visible=method("visible"),
         complete=method("complete"),
-        init=method("init"),
+        # The `init` of a Linen module takes an input, and draws other things than parameters.
+        init=None if _is_linen(model) else method("init"),
         conditional_logits=method("conditional_logits"),
         flip_differences=method("flip_differences"),
         reconstruct=method("reconstruct"),
@@ -161,6 +167,11 @@ def target_of(model: Any) -> Target:
         position_struct=struct("position_struct"),
         params_struct=struct("params_struct"),
     )
+
+
+def _is_linen(model: Any) -> bool:
+    """Returns whether the model is a Linen module, without loading Flax."""
+    return any(parent.__module__ == "flax.linen.module" for parent in type(model).__mro__)
 
 
 def check_rows(name: str, data: PyTree, struct: PyTree = None, dtypes: frozenset[str] | None = None) -> int:

@@ -1,8 +1,8 @@
 """Optax transformations that compare by what they do, so that one built again does not compile again.
 
 Optax makes a transformation of closures, and closures compare by identity. Two of them do the same if their code is the
-same and all that they refer to is: numbers, texts, and other such functions. Where that cannot be known, identity
-decides.
+same and all that they refer to is: numbers, texts, other such functions, and objects made of these. Where that cannot
+be known, identity decides.
 """
 
 from __future__ import annotations
@@ -69,8 +69,6 @@ def _fingerprint(value: Any, depth: int) -> Any:
         # 1, 1.0 and True are equal in Python, and −0.0 and 0.0.
         return type(value), repr(value) if isinstance(value, float | complex) else value
     if isinstance(value, types.FunctionType):
-        if value.__dict__.get("__wrapped__") is not None and value.__closure__ is None:
-            return _Identity(value)
         cells = tuple(inner(_content(cell)) for cell in value.__closure__ or ())
         keywords = tuple((name, inner(held)) for name, held in sorted((value.__kwdefaults__ or {}).items()))
         return "function", value.__code__, id(value.__globals__), inner(value.__defaults__), keywords, cells
@@ -82,6 +80,14 @@ def _fingerprint(value: Any, depth: int) -> Any:
         return type(value), tuple(inner(item) for item in value)
     if type(value) is dict and all(isinstance(name, str) for name in value):
         return dict, tuple((name, inner(held)) for name, held in sorted(value.items()))
+    if (
+        type(value).__eq__ is object.__eq__
+        and hasattr(value, "__dict__")
+        and not isinstance(value, types.ModuleType)
+    ):
+        slots = any("__slots__" in vars(parent) for parent in type(value).__mro__[:-1])
+        if not slots and isinstance(vars(value), dict):
+            return "object", type(value), inner(vars(value))
     if _is_small_array(value):
         array = np.asarray(value)
         return "array", str(array.dtype), array.shape, array.tobytes()

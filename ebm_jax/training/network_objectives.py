@@ -67,9 +67,9 @@ class _Improved:
 class _Classification:
     logsumexp_l2: float
 
-    def __call__(self, params: PyTree, model: Target, batch: tuple[PyTree, Array], negatives: Any) -> Any:
+    def __call__(self, params: PyTree, model: Target, batch: Any, negatives: Any) -> Any:
         del negatives
-        images, labels = batch
+        images, labels = _pair(batch)
         logits = jax.vmap(_logits_of(model), (None, 0))(params, images)
         loss, extras = _cross_entropy(logits, labels)
         return loss + self.logsumexp_l2 * jnp.square(jax.nn.logsumexp(logits, axis=-1)).mean(), extras
@@ -80,12 +80,12 @@ class _Joint:
     weight: float
     l2: float
 
-    def __call__(self, params: PyTree, model: Target, batch: tuple[PyTree, Array], negatives: Any) -> Any:
-        images, labels = batch
+    def __call__(self, params: PyTree, model: Target, batch: Any, negatives: Any) -> Any:
+        logits_of, (images, labels) = _logits_of(model), _pair(batch)
         # Chains of `ClassConditional` energies carry their class. The loss takes E(x) on both sides.
         drawn = negatives.positions[0] if isinstance(negatives.positions, tuple) else negatives.positions
         together = jnp.concatenate([images, jax.lax.stop_gradient(drawn)])
-        logits = jax.vmap(_logits_of(model), (None, 0))(params, together)
+        logits = jax.vmap(logits_of, (None, 0))(params, together)
         n = len(labels)
         energies = -jax.nn.logsumexp(logits, axis=-1)
         loss, extras = _contrast(energies[:n], energies[n:], self.l2)
@@ -199,6 +199,14 @@ def _cross_entropy(logits: Array, labels: Array) -> tuple[Array, dict[str, Array
     loss = optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
     accuracy = (logits.argmax(axis=-1) == labels).astype(jnp.float32).mean()
     return loss, {"cross_entropy": loss, "accuracy": accuracy}
+
+
+def _pair(batch: Any) -> tuple[PyTree, Any]:
+    if not (isinstance(batch, tuple) and len(batch) == 2):
+        raise ValueError(
+            f"the batch is {type(batch).__name__}; this objective takes pairs (x, labels): give data=(x, labels)"
+        )
+    return batch
 
 
 def _logits_of(model: Target) -> Any:

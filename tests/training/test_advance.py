@@ -84,7 +84,7 @@ def test_a_guard_that_nothing_trips_changes_no_bit(epochs):
     assert_same_metrics(of_guarded, epochs[1])
 
 
-@pytest.mark.parametrize("name", Limits._fields)
+@pytest.mark.parametrize("name", ["gradient_norm", "energy_gap"])
 def test_updates_past_a_limit_are_skipped_alone(name):
     _, free = run(SKIPPING, 1, start(tx=STANDING), limits=UNLIMITED)
     limit = jnp.asarray(np.median(abs(getattr(free, name))))

@@ -1,0 +1,200 @@
+"""Replay buffers and short runs: slots, ages, starts, and what limits do to a buffer."""
+
+import warnings
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import ebm_jax as ej
+from ebm_jax.energies.networks import MLP
+from ebm_jax.energies.neural import ClassConditional
+from ebm_jax.training import Limits, Plan, advance, make_train_step, negatives, regularized
+from ebm_jax.training.negatives import starts
+
+KEY = jax.random.key(0)
+MODEL = ej.NeuralEnergy(MLP((4,)), (2,))
+KERNEL = ej.langevin(MODEL, step_size=0.1, noise_scale=0.1)
+CAPACITY, N_CHAINS, K = 12, 4, 3
+DATA = jax.random.normal(jax.random.key(1), (32, 2))
+PLAN = Plan(MODEL, 4, 8, 4, skip=True, objective=regularized(0.1))
+
+
+def buffer(**settings):
+    settings = {"capacity": CAPACITY, "start": starts.uniform((2,)), "reinit_rate": 0.0} | settings
+    return negatives.replay(KERNEL, K, N_CHAINS, **settings)
+
+
+def drawn(source, params, state):
+    return jax.jit(lambda p, s: source.draw(KEY, MODEL_TARGET, p, s, None))(params, state)
+
+
+MODEL_TARGET = ej.energies.target.target_of(MODEL)
+PARAMS = MODEL.init(KEY)
+
+
+@pytest.mark.parametrize("slots", ["drawn", "aligned"])
+def test_slots_are_written_where_they_were_drawn(slots):
+    source = buffer(slots=slots)
+    state = source.init(KEY, MODEL_TARGET, PARAMS)
+    found, new = drawn(source, PARAMS, state)
+    changed = np.flatnonzero((np.asarray(new.positions) != np.asarray(state.positions)).any(axis=1))
+    assert len(changed) == N_CHAINS  # none twice
+    np.testing.assert_array_equal(np.flatnonzero(new.ages), changed)
+    np.testing.assert_array_equal(np.asarray(new.ages)[changed], K)
+    ends = {tuple(row) for row in np.asarray(found.positions).tolist()}
+    assert ends == {tuple(row) for row in np.asarray(new.positions)[changed].tolist()}
+    if slots == "aligned":
+        np.testing.assert_array_equal(changed, np.arange(N_CHAINS))
+        for _ in range(2):
+            _, new = drawn(source, PARAMS, new)
+        np.testing.assert_array_equal(new.ages, K)  # every group once
+
+
+def test_figures_are_those_of_the_chains_drawn():
+    source = buffer(slots="aligned")
+    state = source.init(KEY, MODEL_TARGET, PARAMS)
+    found, _ = drawn(source, PARAMS, state)
+    begin, ends = np.asarray(state.positions[:N_CHAINS]), np.asarray(found.positions)
+    np.testing.assert_allclose(found.figures["position_max"], np.abs(ends).max(), rtol=1e-6)
+    np.testing.assert_allclose(
+        found.figures["movement"], np.sqrt(((ends - begin) ** 2).sum(axis=1)).mean(), rtol=1e-5
+    )
+    assert float(found.figures["age"]) == K
+
+
+def test_a_rate_of_one_starts_every_drawn_slot_anew():
+    far = lambda key, n: jnp.full((n, 2), 50.0)  # noqa: E731
+    source = buffer(start=far, reinit_rate=1.0)
+    state = source.init(KEY, MODEL_TARGET, PARAMS)._replace(positions=jnp.zeros((CAPACITY, 2)))
+    found, new = drawn(source, PARAMS, state._replace(ages=jnp.full(CAPACITY, 90, jnp.uint32)))
+    assert float(found.figures["age"]) == K and float(found.positions.min()) > 40
+    assert sorted(np.asarray(new.ages).tolist()) == [K] * N_CHAINS + [90] * (CAPACITY - N_CHAINS)
+
+
+def test_a_broken_chain_goes_back_alone():
+    """One slot is so far out that its energy overflows; the update is skipped and only that slot stays."""
+    kernel = ej.langevin(lambda p, x: p * jnp.sum(x**4), step_size=1.0, noise_scale=0.1)
+    source = negatives.replay(
+        kernel, 1, N_CHAINS, capacity=N_CHAINS, start=starts.uniform((2,)), slots="aligned", reinit_rate=0.0
+    )
+    init, _ = make_train_step(lambda p, x: p * jnp.sum(x**4), optax.sgd(0.1), source, objective=regularized())
+    state = init(KEY, jnp.ones(()))
+    far = state.negatives.positions.at[1].set(1e15)
+    state = state.replace(negatives=state.negatives._replace(positions=far))
+    plan = Plan(lambda p, x: p * jnp.sum(x**4), 1, 32, 1, skip=True, objective=regularized())
+    new, metrics = advance(plan, source, None, KEY, state, DATA)
+    assert int(metrics.n_skipped[0]) == 1 and float(new.params) == 1.0
+    np.testing.assert_array_equal(new.negatives.positions[1], far[1])
+    assert int(new.negatives.ages[1]) == 0
+    others = np.asarray([0, 2, 3])
+    assert (np.asarray(new.negatives.positions)[others] != np.asarray(far)[others]).all()
+    assert (np.asarray(new.negatives.ages)[others] == 1).all()
+
+
+@pytest.fixture(scope="module")
+def trained():
+    source = buffer()
+    init, _ = make_train_step(MODEL, optax.adam(1e-2), source, objective=PLAN.objective)
+    state = init(KEY)
+    return source, state, *advance(PLAN, source, None, KEY, state, DATA)
+
+
+def test_the_buffer_stays_on_the_device_and_runs_resume_bit_for_bit(trained):
+    source, state, after_epoch, _ = trained
+    before = advance._cache_size()
+    with jax.transfer_guard("disallow"):
+        whole, _ = advance(PLAN, source, None, KEY, after_epoch, DATA)
+    # What a checkpoint holds: arrays, in a state that is made anew.
+    leaves, treedef = jax.tree.flatten(after_epoch)
+    copied = jax.tree.unflatten(treedef, [jnp.array(leaf) for leaf in leaves])
+    resumed, _ = advance(PLAN, source, None, KEY, copied, DATA)
+    assert advance._cache_size() == before
+    for a, b in zip(jax.tree.leaves(whole), jax.tree.leaves(resumed), strict=True):
+        np.testing.assert_array_equal(
+            jax.random.key_data(a) if a.dtype == KEY.dtype else a,
+            jax.random.key_data(b) if b.dtype == KEY.dtype else b,
+        )
+    assert int(whole.negatives.count) == 8 and int(state.negatives.count) == 0
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [("position", 1e-3), ("movement", 1e3), ("gradient_norm", 1e-6), ("energy_gap", 1e-9)]
+)
+def test_limits_hold_after_the_grace_period(trained, field, value):
+    source, state, _, free = trained
+    unlimited = Limits(*map(jnp.float32, Limits()[:-1]), grace=jnp.int32(2))
+    _, metrics = advance(
+        PLAN, source, None, KEY, state, DATA, unlimited._replace(**{field: jnp.float32(value)})
+    )
+    np.testing.assert_array_equal(metrics.n_skipped, [0, 0, 1, 1])
+    np.testing.assert_array_equal(metrics.loss[:2], free.loss[:2])
+
+
+def test_short_runs_start_anew():
+    source = negatives.short_run(KERNEL, K, N_CHAINS, start=starts.normal((2,), 0.5))
+    state = source.init(KEY, MODEL_TARGET, PARAMS)
+    first, state = drawn(source, PARAMS, state)
+    second, state = drawn(source, PARAMS, state)
+    assert int(state) == 2 and not np.isin(first.positions, second.positions).any()
+
+
+def test_labels_stay_with_their_chains():
+    joint = ej.JointEnergy(MLP((4,), n_outputs=3), (2,), 3)
+    model = ClassConditional(joint)
+    kernel = ej.langevin(model, step_size=0.1, noise_scale=0.1)
+    start = starts.with_labels(starts.uniform((2,)), 3)
+    mask = np.zeros(2, bool), np.ones(3, bool)
+    source = negatives.replay(
+        kernel, K, N_CHAINS, capacity=N_CHAINS, start=start, reinit_rate=0.0, slots="aligned", clamped=mask
+    )
+    target = ej.energies.target.target_of(model)
+    state = source.init(KEY, target, joint.init(KEY))
+    found, new = jax.jit(lambda s: source.draw(KEY, target, joint.init(KEY), s, None))(state)
+    np.testing.assert_array_equal(found.positions[1], state.positions[1])
+    np.testing.assert_array_equal(new.positions[1].sum(axis=1), 1.0)
+    assert (np.asarray(found.positions[0]) != np.asarray(state.positions[0])).all()
+
+
+def test_class_gaussians_have_the_moments_of_their_class():
+    """Means and variances of 4,000 draws lie within 5 standard errors, 4 of them: false-positive rate 3e-6."""
+    rng = np.random.default_rng(0)
+    labels = np.repeat([0, 1], 100)
+    images = rng.normal(np.where(labels[:, None] == 0, -0.5, 0.5), 0.1, (200, 1)).astype(np.float32)
+    start = starts.class_gaussians(images, labels, 2, low=-9.0, high=9.0, labelled=True)
+    x, label = map(np.asarray, start(KEY, 4000))
+    for k in range(2):
+        found, of_class = x[label[:, k] == 1, 0], images[labels == k, 0]
+        error = of_class.std(ddof=1) / np.sqrt(len(found))
+        assert abs(found.mean() - of_class.mean()) < 5 * error
+        np.testing.assert_allclose(found.std(), of_class.std(ddof=1), rtol=5 / np.sqrt(2 * len(found)))
+
+
+def test_rows_are_rows_of_the_data():
+    found = np.asarray(starts.rows(DATA)(KEY, 10))
+    assert {tuple(row) for row in found.tolist()} <= {tuple(row) for row in np.asarray(DATA).tolist()}
+
+
+def test_a_buffer_that_is_hardly_drawn_is_told():
+    with pytest.warns(UserWarning, match=r"is drawn 0\.67 times in 2 updates .* capacity of at most 4 "):
+        buffer().check_run(2)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        buffer().check_run(9)
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"capacity": 3}, "capacity is 3"),
+        ({"reinit_rate": 1.5}, "reinit_rate is 1.5"),
+        ({"slots": "random"}, "slots is 'random'"),
+        ({"slots": "aligned", "capacity": 10}, "capacity is 10 and n_chains 4"),
+        ({"start": 3}, "start is 3"),
+    ],
+)
+def test_errors_name_the_value(as_shipped, settings, words):
+    with pytest.raises(ValueError, match=words):
+        buffer(**settings)
