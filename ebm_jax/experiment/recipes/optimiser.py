@@ -98,6 +98,7 @@ def transformation(
     *,
     before: Sequence[optax.GradientTransformation] = (),
     decayed: PyTree = None,
+    adam_b1: float = 0.9,
 ) -> optax.GradientTransformation:
     """Returns the Optax chain of a configuration.
 
@@ -106,6 +107,7 @@ def transformation(
       rate: The schedule.
       before: Transformations of the gradient that come first.
       decayed: Which parameters decay, as the `mask` of `optax.add_decayed_weights`. None: all.
+      adam_b1: Decay of Adam's mean of the gradient.
 
     Returns:
       The chain. `applied_rate`, `with_rate_factor` and `judged_params` read its state.
@@ -114,7 +116,7 @@ def transformation(
     if training.weight_decay:
         parts.append(optax.add_decayed_weights(training.weight_decay, mask=decayed))
     if training.optimizer == "adam":
-        parts.append(optax.scale_by_adam())
+        parts.append(optax.scale_by_adam(adam_b1))
     elif training.momentum:
         parts.append(optax.trace(training.momentum))
     parts += [optax.scale_by_learning_rate(rate), rate_factor()]

@@ -216,7 +216,9 @@ class _Run:
     def _evaluate(self, writer: Any) -> None:
         began = time.perf_counter()
         groups = self.recipe.groups
-        found = self.experiment.evaluate(self._params(), self.config.evaluation, groups)
+        settings = self.config.evaluation
+        found = self.experiment.evaluate(self._params(), settings, groups)
+        found |= self.experiment.evaluate_state(self.state, settings, groups)
         value = found.get(self.recipe.best)
         if value is not None and math.isfinite(value) and (self.best is None or value > self.best["value"]):
             self.best = {"step": self.step, "metric": self.recipe.best, "value": value}

@@ -1,0 +1,72 @@
+"""Images as uint8 on the device, which become floats in [-1, 1] at every step."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ebm_jax import data as datasets
+from ebm_jax.data.specs import SPECS
+from ebm_jax.experiment.recipes.images.config import ImageDataConfig
+from ebm_jax.types import Key
+
+# Streams of the seed; 0 is not used.
+RUN, EVALUATION, DRAWS = range(1, 4)
+
+
+class Images(NamedTuple):
+    """Images of the classes that a configuration keeps, uint8 `(n, height, width)`."""
+
+    train: np.ndarray
+    validation: np.ndarray
+    test: np.ndarray
+
+
+def image_shape(config: ImageDataConfig) -> tuple[int, int]:
+    """Returns height and width of an image, without its data."""
+    height, width = SPECS[config.name].image_shape[:2]
+    return height, width
+
+
+def kept_classes(config: ImageDataConfig) -> tuple[int, ...]:
+    """Returns the classes that are kept, in increasing order."""
+    if config.classes is None:
+        return tuple(range(len(SPECS[config.name].class_names or ())))
+    return (config.classes,) if isinstance(config.classes, int) else tuple(sorted(config.classes))
+
+
+def load_images(config: ImageDataConfig) -> Images:
+    """Loads the images."""
+    found = datasets.load(config.name)
+    wanted = kept_classes(config)
+    train, validation, test = (
+        np.asarray(split.images)[np.isin(split.labels, wanted)]
+        for split in (found.train, found.validation, found.test)
+    )
+    return Images(train[: config.n_train], validation[: config.n_validation], test)
+
+
+def as_floats(pixels: Any) -> Any:
+    """Returns grey values 0 … 255 as floats in [-1, 1]."""
+    return pixels.astype(np.float32) / np.float32(127.5) - np.float32(1)
+
+
+def as_pixels(x: Any) -> np.ndarray:
+    """Returns floats in [-1, 1] as grey values 0 … 255, uint8."""
+    return np.rint((np.asarray(x) + 1) * 127.5).clip(0, 255).astype(np.uint8)
+
+
+@dataclass(frozen=True)
+class NoisyPixels:
+    """A `prepare`: grey values become floats in [-1, 1] with normal noise, clamped."""
+
+    scale: float
+
+    def __call__(self, key: Key, pixels: jax.Array) -> jax.Array:
+        """Returns a batch."""
+        x = as_floats(pixels)
+        return jnp.clip(x + self.scale * jax.random.normal(key, x.shape), -1, 1)

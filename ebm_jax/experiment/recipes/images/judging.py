@@ -1,0 +1,32 @@
+"""Figures of samples beside unseen images."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import numpy as np
+
+from ebm_jax.experiment.recipes.images.config import ImageDataConfig
+from ebm_jax.experiment.recipes.images.data import kept_classes
+from ebm_jax.metrics import classifier
+from ebm_jax.metrics.samples import judge
+
+
+class Judge:
+    """Compares samples with real images, floats in [-1, 1]."""
+
+    def __init__(self, config: ImageDataConfig, real: np.ndarray) -> None:
+        self.classes = kept_classes(config)
+        self.real = real
+        self.classifier = _load(config.name)
+
+    def figures(self, samples: np.ndarray, origin: str, n_steps: int, prefix: str = "") -> dict[str, Any]:
+        """Returns the figures by name."""
+        found = judge(
+            self.classifier, samples, self.real, origin=origin, n_steps=n_steps, classes=self.classes
+        )
+        return found.as_dict(prefix)
+
+
+_load = functools.cache(classifier.load)
