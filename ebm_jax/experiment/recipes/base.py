@@ -263,3 +263,5 @@ _RBM = "ebm_jax.experiment.recipes.rbm"
 register("rbm", config=f"{_RBM}.config:RBMConfig", recipe=f"{_RBM}.recipe:RECIPE")
 _CONV = "ebm_jax.experiment.recipes.conv"
 register("conv", config=f"{_CONV}.config:ConvConfig", recipe=f"{_CONV}.recipe:RECIPE")
+_JEM = "ebm_jax.experiment.recipes.jem"
+register("jem", config=f"{_JEM}.config:JEMConfig", recipe=f"{_JEM}.recipe:RECIPE")

@@ -19,11 +19,14 @@ RUN, EVALUATION, DRAWS = range(1, 4)
 
 
 class Images(NamedTuple):
-    """Images of the classes that a configuration keeps, uint8 `(n, height, width)`."""
+    """Images of the classes that a configuration keeps, uint8 `(n, height, width)`, and their labels, int32 `(n,)`."""
 
     train: np.ndarray
     validation: np.ndarray
     test: np.ndarray
+    train_labels: np.ndarray
+    validation_labels: np.ndarray
+    test_labels: np.ndarray
 
 
 def image_shape(config: ImageDataConfig) -> tuple[int, int]:
@@ -43,11 +46,13 @@ def load_images(config: ImageDataConfig) -> Images:
     """Loads the images."""
     found = datasets.load(config.name)
     wanted = kept_classes(config)
-    train, validation, test = (
-        np.asarray(split.images)[np.isin(split.labels, wanted)]
-        for split in (found.train, found.validation, found.test)
-    )
-    return Images(train[: config.n_train], validation[: config.n_validation], test)
+    limits = (config.n_train, config.n_validation, None)
+    images, labels = [], []
+    for split, limit in zip((found.train, found.validation, found.test), limits, strict=True):
+        rows = np.flatnonzero(np.isin(split.labels, wanted))[:limit]
+        images.append(np.asarray(split.images)[rows])
+        labels.append(np.asarray(split.labels)[rows])
+    return Images(*images, *labels)
 
 
 def as_floats(pixels: Any) -> Any:

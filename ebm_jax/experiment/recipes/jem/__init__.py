@@ -1,0 +1,1 @@
+"""A classifier that is an energy-based model of its images: JEM."""
