@@ -68,7 +68,10 @@ def build(config: JEMConfig) -> Experiment:
     images = data.load_images(config.data)
     n, training = len(images.train), config.training
     if training.batch_size > n:
-        problem = f"training.batch_size: {training.batch_size} was given, and there are {n} rows to train on: give at most {n}"
+        size = training.batch_size
+        problem = (
+            f"training.batch_size: {size} was given, and there are {n} rows to train on: give at most {n}"
+        )
         raise ConfigError(config.name, [problem])
     n_batches = n // training.batch_size
     n_classifier = training.classifier_epochs * n_batches
