@@ -19,7 +19,13 @@ RUN, EVALUATION, DRAWS = range(1, 4)
 
 
 class Images(NamedTuple):
-    """Images of the classes that a configuration keeps, uint8 `(n, height, width)`."""
+    """Images of the classes that a configuration keeps, uint8 `(n, height, width)`.
+
+    Attributes:
+      train: Images to train on.
+      validation: Images by which settings are chosen.
+      test: Images for final figures.
+    """
 
     train: np.ndarray
     validation: np.ndarray
@@ -40,14 +46,21 @@ def kept_classes(config: ImageDataConfig) -> tuple[int, ...]:
 
 
 def load_images(config: ImageDataConfig) -> Images:
-    """Loads the images."""
+    """Loads the images of the classes that are kept.
+
+    Args:
+      config: The section of the configuration.
+
+    Returns:
+      The images.
+    """
     found = datasets.load(config.name)
     wanted = kept_classes(config)
     train, validation, test = (
         np.asarray(split.images)[np.isin(split.labels, wanted)]
         for split in (found.train, found.validation, found.test)
     )
-    return Images(train[: config.n_train], validation[: config.n_validation], test)
+    return Images(train[: config.n_train], validation, test)
 
 
 def as_floats(pixels: Any) -> Any:
@@ -62,11 +75,15 @@ def as_pixels(x: Any) -> np.ndarray:
 
 @dataclass(frozen=True)
 class NoisyPixels:
-    """A `prepare`: grey values become floats in [-1, 1] with normal noise, clamped."""
+    """A function for `Plan.prepare`: grey values become floats with normal noise, clamped to [-1, 1].
+
+    Attributes:
+      scale: Standard deviation of the noise.
+    """
 
     scale: float
 
     def __call__(self, key: Key, pixels: jax.Array) -> jax.Array:
-        """Returns a batch."""
+        """Returns a batch of floats from a batch of uint8."""
         x = as_floats(pixels)
         return jnp.clip(x + self.scale * jax.random.normal(key, x.shape), -1, 1)
