@@ -117,6 +117,9 @@ def wanted(field: FieldInfo | None) -> str:
         text = "true or false"
     elif float in kinds or int in kinds:
         text = ("a finite number" if float in kinds else "a whole number") + _bounds(field)
+        text += " or a list of them" if list[int] in kinds else ""
+    elif list[int] in kinds:
+        text = "a list of whole numbers"
     else:
         text = "text"
     return f"{text}, or null" if type(None) in kinds else text

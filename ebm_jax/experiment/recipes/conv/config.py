@@ -101,19 +101,24 @@ class ConvConfig(ExperimentConfig):
     recipe: Literal["conv"] = Field(default="conv", description="kind of experiment")
     data: ConvDataConfig = Field(default=ConvDataConfig(), description="the images")
     model: ModelConfig = Field(default=ModelConfig(), description="the network")
-    langevin: LangevinConfig = Field(
-        default=LangevinConfig(n_steps=20, step_size=10.0, noise_scale=0.005, clip=0.03),
-        description="chains of the negatives",
-    )
-    buffer: BufferConfig = Field(
-        default=BufferConfig(capacity=2048, reinit_rate=0.05), description="where these chains start"
-    )
+    langevin: LangevinConfig = Field(default=LangevinConfig(), description="chains of the negatives")
+    buffer: BufferConfig = Field(default=BufferConfig(), description="where these chains start")
     objective: ObjectiveConfig = Field(default=ObjectiveConfig(), description="what is minimised")
-    training: ConvTrainingConfig = Field(default=ConvTrainingConfig(), description="the optimiser")
+    training: ConvTrainingConfig = Field(
+        default=ConvTrainingConfig(), validate_default=True, description="the optimiser"
+    )
     health: HealthConfig = Field(default=HealthConfig(), description="failed updates")
     checkpoints: CheckpointsConfig = Field(default=CheckpointsConfig(), description="stored states")
-    generation: GenerationConfig = Field(
-        default=GenerationConfig(n_steps=256, step_size=10.0, noise_scale=0.005, clip=0.03),
-        description="chains that make samples",
-    )
+    generation: GenerationConfig = Field(default=GenerationConfig(), description="chains that make samples")
     evaluation: ConvEvaluationConfig = Field(default=ConvEvaluationConfig(), description="measurements")
+
+    @field_validator("training")
+    @classmethod
+    def _check_batch_size(cls, value: ConvTrainingConfig, info: Any) -> ConvTrainingConfig:
+        capacity = getattr(info.data.get("buffer"), "capacity", value.batch_size)
+        if value.batch_size > capacity:
+            raise conflict(
+                f"{value.batch_size} rows a batch, but buffer.capacity is {capacity}: give at most that",
+                "batch_size",
+            )
+        return value

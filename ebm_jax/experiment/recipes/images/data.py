@@ -19,7 +19,16 @@ RUN, EVALUATION, DRAWS = range(1, 4)
 
 
 class Images(NamedTuple):
-    """Images of the classes that a configuration keeps, uint8 `(n, height, width)`, and their labels, int32 `(n,)`."""
+    """Images of the classes that a configuration keeps, uint8 `(n, height, width)`, and their labels, int32 `(n,)`.
+
+    Attributes:
+      train: Images to train on.
+      validation: Images by which settings are chosen.
+      test: Images for final figures.
+      train_labels: Labels of `train`.
+      validation_labels: Labels of `validation`.
+      test_labels: Labels of `test`.
+    """
 
     train: np.ndarray
     validation: np.ndarray
@@ -43,10 +52,17 @@ def kept_classes(config: ImageDataConfig) -> tuple[int, ...]:
 
 
 def load_images(config: ImageDataConfig) -> Images:
-    """Loads the images."""
+    """Loads the images of the classes that are kept.
+
+    Args:
+      config: The section of the configuration.
+
+    Returns:
+      The images.
+    """
     found = datasets.load(config.name)
     wanted = kept_classes(config)
-    limits = (config.n_train, config.n_validation, None)
+    limits = (config.n_train, None, None)
     images, labels = [], []
     for split, limit in zip((found.train, found.validation, found.test), limits, strict=True):
         rows = np.flatnonzero(np.isin(split.labels, wanted))[:limit]
@@ -67,11 +83,15 @@ def as_pixels(x: Any) -> np.ndarray:
 
 @dataclass(frozen=True)
 class NoisyPixels:
-    """A `prepare`: grey values become floats in [-1, 1] with normal noise, clamped."""
+    """A function for `Plan.prepare`: grey values become floats with normal noise, clamped to [-1, 1].
+
+    Attributes:
+      scale: Standard deviation of the noise.
+    """
 
     scale: float
 
     def __call__(self, key: Key, pixels: jax.Array) -> jax.Array:
-        """Returns a batch."""
+        """Returns a batch of floats from a batch of uint8."""
         x = as_floats(pixels)
         return jnp.clip(x + self.scale * jax.random.normal(key, x.shape), -1, 1)

@@ -14,7 +14,12 @@ from ebm_jax.metrics.samples import judge
 
 
 class Judge:
-    """Compares samples with real images, floats in [-1, 1]."""
+    """Compares samples with real images by the package's classifier of the data set.
+
+    Args:
+      config: The section `data` of the configuration.
+      real: Real images in [-1, 1], `(n, height, width)`.
+    """
 
     def __init__(self, config: ImageDataConfig, real: np.ndarray) -> None:
         self.classes = kept_classes(config)
@@ -22,7 +27,17 @@ class Judge:
         self.classifier = _load(config.name)
 
     def figures(self, samples: np.ndarray, origin: str, n_steps: int, prefix: str = "") -> dict[str, Any]:
-        """Returns the figures by name."""
+        """Returns the figures of samples.
+
+        Args:
+          samples: Images in [-1, 1].
+          origin: Where their chains start, such as "noise".
+          n_steps: Steps of these chains.
+          prefix: Beginning of the names.
+
+        Returns:
+          The figures by name.
+        """
         found = judge(
             self.classifier, samples, self.real, origin=origin, n_steps=n_steps, classes=self.classes
         )
