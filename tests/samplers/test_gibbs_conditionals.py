@@ -56,5 +56,5 @@ def test_every_site_is_drawn_from_its_conditional(name):
     # The same code at infinite temperature, and on logits.
     if name in ("ising_torus", "potts_17_graph_edge", "rbm"):
         for factor in (0.0, 60.0):
-            large = jax.tree.map(lambda p, f=factor: f * jnp.round(p), params)
+            large = jax.tree.map(lambda p, f=factor: jnp.asarray(f * np.round(p), jnp.float32), params)
             conditionals.check(kernel, large, f"{name} times {factor}", beta=0.9)

@@ -16,6 +16,17 @@ RBM = systems.get("rbm_4x3")
 POTTS = systems.get("potts_1x4_edge")
 
 
+def random_positions(rng, model, n):
+    """Stacked configurations from NumPy, which compiles nothing."""
+    leaves, tree = jax.tree.flatten(model.position_struct())
+    counts = getattr(model, "level_counts", None) or [model.n_levels] * len(leaves)
+    drawn = [
+        rng.integers(k, size=(n, *leaf.shape)).astype(leaf.dtype)
+        for leaf, k in zip(leaves, counts, strict=True)
+    ]
+    return jax.tree.unflatten(tree, drawn)
+
+
 @pytest.mark.parametrize(
     "model",
     [
@@ -36,15 +47,13 @@ POTTS = systems.get("potts_1x4_edge")
 )
 def test_relaxed_energies(model):
     """On one-hot rows it is the energy, and the slope along a site is smooth: a difference quotient gives it."""
-    key, params = jax.random.key(4), systems.draw_params(model)
-    x = ej.init_chains(key, model, 5)
+    rng, params = np.random.default_rng(4), systems.draw_params(model)
+    x = random_positions(rng, model, 5)
     counts = getattr(model, "level_counts", None) or [model.n_levels] * len(jax.tree.leaves(x))
     leaves, tree = jax.tree.flatten(x)
-    rows = [jax.nn.one_hot(leaf.astype(jnp.int32), k) for leaf, k in zip(leaves, counts, strict=True)]
+    rows = [np.eye(k, dtype=np.float32)[leaf.astype(int)] for leaf, k in zip(leaves, counts, strict=True)]
     one_hot = jax.tree.unflatten(tree, rows)
-    way = jax.tree.unflatten(
-        tree, [jax.random.normal(jax.random.fold_in(key, i), row.shape) for i, row in enumerate(rows)]
-    )
+    way = jax.tree.unflatten(tree, [rng.normal(size=row.shape).astype(np.float32) for row in rows])
 
     @jax.jit
     def energies():
@@ -153,16 +162,17 @@ def test_small_steps_stay_and_large_ones_move():
         end, _ = systems.run_chains(kernel, jax.random.key(0), RBM.params, 1.0, start)
         moved.append(
             sum(
-                int((a != b).sum()) for a, b in zip(jax.tree.leaves(start), jax.tree.leaves(end), strict=True)
+                int(np.sum(np.asarray(a) != np.asarray(b)))
+                for a, b in zip(jax.tree.leaves(start), jax.tree.leaves(end), strict=True)
             )
         )
     assert moved[0] < 20 < moved[1] < moved[2]
 
 
 def test_draws_of_a_site_follow_their_weights():
-    logits = jnp.array([[0.3, -1.0, 2.0]]).repeat(200_000, axis=0)
-    u = (jnp.arange(200_000) + 0.5) / 200_000
-    drawn = np.asarray(informed._draw_moves(u, logits))
+    logits = np.array([[0.3, -1.0, 2.0]], np.float32).repeat(200_000, axis=0)
+    u = ((np.arange(200_000) + 0.5) / 200_000).astype(np.float32)
+    drawn = np.asarray(jax.jit(informed._draw_moves)(u, logits))
     weights = np.array([1.0, *np.exp([0.3, -1.0, 2.0])])
     np.testing.assert_allclose(np.bincount(drawn + 1) / 200_000, weights / weights.sum(), atol=1e-4)
     chance = informed._log_chance(logits[:1], jnp.array([1]))
@@ -193,7 +203,7 @@ class Net:
 
 @pytest.mark.parametrize("make", [ej.gibbs_with_gradients, lambda m: ej.dmala(m, 1.0)], ids=["gwg", "dmala"])
 def test_a_network_over_discrete_sites(make):
-    net, params = Net(), jax.random.normal(jax.random.key(0), (12, 6))
+    net, params = Net(), jnp.asarray(np.random.default_rng(0).normal(size=(12, 6)), jnp.float32)
     everything = jnp.asarray(oracles.all_states(3, 4), jnp.int32)
     weights = np.exp(-np.asarray(jax.vmap(net.energy, (None, 0))(params, everything), np.float64))
     start = jnp.zeros((6000, 3), jnp.int32)
