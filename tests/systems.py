@@ -105,7 +105,6 @@ _BUILDERS = {
     "potts_2x2_edge": lambda: pairwise(ej.Potts(ej.Grid(2, 2), 4, "edge")),
     "potts_2x2_matrix": lambda: pairwise(ej.Potts(ej.Grid(2, 2), 3, "matrix")),
     "potts_2x2_8": lambda: pairwise(ej.Potts(ej.Grid(2, 2, neighbourhood=8), 3, "matrix")),
-    "potts_1x2_many": lambda: pairwise(ej.Potts(ej.Grid(1, 2), 17, "matrix"), scale=0.5),
     "potts_graph": lambda: pairwise(ej.Potts(ej.Graph(5, [(1, 0), (1, 2), (2, 0), (3, 2)]), 3, "matrix")),
     "rbm_4x3": lambda: rbm(4, 3),
 }

@@ -28,7 +28,6 @@ CASES = {
     "ising_3x2_8": "grid",
     "potts_2x3": "grid",
     "potts_2x2_matrix": "grid",
-    "potts_1x2_many": "grid",
     "ising_3x3_periodic": "general",
     "ising_graph": "general",
     "ising_graph_tied": "general",

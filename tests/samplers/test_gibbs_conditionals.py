@@ -17,7 +17,7 @@ CASES = {
     "ising_torus": (ej.Ising(ej.Grid(4, 6, "periodic")), "grid"),
     "ising_torus_8_edge": (ej.Ising(ej.Grid(4, 4, "periodic", 8), "edge"), "grid"),
     "potts_4_torus_matrix": (ej.Potts(ej.Grid(4, 4, "periodic"), 4, "matrix"), "grid"),
-    "potts_17_torus_8": (ej.Potts(ej.Grid(4, 4, "periodic", 8), 17), "grid"),
+    "potts_17_torus_8_matrix": (ej.Potts(ej.Grid(4, 4, "periodic", 8), 17, "matrix"), "grid"),
     "potts_3_odd_torus_8_matrix": (ej.Potts(ej.Grid(3, 4, "periodic", 8), 3, "matrix"), "general"),
     "potts_17_graph_edge": (ej.Potts(GRAPH, 17, "edge"), "general"),
     "row": (ej.Ising(ej.Grid(1, 5), "edge"), "grid"),

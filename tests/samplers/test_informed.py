@@ -170,23 +170,26 @@ def test_small_steps_stay_and_large_ones_move():
 
 
 def test_draws_of_a_site_follow_their_weights():
-    logits = np.array([[0.3, -1.0, 2.0]], np.float32).repeat(200_000, axis=0)
-    u = ((np.arange(200_000) + 0.5) / 200_000).astype(np.float32)
-    drawn = np.asarray(jax.jit(informed._draw_moves)(u, logits))
+    one = np.array([[0.3, -1.0, 2.0]], np.float32)
+    u = jnp.asarray((np.arange(200_000) + 0.5) / 200_000, jnp.float32)
+    drawn = np.asarray(jax.jit(informed._draw_moves)(u, jnp.asarray(one.repeat(200_000, axis=0))))
     weights = np.array([1.0, *np.exp([0.3, -1.0, 2.0])])
     np.testing.assert_allclose(np.bincount(drawn + 1) / 200_000, weights / weights.sum(), atol=1e-4)
-    chance = informed._log_chance(logits[:1], jnp.array([1]))
+    logits = jnp.asarray(one)
+    chance = informed._log_chance(logits, jnp.array([1]))
     assert float(chance) == pytest.approx(np.log(weights[2] / weights.sum()), rel=1e-5)
-    assert float(informed._log_chance(logits[:1], jnp.array([-1]))) == pytest.approx(-np.log(weights.sum()))
+    assert float(informed._log_chance(logits, jnp.array([-1]))) == pytest.approx(-np.log(weights.sum()))
 
 
 def test_warm_up_finds_a_step():
     start = RBM.exact_positions(256)
-    tuned, states = ej.warm_up(jax.random.key(1), ej.dmala(RBM.model, 5.0), RBM.params, start, 300)
-    end = ej.sample(jax.random.key(1), tuned, RBM.params, states, ej.SamplingSchedule(100, 1, 100))
+    # So strong that long steps are refused more often than the target.
+    params = systems.draw_params(RBM.model, scale=1.5)
+    tuned, states = ej.warm_up(jax.random.key(1), ej.dmala(RBM.model, 5.0), params, start, 300)
+    end = ej.sample(jax.random.key(1), tuned, params, states, ej.SamplingSchedule(100, 1, 100))
     assert float(end.info.acceptance.mean()) == pytest.approx(0.574, abs=0.05)
     with pytest.raises(ValueError, match="has a step size"):
-        ej.warm_up(jax.random.key(1), ej.gibbs_with_gradients(RBM.model), RBM.params, start, 10)
+        ej.warm_up(jax.random.key(1), ej.gibbs_with_gradients(RBM.model), params, start, 10)
 
 
 class Net:
