@@ -61,9 +61,13 @@ def draw_params(model, seed=0, scale=0.8):
     NumPy draws them: JAX would compile a program for each shape.
     """
     rng = np.random.default_rng(seed)
-    return jax.tree.map(
-        lambda s: jnp.asarray(scale * rng.normal(size=s.shape), jnp.float32), model.params_struct()
-    )
+
+    def draw(struct):
+        normal = rng.normal(size=struct.shape)
+        at_least = np.copysign(np.maximum(np.abs(normal), 0.3), normal)
+        return jnp.asarray(scale * at_least, jnp.float32)
+
+    return jax.tree.map(draw, model.params_struct())
 
 
 def pairwise(model, seed=0, scale=0.8, params=None):

@@ -245,7 +245,7 @@ def test_unadjusted_bias_follows_theory():
         ("mala", ej.mala(energy, 1.0)),
     ):
         start = jnp.asarray(np.random.default_rng(3).normal(size=n), jnp.float32)
-        end = ej.sample(jax.random.key(4), kernel, (), start, ej.SamplingSchedule(60, 1, 1))
+        end = ej.sample(jax.random.key(4), kernel, (), start, ej.SamplingSchedule(60, 1, 60))
         variances[name] = float(np.var(np.asarray(end.positions, np.float64)))
     error = np.sqrt(2 / n)
     for name, variance in (("ula 1.0", 4 / 3), ("ula 0.5", 16 / 15), ("mala", 1.0)):

@@ -148,7 +148,7 @@ def test_chains_are_alike_in_any_company_and_pieces(model):
 
 
 # Half of `N_STEPS`.
-SCHEDULE = ej.SamplingSchedule(11, 20)
+SCHEDULE = ej.SamplingSchedule(1, 30)
 
 
 @pytest.mark.parametrize("model", [CATEGORICAL, GAUSSIAN, SPIN], ids=str)

@@ -96,7 +96,7 @@ def main():
                 assert_same(jax.jit(packed)(*arguments), e, f"packed_steps, {kind.name} mesh")
 
     def samples(x):
-        schedule = ej.SamplingSchedule(2, 2)
+        schedule = ej.SamplingSchedule(1, 2)
         return ej.sample(jax.random.key(3), k["RBM"], p["RBM"], x, schedule, beta=0.8).positions
 
     alone = {"RBM": samples(x["RBM"])}
