@@ -118,6 +118,12 @@ def init_chains(key: Key, model: Any, n_chains: int) -> PyTree:
         return jax.vmap(draw)(jax.random.split(key, n_chains))
     if not isinstance(model, DiscreteModel):
         raise ValueError(f"{model!r} has no discrete levels; start its chains from arrays of your own")
+    return _random_positions(key, model, n_chains)
+
+
+# Compiled as a whole: its operations one by one would be a dozen programs for every shape.
+@functools.partial(jax.jit, static_argnums=(1, 2))
+def _random_positions(key: Key, model: DiscreteModel, n_chains: int) -> PyTree:
     words = jax.random.bits(key, (n_chains, model.graph.n_sites), jnp.uint32)
     levels = rng.below(words, model.n_levels).astype(jnp.int32)
     return jax.vmap(model.from_levels)(levels)
