@@ -22,7 +22,7 @@ TINY = {
     "negatives": {"method": "pcd", "n_chains": 16},
     "training": {"n_epochs": 4, "batch_size": 50, "steps_per_call": 3, "momentum": 0.5},
     "checkpoints": {"every_epochs": 0.5},
-    "evaluation": {"every_epochs": 2, "chain_steps": 19, "n_chains": 8, "ais_chains": 8, "n_test": 20},
+    "evaluation": {"every_epochs": 2, "chain_steps": 20, "n_chains": 8, "n_test": 20},
 }
 
 
