@@ -51,6 +51,19 @@ def _few_memory_maps():
         gc.collect()
 
 
+@pytest.fixture(scope="module")
+def quick_compilation():
+    """Compiles without most optimizations, for short programs that take longer to compile than to run.
+
+    The programs are dropped at the end. Other tests compare bits, and one program rounds as another only if both were
+    optimized alike.
+    """
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
+    jax.clear_caches()
+
+
 @pytest.fixture
 def as_shipped():
     """Turns annotation checks off for a test of bad input: users have none, and must get the package's own words."""
