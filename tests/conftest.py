@@ -19,6 +19,10 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
     _cache = tempfile.TemporaryDirectory(prefix="ebm_jax_compiled_")
     os.environ["JAX_COMPILATION_CACHE_DIR"] = _cache.name
+# Classifiers that judge samples are trained once in a run, and never kept in the user's cache.
+if "EBM_JAX_CACHE_DIR" not in os.environ:
+    _kept = tempfile.TemporaryDirectory(prefix="ebm_jax_cache_")
+    os.environ["EBM_JAX_CACHE_DIR"] = _kept.name
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "0"
 

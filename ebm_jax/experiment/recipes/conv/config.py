@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator
 
@@ -17,6 +17,7 @@ from ebm_jax.experiment.config.sections import (
 )
 from ebm_jax.experiment.recipes.images.config import (
     BufferConfig,
+    Count,
     GenerationConfig,
     ImageDataConfig,
     LangevinConfig,
@@ -36,13 +37,15 @@ class ConvDataConfig(ImageDataConfig):
 class ModelConfig(Section):
     """The convolutional network whose output is the energy."""
 
-    channels: list[int] = Field(
+    channels: list[Count] = Field(
         default=[16, 32, 64, 64], min_length=1, description="channels of each convolution"
     )
-    kernel_sizes: list[int] = Field(default=[5, 3, 3, 3], description="side of each convolution's window")
-    strides: list[int] = Field(default=[2, 2, 2, 2], description="stride of each convolution")
-    paddings: list[int] = Field(default=[4, 1, 1, 1], description="zeros around each convolution's input")
-    dense: list[int] = Field(default=[64], description="units of the dense layers behind the convolutions")
+    kernel_sizes: list[Count] = Field(default=[5, 3, 3, 3], description="side of each convolution's window")
+    strides: list[Count] = Field(default=[2, 2, 2, 2], description="stride of each convolution")
+    paddings: list[Annotated[int, Field(ge=0)]] = Field(
+        default=[4, 1, 1, 1], description="zeros around each convolution's input"
+    )
+    dense: list[Count] = Field(default=[64], description="units of the dense layers behind the convolutions")
     activation: Literal["silu", "elu", "relu", "softplus", "leaky_relu", "tanh"] = Field(
         default="silu", description="nonlinearity behind every layer but the last"
     )

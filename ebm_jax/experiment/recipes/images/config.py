@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, field_validator
 
 from ebm_jax.experiment.config.sections import Section, conflict
+
+Count = Annotated[int, Field(ge=1)]
+Class = Annotated[int, Field(ge=0, le=9)]
 
 
 class ImageDataConfig(Section):
@@ -15,7 +18,7 @@ class ImageDataConfig(Section):
     name: Literal["digits", "mnist"] = Field(
         default="mnist", description="data set, by its name in `ebm_jax.data.load`"
     )
-    classes: int | list[int] | None = Field(
+    classes: Class | list[Class] | None = Field(
         default=None, description="classes whose images are kept, from 0 to 9; null: all"
     )
     n_train: int | None = Field(default=None, ge=1, description="first rows to train on; null: all")

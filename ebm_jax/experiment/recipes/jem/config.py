@@ -17,6 +17,7 @@ from ebm_jax.experiment.config.sections import (
 )
 from ebm_jax.experiment.recipes.images.config import (
     BufferConfig,
+    Count,
     GenerationConfig,
     ImageDataConfig,
     LangevinConfig,
@@ -36,7 +37,7 @@ class JEMDataConfig(ImageDataConfig):
 class ModelConfig(Section):
     """The perceptron whose outputs are the class logits."""
 
-    features: list[int] = Field(default=[512, 512, 512], description="units of the hidden layers")
+    features: list[Count] = Field(default=[512, 512, 512], description="units of the hidden layers")
     activation: Literal["silu", "elu", "relu", "softplus", "leaky_relu", "tanh"] = Field(
         default="silu", description="nonlinearity behind every layer but the last"
     )
