@@ -49,6 +49,11 @@ class ModelConfig(Section):
     activation: Literal["silu", "elu", "relu", "softplus", "leaky_relu", "tanh"] = Field(
         default="silu", description="nonlinearity behind every layer but the last"
     )
+    init_scale: float = Field(
+        default=0.4,
+        gt=0,
+        description="first kernels as a multiple of He's; large ones make energies too steep for their chains",
+    )
 
     @field_validator("kernel_sizes", "strides", "paddings")
     @classmethod
