@@ -25,11 +25,13 @@ class Images(NamedTuple):
       train: Images to train on.
       validation: Images by which settings are chosen.
       test: Images for final figures.
+      labels: Their classes in the same order, int32 `(n,)`, numbered as `kept_classes` lists them.
     """
 
     train: np.ndarray
     validation: np.ndarray
     test: np.ndarray
+    labels: tuple[np.ndarray, np.ndarray, np.ndarray]
 
 
 def image_shape(config: ImageDataConfig) -> tuple[int, int]:
@@ -56,11 +58,13 @@ def load_images(config: ImageDataConfig) -> Images:
     """
     found = datasets.load(config.name)
     wanted = kept_classes(config)
-    train, validation, test = (
-        np.asarray(split.images)[np.isin(split.labels, wanted)]
-        for split in (found.train, found.validation, found.test)
-    )
-    return Images(train[: config.n_train], validation, test)
+    rows = (slice(config.n_train), slice(None), slice(None))
+    images, labels = [], []
+    for split, few in zip((found.train, found.validation, found.test), rows, strict=True):
+        kept = np.isin(split.labels, wanted)
+        images.append(np.asarray(split.images)[kept][few])
+        labels.append(np.searchsorted(wanted, np.asarray(split.labels)[kept][few]).astype(np.int32))
+    return Images(*images, tuple(labels))
 
 
 def as_floats(pixels: Any) -> Any:
