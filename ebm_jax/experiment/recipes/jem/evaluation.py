@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ebm_jax import data as datasets
-from ebm_jax.data.sources import DataUnavailableError
+from ebm_jax.data import DataUnavailableError
 from ebm_jax.energies.neural import JointEnergy
 from ebm_jax.experiment.recipes.images import data
 from ebm_jax.experiment.recipes.images.data import Images
