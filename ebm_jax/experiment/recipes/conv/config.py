@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator
 
@@ -22,6 +22,8 @@ from ebm_jax.experiment.recipes.images.config import (
     LangevinConfig,
 )
 
+Count = Annotated[int, Field(ge=1)]
+
 
 class ConvDataConfig(ImageDataConfig):
     """The images, and the noise on them."""
@@ -36,15 +38,26 @@ class ConvDataConfig(ImageDataConfig):
 class ModelConfig(Section):
     """The convolutional network whose output is the energy."""
 
-    channels: list[int] = Field(
+    channels: list[Count] = Field(
         default=[16, 32, 64, 64], min_length=1, description="channels of each convolution"
     )
-    kernel_sizes: list[int] = Field(default=[5, 3, 3, 3], description="side of each convolution's window")
-    strides: list[int] = Field(default=[2, 2, 2, 2], description="stride of each convolution")
-    paddings: list[int] = Field(default=[4, 1, 1, 1], description="zeros around each convolution's input")
-    dense: list[int] = Field(default=[64], description="units of the dense layers behind the convolutions")
+    kernel_sizes: list[Count] = Field(
+        default=[5, 3, 3, 3], min_length=1, description="side of each convolution's window"
+    )
+    strides: list[Count] = Field(default=[2, 2, 2, 2], min_length=1, description="stride of each convolution")
+    paddings: list[Annotated[int, Field(ge=0)]] = Field(
+        default=[4, 1, 1, 1], min_length=1, description="zeros around each convolution's input"
+    )
+    dense: list[Count] = Field(
+        default=[64], min_length=0, description="units of the dense layers behind the convolutions"
+    )
     activation: Literal["silu", "elu", "relu", "softplus", "leaky_relu", "tanh"] = Field(
         default="silu", description="nonlinearity behind every layer but the last"
+    )
+    init_scale: float = Field(
+        default=0.4,
+        gt=0,
+        description="first kernels as a multiple of He's; large ones make energies too steep for their chains",
     )
 
     @field_validator("kernel_sizes", "strides", "paddings")
@@ -70,6 +83,9 @@ class ConvTrainingConfig(TrainingConfig):
     batch_size: int = Field(default=32, ge=1, description="rows of a batch, and chains of a step")
     optimizer: Literal["sgd", "adam"] = Field(default="adam", description="optimiser")
     learning_rate: float = Field(default=5e-4, gt=0, description="highest learning rate")
+    schedule: Literal["constant", "linear", "cosine"] = Field(
+        default="linear", description="course of the learning rate from `training.decay_start` on"
+    )
     clip_norm: float | None = Field(
         default=0.1, gt=0, description="largest norm of the gradient of the parameters; null: any"
     )
@@ -78,7 +94,7 @@ class ConvTrainingConfig(TrainingConfig):
         default=0.7,
         ge=0,
         lt=1,
-        description="share of the run after which the learning rate falls as `training.schedule` says",
+        description="share of the run after which the learning rate falls to `training.final_rate`",
     )
     final_rate: float = Field(
         default=0.05, ge=0, le=1, description="last learning rate, as a share of the highest"

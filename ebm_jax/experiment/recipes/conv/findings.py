@@ -11,7 +11,11 @@ from ebm_jax.experiment.recipes.comparison import group_by_seed, number, varied_
 def remarks(run: StoredRun) -> list[str]:
     """Returns what the figures of samples are worth: their start, their floor, and the temperature of the chains."""
     metrics, generation = run.metrics, run.config.generation
-    sentences = []
+    sentences = [
+        f"Samples are judged by the classifier of {run.config.data.name} with the SHA-256 "
+        f"{str(run.draws['classifier_sha256'])[:16]}…; distances of two classifiers cannot be compared. A Fréchet "
+        "distance of few images is biased upwards: that of training images is the floor at this number."
+    ]
     if metrics.get("frechet") is not None and metrics.get("start_frechet") is not None:
         ends, noise, images = (
             [number(metrics.get(f"{prefix}{name}")) for name in ("share_above_0_9", "frechet")]
@@ -22,7 +26,9 @@ def remarks(run: StoredRun) -> list[str]:
             f"their Fréchet distance is {ends[1]:.1f}. Before the first step these are {noise[0]:.1%} and "
             f"{noise[1]:.1f}; of as many training images they are {images[0]:.1%} and {images[1]:.1f}."
         )
-    temperature = generation.noise_scale**2 / (2 * generation.step_size)
+    from ebm_jax.metrics.samples import implied_temperature
+
+    temperature = implied_temperature(generation.step_size, generation.noise_scale)
     sentences.append(
         f"Without the clip, chains of this step size and noise would sample at the temperature {temperature:.2g} of "
         "the energy, not at 1: they are short runs that go downhill, not samples of exp(−E)."

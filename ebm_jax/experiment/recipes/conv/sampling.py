@@ -9,7 +9,7 @@ import numpy as np
 
 from ebm_jax.energies.neural import NeuralEnergy
 from ebm_jax.experiment.recipes.conv.config import ConvConfig
-from ebm_jax.experiment.recipes.images import chains, data
+from ebm_jax.experiment.recipes.images import chains, data, judging
 from ebm_jax.graphs.blocks import SamplingSchedule
 from ebm_jax.run import sample
 from ebm_jax.samplers.langevin import Langevin, langevin
@@ -75,7 +75,12 @@ def final_draws(
     """Returns the arrays of samples/final.npz.
 
     frames: uint8 `(n_frames, n_chains, height, width)`, along chains from noise. steps: their steps. data: images of
-    the validation set.
+    the validation set. classifier_sha256: which classifier judges the samples.
     """
     frames, steps = draw_frames(config, model, params, key, N_PICTURES, config.generation.n_steps)
-    return {"frames": frames, "steps": steps, "data": images.validation[:N_PICTURES]}
+    return {
+        "frames": frames,
+        "steps": steps,
+        "data": images.validation[:N_PICTURES],
+        "classifier_sha256": np.asarray(judging.load_classifier(config.data.name).sha256),
+    }

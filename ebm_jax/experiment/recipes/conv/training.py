@@ -30,6 +30,7 @@ from ebm_jax.training.objectives import Objective
 from ebm_jax.training.sources import Source
 from ebm_jax.training.state import TrainState
 from ebm_jax.training.step import make_train_step
+from ebm_jax.types import Key, PyTree
 
 
 class _Trainer(NamedTuple):
@@ -84,7 +85,7 @@ def build(config: ConvConfig) -> Experiment:
 
     return Experiment(
         n_batches=n_batches,
-        init=lambda: start(run_key),
+        init=lambda: start(run_key, first_params(config, model, jax.random.fold_in(run_key, 0))),
         advance=advance_state,
         learning_rate=lambda state: optimiser.applied_rate(state, rate, config.training.accumulate),
         with_rate_factor=optimiser.with_rate_factor,
@@ -106,6 +107,15 @@ def model_of(config: ConvConfig) -> NeuralEnergy:
         activation=section.activation,
     )
     return NeuralEnergy(network, data.image_shape(config.data))
+
+
+def first_params(config: ConvConfig, model: NeuralEnergy, key: Key) -> PyTree:
+    """Draws the first parameters, with the kernels of the network times `model.init_scale`."""
+
+    def scaled(path: Any, leaf: jax.Array) -> jax.Array:
+        return leaf * config.model.init_scale if path[-1].key == "kernel" else leaf
+
+    return jax.tree_util.tree_map_with_path(scaled, model.init(key))
 
 
 def struct(config: ConvConfig) -> TrainState:

@@ -18,6 +18,7 @@ _FIGURES = (
     ("n_samples", "number of samples", None),
     ("n_real", "number of images they are compared with", None),
     ("n_steps", "steps of the chains", None),
+    ("beta", "inverse temperature of the chains", None),
 )
 
 

@@ -24,7 +24,7 @@ class Judge:
     def __init__(self, config: ImageDataConfig, real: np.ndarray) -> None:
         self.classes = kept_classes(config)
         self.real = real
-        self.classifier = _load(config.name)
+        self.classifier = load_classifier(config.name)
 
     def figures(self, samples: np.ndarray, origin: str, n_steps: int, prefix: str = "") -> dict[str, Any]:
         """Returns the figures of samples.
@@ -44,4 +44,7 @@ class Judge:
         return found.as_dict(prefix)
 
 
-_load = functools.cache(classifier.load)
+@functools.cache
+def load_classifier(name: str) -> classifier.Classifier:
+    """Returns the classifier of a data set, which is trained if the cache has none. A process reads it once."""
+    return classifier.load(name)

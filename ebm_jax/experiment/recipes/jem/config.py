@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator
 
@@ -43,7 +43,9 @@ class JemDataConfig(ImageDataConfig):
 class ModelConfig(Section):
     """The perceptron whose outputs are the logits of the classes."""
 
-    features: list[int] = Field(default=[512, 512, 512], description="units of each hidden layer")
+    features: list[Annotated[int, Field(ge=1)]] = Field(
+        default=[512, 512, 512], description="units of each hidden layer"
+    )
     activation: Literal["silu", "elu", "relu", "softplus", "leaky_relu", "tanh"] = Field(
         default="silu", description="nonlinearity behind every hidden layer"
     )

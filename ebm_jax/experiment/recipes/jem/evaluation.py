@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 from typing import Any
 
@@ -133,10 +134,8 @@ def strange_images(name: str, unseen: np.ndarray, split: str, key: Key) -> dict[
     """
     found = {}
     if name == "mnist":
-        try:
+        with contextlib.suppress(DataUnavailableError):
             found["fashion"] = data.as_floats(getattr(datasets.load("fashion_mnist"), split).images)
-        except DataUnavailableError:
-            pass
     found["rotated"] = np.rot90(unseen, axes=(1, 2))
     found["inverted"] = -unseen
     found["uniform"] = np.asarray(jax.random.uniform(key, unseen.shape, minval=-1, maxval=1))

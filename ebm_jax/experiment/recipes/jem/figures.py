@@ -19,8 +19,8 @@ captions = {
     "samples/training.png": "The same chains in the course of training; above each column its update.",
     "plots/loss.png": "Loss and accuracy of training and unseen images after each evaluated epoch.",
     "plots/energies.png": "Energies of unseen and of strange images.",
-    "plots/training.png": "Training, means over at most `training.steps_per_call` updates each. Classifier epochs have no "
-    "negatives and so no energy gap.",
+    "plots/training.png": "Training, means over at most `training.steps_per_call` updates each. Classifier epochs have "
+    "no negatives and so no energy gap.",
     "plots/negatives.png": "Energies and chains of the joint epochs.",
 }
 _N_COLUMNS = 14
