@@ -44,7 +44,7 @@ class ModelConfig(Section):
     """The perceptron whose outputs are the logits of the classes."""
 
     features: list[Annotated[int, Field(ge=1)]] = Field(
-        default=[512, 512, 512], description="units of each hidden layer"
+        default=[512, 512, 512], min_length=1, description="units of each hidden layer"
     )
     activation: Literal["silu", "elu", "relu", "softplus", "leaky_relu", "tanh"] = Field(
         default="silu", description="nonlinearity behind every hidden layer"

@@ -3,7 +3,8 @@
 The classifier epochs minimise the cross-entropy with a penalty of large energies, without negatives. The joint epochs
 add the contrast of E(x) = −log Σ_y exp f(x)[y] between data and Langevin chains (Grathwohl et al. 2020, "Your
 classifier is secretly an energy based model and you should treat it like one"). Which phase an update belongs to
-follows from its step alone, so a resumed run goes on in the right one. The optimiser's moments go on from one phase to the next.
+follows from its step alone, so a resumed run goes on in the right one. The optimiser's moments go on from one
+phase to the next.
 """
 
 from __future__ import annotations
