@@ -20,7 +20,7 @@ TINY = {
     "model": {"n_hidden": 8},
     "negatives": {"method": "pcd", "n_chains": 16},
     "training": {"n_epochs": 4, "batch_size": 50, "steps_per_call": 3, "momentum": 0.5},
-    "evaluation": {"chain_steps": 19, "n_chains": 8, "ais_chains": 8, "n_test": 20},
+    "evaluation": {"chain_steps": 20, "n_chains": 8, "n_test": 20},
 }
 KEEP = ("--override", "checkpoints.keep=3")
 

@@ -81,6 +81,9 @@ class Experiment(NamedTuple):
         them, and what else the recipe's figures are made of.
       evaluate_state: `(state, settings, groups) -> {name: number}`, what is measured of a train state beside its
         parameters, such as persistent chains. By default nothing.
+      groups_due: `(step) -> groups`, the groups of metrics that an evaluation after `step` updates measures. None: all.
+      snapshot: `(params, step) -> {name: array}`, samples that an evaluation stores as samples/step_<step>.npz, or an
+        empty mapping. None: none are stored.
     """
 
     n_batches: int
@@ -91,6 +94,8 @@ class Experiment(NamedTuple):
     evaluate: Callable[[Any, Any, Iterable[str]], dict[str, float]]
     draws: Callable[[Any], dict[str, np.ndarray]]
     evaluate_state: Callable[[Any, Any, Iterable[str]], dict[str, float]] = _nothing
+    groups_due: Callable[[int], Sequence[str]] | None = None
+    snapshot: Callable[[Any, int], dict[str, np.ndarray]] | None = None
 
 
 class Recipe(abc.ABC):
@@ -264,4 +269,4 @@ register("rbm", config=f"{_RBM}.config:RBMConfig", recipe=f"{_RBM}.recipe:RECIPE
 _CONV = "ebm_jax.experiment.recipes.conv"
 register("conv", config=f"{_CONV}.config:ConvConfig", recipe=f"{_CONV}.recipe:RECIPE")
 _JEM = "ebm_jax.experiment.recipes.jem"
-register("jem", config=f"{_JEM}.config:JEMConfig", recipe=f"{_JEM}.recipe:RECIPE")
+register("jem", config=f"{_JEM}.config:JemConfig", recipe=f"{_JEM}.recipe:RECIPE")

@@ -17,11 +17,12 @@ from ebm_jax.experiment.config.sections import (
 )
 from ebm_jax.experiment.recipes.images.config import (
     BufferConfig,
-    Count,
     GenerationConfig,
     ImageDataConfig,
     LangevinConfig,
 )
+
+Count = Annotated[int, Field(ge=1)]
 
 
 class ConvDataConfig(ImageDataConfig):
@@ -40,12 +41,16 @@ class ModelConfig(Section):
     channels: list[Count] = Field(
         default=[16, 32, 64, 64], min_length=1, description="channels of each convolution"
     )
-    kernel_sizes: list[Count] = Field(default=[5, 3, 3, 3], description="side of each convolution's window")
-    strides: list[Count] = Field(default=[2, 2, 2, 2], description="stride of each convolution")
-    paddings: list[Annotated[int, Field(ge=0)]] = Field(
-        default=[4, 1, 1, 1], description="zeros around each convolution's input"
+    kernel_sizes: list[Count] = Field(
+        default=[5, 3, 3, 3], min_length=1, description="side of each convolution's window"
     )
-    dense: list[Count] = Field(default=[64], description="units of the dense layers behind the convolutions")
+    strides: list[Count] = Field(default=[2, 2, 2, 2], min_length=1, description="stride of each convolution")
+    paddings: list[Annotated[int, Field(ge=0)]] = Field(
+        default=[4, 1, 1, 1], min_length=1, description="zeros around each convolution's input"
+    )
+    dense: list[Count] = Field(
+        default=[64], min_length=0, description="units of the dense layers behind the convolutions"
+    )
     activation: Literal["silu", "elu", "relu", "softplus", "leaky_relu", "tanh"] = Field(
         default="silu", description="nonlinearity behind every layer but the last"
     )
@@ -78,6 +83,9 @@ class ConvTrainingConfig(TrainingConfig):
     batch_size: int = Field(default=32, ge=1, description="rows of a batch, and chains of a step")
     optimizer: Literal["sgd", "adam"] = Field(default="adam", description="optimiser")
     learning_rate: float = Field(default=5e-4, gt=0, description="highest learning rate")
+    schedule: Literal["constant", "linear", "cosine"] = Field(
+        default="linear", description="course of the learning rate from `training.decay_start` on"
+    )
     clip_norm: float | None = Field(
         default=0.1, gt=0, description="largest norm of the gradient of the parameters; null: any"
     )
@@ -86,7 +94,7 @@ class ConvTrainingConfig(TrainingConfig):
         default=0.7,
         ge=0,
         lt=1,
-        description="share of the run after which the learning rate falls as `training.schedule` says",
+        description="share of the run after which the learning rate falls to `training.final_rate`",
     )
     final_rate: float = Field(
         default=0.05, ge=0, le=1, description="last learning rate, as a share of the highest"

@@ -10,7 +10,7 @@ from __future__ import annotations
 from operator import methodcaller
 
 from ebm_jax.experiment.recipes.base import Metric
-from ebm_jax.experiment.recipes.images.metrics import of_samples
+from ebm_jax.experiment.recipes.images.figures_of_samples import of_samples
 
 # metrics.jsonl keeps this order.
 METRICS = (

@@ -87,7 +87,7 @@ def build(config: ConvConfig) -> Experiment:
         n_batches=n_batches,
         init=lambda: start(run_key, first_params(config, model, jax.random.fold_in(run_key, 0))),
         advance=advance_state,
-        learning_rate=lambda state: optimiser.applied_rate(state, rate),
+        learning_rate=lambda state: optimiser.applied_rate(state, rate, config.training.accumulate),
         with_rate_factor=optimiser.with_rate_factor,
         evaluate=evaluate,
         draws=draws,
@@ -136,8 +136,7 @@ def _trainer(config: ConvConfig, n_batches: int) -> _Trainer:
         reinit_rate=buffer.reinit_rate,
     )
     objective = network_objectives.regularized(config.objective.energy_l2)
-    before = [] if training.clip_norm is None else [optax.clip_by_global_norm(training.clip_norm)]
-    tx = optimiser.transformation(training, rate, before=before, adam_b1=training.adam_b1)
+    tx = optimiser.transformation(training, rate, adam_b1=training.adam_b1)
     start, _ = make_train_step(model, tx, source, objective=objective)
     return _Trainer(model, source, objective, rate, start)
 

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, field_validator
+from pydantic import AfterValidator, Field
 
 from ebm_jax.experiment.config.sections import Section, conflict
 
-Count = Annotated[int, Field(ge=1)]
-Class = Annotated[int, Field(ge=0, le=9)]
+
+def _different_classes(value: int | list[int] | None) -> int | list[int] | None:
+    given = [value] if isinstance(value, int) else value
+    if given is not None and not (given and len(set(given)) == len(given) and set(given) <= set(range(10))):
+        raise conflict(f"{value} was given: give a class from 0 to 9, or a list of different ones")
+    return value
 
 
 class ImageDataConfig(Section):
@@ -18,20 +22,10 @@ class ImageDataConfig(Section):
     name: Literal["digits", "mnist"] = Field(
         default="mnist", description="data set, by its name in `ebm_jax.data.load`"
     )
-    classes: Class | list[Class] | None = Field(
+    classes: Annotated[int | list[int] | None, AfterValidator(_different_classes)] = Field(
         default=None, description="classes whose images are kept, from 0 to 9; null: all"
     )
     n_train: int | None = Field(default=None, ge=1, description="first rows to train on; null: all")
-
-    @field_validator("classes")
-    @classmethod
-    def _check_classes(cls, value: int | list[int] | None) -> int | list[int] | None:
-        given = [value] if isinstance(value, int) else value
-        if given is not None and not (
-            given and len(set(given)) == len(given) and set(given) <= set(range(10))
-        ):
-            raise conflict(f"{value} was given: give a class from 0 to 9, or a list of different ones")
-        return value
 
 
 class LangevinConfig(Section):

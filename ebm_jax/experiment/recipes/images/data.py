@@ -19,23 +19,19 @@ RUN, EVALUATION, DRAWS = range(1, 4)
 
 
 class Images(NamedTuple):
-    """Images of the classes that a configuration keeps, uint8 `(n, height, width)`, and their labels, int32 `(n,)`.
+    """Images of the classes that a configuration keeps, uint8 `(n, height, width)`.
 
     Attributes:
       train: Images to train on.
       validation: Images by which settings are chosen.
       test: Images for final figures.
-      train_labels: Labels of `train`.
-      validation_labels: Labels of `validation`.
-      test_labels: Labels of `test`.
+      labels: Their classes in the same order, int32 `(n,)`, numbered as `kept_classes` lists them.
     """
 
     train: np.ndarray
     validation: np.ndarray
     test: np.ndarray
-    train_labels: np.ndarray
-    validation_labels: np.ndarray
-    test_labels: np.ndarray
+    labels: tuple[np.ndarray, np.ndarray, np.ndarray]
 
 
 def image_shape(config: ImageDataConfig) -> tuple[int, int]:
@@ -62,13 +58,13 @@ def load_images(config: ImageDataConfig) -> Images:
     """
     found = datasets.load(config.name)
     wanted = kept_classes(config)
-    limits = (config.n_train, None, None)
+    rows = (slice(config.n_train), slice(None), slice(None))
     images, labels = [], []
-    for split, limit in zip((found.train, found.validation, found.test), limits, strict=True):
-        rows = np.flatnonzero(np.isin(split.labels, wanted))[:limit]
-        images.append(np.asarray(split.images)[rows])
-        labels.append(np.asarray(split.labels)[rows])
-    return Images(*images, *labels)
+    for split, few in zip((found.train, found.validation, found.test), rows, strict=True):
+        kept = np.isin(split.labels, wanted)
+        images.append(np.asarray(split.images)[kept][few])
+        labels.append(np.searchsorted(wanted, np.asarray(split.labels)[kept][few]).astype(np.int32))
+    return Images(*images, tuple(labels))
 
 
 def as_floats(pixels: Any) -> Any:

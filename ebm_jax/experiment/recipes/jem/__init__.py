@@ -1,1 +1,1 @@
-"""A classifier that is an energy-based model of its images: JEM."""
+"""The recipe `jem`: a classifier of images that is trained as an energy of its inputs too."""

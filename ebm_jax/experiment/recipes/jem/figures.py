@@ -1,4 +1,4 @@
-"""Figures of runs of the recipe `jem`: training, samples of images and of classes, energies of strange inputs."""
+"""Figures of runs of the recipe `jem`: training, samples, chains, and energies of strange images."""
 
 from __future__ import annotations
 
@@ -14,53 +14,83 @@ from ebm_jax.experiment.recipes.comparison import SeedGroup, band, group_by_seed
 
 captions = {
     "samples/samples.png": "Unseen images, and the ends of chains that began at uniform noise.",
-    "samples/classes.png": "Ends of chains that keep a class, a row each.",
-    "samples/chains.png": "Eight chains at increasing numbers of steps.",
-    "plots/classifier.png": "Cross-entropy and accuracy in training, on batches and on unseen images.",
-    "plots/energies.png": "How often energies occur, of unseen images and of strange inputs.",
-    "plots/training.png": "Training, means over at most `training.steps_per_call` updates each.",
+    "samples/classes.png": "Ends of chains that follow the energy of one class, a row for each class.",
+    "samples/chains.png": "Eight chains from noise at increasing numbers of steps.",
+    "samples/training.png": "The same chains in the course of training; above each column its update.",
+    "plots/loss.png": "Loss and accuracy of training and unseen images after each evaluated epoch.",
+    "plots/energies.png": "Energies of unseen and of strange images.",
+    "plots/training.png": "Training, means over at most `training.steps_per_call` updates each. Classifier epochs have "
+    "no negatives and so no energy gap.",
+    "plots/negatives.png": "Energies and chains of the joint epochs.",
 }
-_N_COLUMNS = 12
-_N_BINS = 60
+_N_COLUMNS = 14
+_LOSS = {"cross-entropy (nats)": "cross_entropy", "accuracy": "accuracy"}
+_NEGATIVES = {
+    "energy of data": "energy_data",
+    "energy of negatives": "energy_model",
+    "distance an update (Euclidean)": "movement",
+}
 
 
 def run_figures(run: StoredRun) -> dict[str, Figure]:
     """Returns the figures of one run by their paths in its folder."""
-    draws = run.draws
-    chosen = np.unique(np.linspace(0, len(draws["steps"]) - 1, _N_COLUMNS).round().astype(int))
-    return {
+    draws, classes = run.draws, run.draws["classes"]
+    figures = {
         "samples/samples.png": plots.compare({"data": draws["data"], "samples": draws["frames"][-1]}),
-        "samples/classes.png": plots.image_grid(draws["classes"], n_columns=10),
-        "samples/chains.png": plots.chain_strip(draws["frames"][chosen, :8], draws["steps"][chosen].tolist()),
-        "plots/classifier.png": _classifier({"": SeedGroup((run,))}),
-        "plots/energies.png": _energies(draws),
+        "samples/classes.png": plots.image_grid(classes.reshape(-1, *classes.shape[2:]), classes.shape[1]),
+        "samples/chains.png": _strip(draws["frames"], draws["steps"]),
+        "plots/energies.png": plots.energy_histogram(
+            {key.removeprefix("energy_"): draws[key] for key in draws if key.startswith("energy_")}
+        ),
+        "plots/negatives.png": _by_epoch({"": SeedGroup((run,))}, "train", _NEGATIVES),
     }
+    snapshots = sorted((run.path / "samples").glob("step_*.npz"))
+    if len(snapshots) > 1:
+        frames = np.stack([np.load(path)["samples"] for path in snapshots])
+        figures["samples/training.png"] = _strip(frames, [int(path.stem[5:]) for path in snapshots])
+    if sum(row["kind"] == "evaluation" for row in run.rows) > 1:
+        figures["plots/loss.png"] = _loss(run)
+    return figures
 
 
 def comparison_figures(runs: Mapping[str, StoredRun]) -> dict[str, Figure]:
-    """Returns the figures that compare finished runs, by file name; curves are means over seeds."""
+    """Returns the figures that compare finished runs, by file name.
+
+    Curves are means over the runs that differ in seed alone, with a band of one standard deviation. Samples are those
+    of the first seed.
+    """
     groups = group_by_seed(runs)
-    last = {name: group.runs[0].draws["frames"][-1][:49] for name, group in groups.items()}
-    return {"samples.png": plots.compare(last), "classifier.png": _classifier(groups)}
+    first = {name: group.runs[0].draws for name, group in groups.items()}
+    return {
+        "samples.png": plots.compare({name: draws["frames"][-1][:49] for name, draws in first.items()}),
+        "loss.png": _by_epoch(groups, "evaluation", _LOSS),
+        "negatives.png": _by_epoch(groups, "train", _NEGATIVES),
+    }
 
 
-def _classifier(groups: Mapping[str, SeedGroup]) -> Figure:
-    panels: dict[str, dict[str, Any]] = {"cross-entropy": {}, "accuracy": {}}
-    for title, of_batches, of_unseen in (
-        ("cross-entropy", "cross_entropy", "validation_loss"),
-        ("accuracy", "accuracy", "validation_accuracy"),
-    ):
-        for name, group in groups.items():
-            for label, kind, key in (("batches", "train", of_batches), ("unseen", "evaluation", of_unseen)):
-                epochs, points = group.series(kind, key)
-                panels[title][f"{name} {label}".strip()] = (epochs, *band(points))
+def _strip(frames: np.ndarray, steps: Any) -> Figure:
+    """Draws eight chains at the first and the last moment and others ever further apart."""
+    n = len(frames)
+    chosen = np.unique([0, *np.geomspace(1, max(n - 1, 1), _N_COLUMNS - 1).round().astype(int)])
+    return plots.chain_strip(frames[chosen, :8], np.asarray(steps)[chosen].tolist())
+
+
+def _loss(run: StoredRun) -> Figure:
+    group = SeedGroup((run,))
+    panels: dict[str, dict[str, Any]] = {}
+    for title, key in _LOSS.items():
+        panels[title] = {}
+        for label, name in (("training", f"training_{key}"), ("unseen", key)):
+            epochs, points = group.series("evaluation", name)
+            panels[title][label] = (epochs, [point.mean for point in points])
     return plots.lines(panels, "epoch")
 
 
-def _energies(draws: Mapping[str, np.ndarray]) -> Figure:
-    kinds = {name.removeprefix("energies_"): draws[name] for name in draws if name.startswith("energies_")}
-    every = np.concatenate(list(kinds.values()))
-    edges = np.linspace(*np.quantile(every, [0.002, 0.998]), _N_BINS + 1)
-    middles = (edges[1:] + edges[:-1]) / 2
-    lines = {name: (middles, np.histogram(x, edges)[0] / len(x)) for name, x in kinds.items()}
-    return plots.lines({"share of inputs": lines}, "energy E(x)")
+def _by_epoch(groups: Mapping[str, SeedGroup], kind: str, panels: Mapping[str, str]) -> Figure:
+    """Draws quantities of metrics.jsonl over epochs, a panel each."""
+    drawn: dict[str, dict[str, Any]] = {title: {} for title in panels}
+    for title, key in panels.items():
+        for name, group in groups.items():
+            epochs, points = group.series(kind, key)
+            drawn[title][name] = (epochs, *band(points))
+    return plots.lines(drawn, "epoch")

@@ -1,32 +1,31 @@
-"""Metrics of the recipe `jem`; each group is a method of `evaluation.Evaluation`."""
+"""What the recipe `jem` measures: how it classifies, what its energy finds strange, and the samples of its chains."""
 
 from __future__ import annotations
 
 from operator import methodcaller
 
 from ebm_jax.experiment.recipes.base import Metric
-from ebm_jax.experiment.recipes.images.metrics import of_samples
+from ebm_jax.experiment.recipes.images.figures_of_samples import of_samples
 
-_STRANGE = "AUROC of E(x), images against"
-
-# metrics.jsonl keeps this order.
+# metrics.jsonl keeps this order, and the console shows the first four.
 METRICS = (
-    Metric("validation_loss", "classifier", "cross-entropy of unseen images", 4, methodcaller("classify")),
-    Metric("validation_accuracy", "classifier", "accuracy on unseen images", 4),
-    Metric("ece", "classifier", "expected calibration error", 4),
-    Metric("auroc_fashion", "strange", f"{_STRANGE} Fashion-MNIST", 3, methodcaller("strange")),
-    Metric("auroc_rotated", "strange", f"{_STRANGE} themselves rotated by 90°", 3),
-    Metric("auroc_inverted", "strange", f"{_STRANGE} their inverse", 3),
-    Metric("auroc_uniform", "strange", f"{_STRANGE} uniform noise", 3),
-    Metric("energy_unseen", "strange", "energy of unseen images"),
+    Metric("accuracy", "classifier", "accuracy", 4, methodcaller("classifier")),
+    Metric("cross_entropy", "classifier", "cross-entropy (nats)", 4),
+    Metric("training_accuracy", "classifier", "accuracy on training images"),
+    Metric("training_cross_entropy", "classifier", "cross-entropy on training images"),
+    Metric("ece", "classifier", "expected calibration error, 15 bins", 4),
+    Metric("auroc_fashion", "ood", "AUROC of E(x), Fashion-MNIST (only for MNIST)", 3, methodcaller("ood")),
+    Metric("auroc_rotated", "ood", "AUROC of E(x), images rotated by 90°", 3),
+    Metric("auroc_inverted", "ood", "AUROC of E(x), inverted images", 3),
+    Metric("auroc_uniform", "ood", "AUROC of E(x), uniform noise", 3),
+    Metric("energy_unseen", "ood", "mean E(x) of unseen images"),
     *of_samples("samples", "", "fresh chains", methodcaller("samples")),
-    Metric("stuck_grey", "samples", "fresh chains: share without contrast", 3),
-    Metric("energy_samples", "samples", "energy of fresh chains"),
+    Metric("stuck_chains", "samples", "share of fresh chains greyer than every unseen image", 3),
     *of_samples("start", "start_", "their noise", methodcaller("start")),
     Metric(
-        "conditional_accuracy",
+        "class_accuracy",
         "conditional",
-        "chains of a class: share read as that class",
+        "chains steered to a class that are read as it",
         3,
         methodcaller("conditional"),
     ),

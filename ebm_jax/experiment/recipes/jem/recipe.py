@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from ebm_jax.experiment.recipes.base import Experiment, Recipe, StoredRun
-from ebm_jax.experiment.recipes.jem.config import JEMConfig
+from ebm_jax.experiment.recipes.jem.config import JemConfig
 from ebm_jax.experiment.recipes.jem.metrics import METRICS
 
 if TYPE_CHECKING:
@@ -17,16 +17,16 @@ if TYPE_CHECKING:
     from ebm_jax.training.state import TrainState
 
 
-class JEMRecipe(Recipe):
-    """A classifier that is an energy-based model of its images, trained by cross-entropy and contrast together."""
+class JemRecipe(Recipe):
+    """A classifier of images that is trained as an energy of its inputs too."""
 
     name = "jem"
-    Config = JEMConfig
+    Config = JemConfig
     metrics = METRICS
-    best = "validation_accuracy"
+    best = "share_above_0_9"
     can_skip = True
 
-    def build(self, config: JEMConfig) -> Experiment:
+    def build(self, config: JemConfig) -> Experiment:
         """Loads the images and returns the experiment.
 
         Raises:
@@ -37,20 +37,20 @@ class JEMRecipe(Recipe):
 
         return training.build(config)
 
-    def struct(self, config: JEMConfig) -> TrainState:
+    def struct(self, config: JemConfig) -> TrainState:
         """Returns the shapes and dtypes of the train state."""
         from ebm_jax.experiment.recipes.jem import training
 
         return training.struct(config)
 
-    def model(self, config: JEMConfig) -> JointEnergy:
+    def model(self, config: JemConfig) -> JointEnergy:
         """Returns the model, whose configurations are images of floats in [-1, 1]."""
         from ebm_jax.experiment.recipes.jem import training
 
         return training.model_of(config)
 
     def draw(
-        self, config: JEMConfig, params: Any, n: int, n_steps: int | None, seed: int
+        self, config: JemConfig, params: Any, n: int, n_steps: int | None, seed: int
     ) -> tuple[np.ndarray, np.ndarray]:
         """Draws images by Langevin chains that start at noise; `n_steps` defaults to `generation.n_steps`."""
         import jax
@@ -68,7 +68,7 @@ class JEMRecipe(Recipe):
         return figures.captions
 
     def run_figures(self, run: StoredRun) -> dict[str, Figure]:
-        """Returns figures of training, samples and energies."""
+        """Returns figures of training, samples, chains and energies."""
         from ebm_jax.experiment.recipes.jem import figures
 
         return figures.run_figures(run)
@@ -86,10 +86,10 @@ class JEMRecipe(Recipe):
         return figures.comparison_figures(runs)
 
     def findings(self, runs: Mapping[str, StoredRun]) -> list[str]:
-        """Returns which run classifies best."""
+        """Returns which run is the best classifier and which the best detector."""
         from ebm_jax.experiment.recipes.jem import findings
 
         return findings.findings(runs)
 
 
-RECIPE = JEMRecipe()
+RECIPE = JemRecipe()

@@ -1,4 +1,4 @@
-"""Langevin chains of a joint model: of images, and of images of a class."""
+"""Langevin chains of a trained joint energy, from uniform noise, with and without a class."""
 
 from __future__ import annotations
 
@@ -9,99 +9,97 @@ import jax.numpy as jnp
 import numpy as np
 
 from ebm_jax.energies.neural import ClassConditional, JointEnergy
-from ebm_jax.experiment.recipes.images import chains, data
-from ebm_jax.experiment.recipes.jem.config import JEMConfig
+from ebm_jax.experiment.recipes.images import chains
+from ebm_jax.experiment.recipes.jem.config import JemConfig
 from ebm_jax.graphs.blocks import SamplingSchedule
 from ebm_jax.run import sample
 from ebm_jax.samplers.langevin import Langevin, langevin
 from ebm_jax.training.negatives import starts
 from ebm_jax.types import Key, PyTree
 
-# Chains of which samples/final.npz holds pictures, and those of each class.
-N_PICTURES = 64
+# Chains of which samples/final.npz holds pictures, and chains of each class.
+N_PICTURES = 100
 N_OF_CLASS = 10
+# Energies of which samples/final.npz holds histograms are those of so many images of a kind.
+N_ENERGIES = 2000
 
 
-def training_kernel(config: JEMConfig, model: Any) -> Langevin:
-    """Returns the kernel of the negatives, which has no bounds."""
+def training_kernel(config: JemConfig, model: JointEnergy) -> Langevin:
+    """Returns the kernel of the negatives."""
     section = config.langevin
-    return langevin(model, section.step_size, section.noise_scale, clip=section.clip, clip_by="value")
-
-
-def generation_kernel(config: JEMConfig, model: Any) -> Langevin:
-    """Returns the kernel that makes samples, with pixels clamped to [-1, 1]."""
-    section = config.generation
+    bounds = (-1.0, 1.0) if section.clamp else None
+    energy = ClassConditional(model) if config.negatives.conditional else model
     return langevin(
-        model, section.step_size, section.noise_scale, clip=section.clip, clip_by="value", bounds=(-1.0, 1.0)
+        energy, section.step_size, section.noise_scale, clip=section.clip, clip_by="value", bounds=bounds
     )
 
 
-def noise(config: JEMConfig, key: Key, n: int) -> jax.Array:
-    """Draws images of uniform noise in [-1, 1], where all chains that make samples start."""
-    return starts.uniform(data.image_shape(config.data))(key, n)
+def generation_kernel(config: JemConfig, energy: Any) -> Langevin:
+    """Returns the kernel that makes samples of a `JointEnergy` or a `ClassConditional` one."""
+    section = config.generation
+    return langevin(
+        energy, section.step_size, section.noise_scale, clip=section.clip, clip_by="value", bounds=(-1.0, 1.0)
+    )
 
 
-def ends(config: JEMConfig, model: JointEnergy, params: PyTree, key: Key, start: jax.Array) -> np.ndarray:
+def noise(model: JointEnergy, key: Key, n: int) -> jax.Array:
+    """Draws images of uniform noise in [-1, 1], where all chains start."""
+    return starts.uniform(model.shape)(key, n)
+
+
+def ends(config: JemConfig, model: JointEnergy, params: PyTree, key: Key, start: jax.Array) -> np.ndarray:
     """Returns where chains of the section `generation` end, floats in [-1, 1]."""
-    schedule = SamplingSchedule(config.generation.n_steps, 1, config.generation.n_steps)
+    schedule = SamplingSchedule(config.generation.n_steps, 1)
     return np.asarray(sample(key, generation_kernel(config, model), params, start, schedule).positions[0])
 
 
-def of_classes(
-    config: JEMConfig, model: JointEnergy, params: PyTree, key: Key
-) -> tuple[np.ndarray, np.ndarray]:
-    """Runs chains from noise that keep a class.
+def ends_of_classes(
+    config: JemConfig, model: JointEnergy, params: PyTree, key: Key, n_each: int
+) -> np.ndarray:
+    """Returns where chains end that follow the energy of one class.
 
     Args:
       config: The configuration.
-      model: The joint model.
+      model: The energy.
       params: Its parameters.
       key: A typed key.
+      n_each: Chains of each class.
 
     Returns:
-      Their ends, floats in [-1, 1], and their classes, the same number of each.
+      Floats in [-1, 1], `(n_classes, n_each, height, width)`.
     """
-    first, draw = jax.random.split(key)
-    classes = np.repeat(np.arange(model.n_classes), N_OF_CLASS)
-    one_hot = jax.nn.one_hot(classes, model.n_classes)
-    start = noise(config, first, len(classes)), one_hot
-    mask = jnp.zeros(model.shape, bool), jnp.ones(model.n_classes, bool)
-    n_steps = config.generation.n_steps
-    drawn = sample(
-        draw,
-        generation_kernel(config, ClassConditional(model)),
-        params,
-        start,
-        SamplingSchedule(n_steps, 1, n_steps),
-        clamped=(mask, start),
-    )
-    positions: Any = drawn.positions
-    return np.asarray(positions[0][0]), classes
+    noise_key, chains_key = jax.random.split(key)
+    labels = jnp.repeat(jnp.eye(model.n_classes), n_each, axis=0)
+    start = noise(model, noise_key, len(labels)), labels
+    given = label_mask(model), start
+    kernel = generation_kernel(config, ClassConditional(model))
+    schedule = SamplingSchedule(config.generation.n_steps, 1)
+    images, _ = sample(chains_key, kernel, params, start, schedule, clamped=given).positions
+    return np.asarray(images[0]).reshape(model.n_classes, n_each, *model.shape)
+
+
+def label_mask(model: JointEnergy) -> tuple[np.ndarray, np.ndarray]:
+    """Returns which parts of a configuration `(x, label)` chains keep: the label."""
+    return np.zeros(model.shape, bool), np.ones(model.n_classes, bool)
 
 
 def draw_frames(
-    config: JEMConfig, model: JointEnergy, params: PyTree, key: Key, n: int, n_steps: int
+    config: JemConfig, model: JointEnergy, params: PyTree, key: Key, n: int, n_steps: int
 ) -> chains.Frames:
-    """Runs chains from noise and returns pictures along them."""
-    noise_key, chains_key = jax.random.split(key)
-    kernel = generation_kernel(config, model)
-    start = noise(config, noise_key, n)
-    return chains.run_chains(chains_key, kernel, params, start, n_steps, config.generation.every)
+    """Runs chains from noise and returns pictures along them.
 
+    Args:
+      config: The configuration.
+      model: The energy.
+      params: Its parameters.
+      key: A typed key.
+      n: Number of chains.
+      n_steps: Steps of each chain.
 
-def final_draws(
-    config: JEMConfig, model: JointEnergy, params: PyTree, images: data.Images, key: Key
-) -> dict[str, np.ndarray]:
-    """Returns the arrays of samples/final.npz.
-
-    frames: uint8 `(n_frames, n_chains, height, width)`, along chains from noise. steps: their steps. data: images of
-    the validation set. classes: uint8, ends of chains that keep a class, ten of each.
+    Returns:
+      The pictures and their steps.
     """
-    frames, steps = draw_frames(config, model, params, key, N_PICTURES, config.generation.n_steps)
-    of_class, _ = of_classes(config, model, params, jax.random.fold_in(key, 1))
-    return {
-        "frames": frames,
-        "steps": steps,
-        "data": images.validation[:N_PICTURES],
-        "classes": data.as_pixels(of_class),
-    }
+    noise_key, chains_key = jax.random.split(key)
+    start = noise(model, noise_key, n)
+    kernel = generation_kernel(config, model)
+    return chains.run_chains(chains_key, kernel, params, start, n_steps, config.generation.every)

@@ -1,4 +1,4 @@
-"""Metrics of samples that recipes of images share."""
+"""Metrics of samples that `metrics.judge` measures, as entries of a recipe."""
 
 from __future__ import annotations
 
@@ -25,7 +25,17 @@ _FIGURES = (
 def of_samples(
     group: str, prefix: str, whose: str, compute: Callable[[Any], Mapping[str, float]] | None
 ) -> tuple[Metric, ...]:
-    """Returns the metrics of one set of samples."""
+    """Returns the metrics of one set of samples.
+
+    Args:
+      group: Their group.
+      prefix: Beginning of their names.
+      whose: Whose figures they are, for the headings.
+      compute: What measures the group, or None.
+
+    Returns:
+      The metrics.
+    """
     first, *others = (
         (f"{prefix}{name}", group, f"{whose}: {heading}", digits) for name, heading, digits in _FIGURES
     )
