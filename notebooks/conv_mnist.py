@@ -68,11 +68,9 @@ kernel = ej.langevin(
 noise = jax.random.uniform(jax.random.key(0), (8, 28, 28), minval=-1, maxval=1)
 chains = ej.sample(jax.random.key(1), kernel, params, noise, ej.SamplingSchedule(16, 16, 16)).positions
 frames = np.concatenate([noise[None], chains])
-ej.plots.chain_strip((frames + 1) / 2, [0, *range(16, 257, 16)]);
-
+ej.plots.chain_strip((frames + 1) / 2, [0, *range(16, 257, 16)])
 # %%
-ej.plots.compare({"data": draws["data"][:49], "ends of chains": draws["frames"][-1][:49]});
-
+ej.plots.compare({"data": draws["data"][:49], "ends of chains": draws["frames"][-1][:49]})
 # %% [markdown]
 # ## What a judge says
 #

@@ -35,7 +35,9 @@ rows, metrics = read_metrics(record), read_result(record)["metrics"]
 draws = np.load(record / "samples" / "final.npz")
 print(json.loads((record / "environment.json").read_text())["command"])
 training = config.training
-print(f"{training.classifier_epochs} epochs of the classifier alone, then {training.n_epochs - training.classifier_epochs} joint ones")
+print(
+    f"{training.classifier_epochs} epochs of the classifier alone, then {training.n_epochs - training.classifier_epochs} joint ones"
+)
 
 # %% [markdown]
 # ## Two phases
@@ -77,19 +79,16 @@ generation = config.generation
 temperature = ej.metrics.implied_temperature(generation.step_size, generation.noise_scale)
 print(f"T = {temperature:.1e}")
 chosen = np.unique(np.linspace(0, len(draws["steps"]) - 1, 8).round().astype(int))
-ej.plots.chain_strip(draws["frames"][chosen, :8], draws["steps"][chosen].tolist());
-
+ej.plots.chain_strip(draws["frames"][chosen, :8], draws["steps"][chosen].tolist())
 # %%
-ej.plots.compare({"data": draws["data"][:49], "ends of chains": draws["frames"][-1][:49]});
-
+ej.plots.compare({"data": draws["data"][:49], "ends of chains": draws["frames"][-1][:49]})
 # %% [markdown]
 # ## Samples of a class
 #
 # The same chains on E(x, y) = −f(x)[y], a row for each class.
 
 # %%
-ej.plots.image_grid(draws["classes"], n_columns=10);
-
+ej.plots.image_grid(draws["classes"], n_columns=10)
 # %% [markdown]
 # ## What a judge says
 #
@@ -100,7 +99,14 @@ ej.plots.image_grid(draws["classes"], n_columns=10);
 print(f"{'':24}{'samples':>10}{'noise':>10}")
 for name in ("mean_confidence", "share_above_0_9", "rarest_class", "frechet", "inception_score"):
     print(f"{name:24}{metrics[name]:10.3f}{metrics['start_' + name]:10.3f}")
-for name in ("conditional_accuracy", "stuck_grey", "validation_accuracy", "ece", "auroc_fashion", "auroc_rotated"):
+for name in (
+    "conditional_accuracy",
+    "stuck_grey",
+    "validation_accuracy",
+    "ece",
+    "auroc_fashion",
+    "auroc_rotated",
+):
     print(f"{name:24}{metrics[name]:10.3f}")
 
 # %% [markdown]
@@ -113,4 +119,4 @@ edges = np.linspace(*np.quantile(np.concatenate(list(kinds.values())), [0.002, 0
 for name, energies in kinds.items():
     axis.hist(energies, edges, histtype="step", density=True, label=name)
 axis.set(xlabel="E(x)", yticks=[])
-axis.legend();
+axis.legend()

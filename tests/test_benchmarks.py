@@ -190,7 +190,9 @@ def test_networks_train_without_peers(runner, monkeypatch, tmp_path):
     tasks = [task.scaled(0.001)._replace(batch_size=3) for task in suite.TASKS["cpu"]]
     assert {task.kind for task in tasks} == {"joint", "convolutional", "latent"}
     assert all(task.facts()["k"] == 2 for task in tasks)
-    chosen = [t._replace(peers=dict.fromkeys(t.peers, "of_nobody"), capacity=min(t.capacity, 8)) for t in tasks]
+    chosen = [
+        t._replace(peers=dict.fromkeys(t.peers, "of_nobody"), capacity=min(t.capacity, 8)) for t in tasks
+    ]
     monkeypatch.setattr(suite, "TASKS", {"cpu": chosen})
     monkeypatch.setattr(runner, "settle", lambda args: "cpu")
     runner.main(["--suite", "neural", "--rounds", "1", "--out", str(tmp_path)])
