@@ -22,6 +22,8 @@ from ebm_jax.metrics import auroc, expected_calibration_error
 from ebm_jax.types import Key, PyTree
 
 _CHUNK = 1000
+# Mean |x| of x uniform in [-1, 1].
+_NOISE_CONTRAST = 0.5
 
 
 class Evaluation:
@@ -103,8 +105,8 @@ class Evaluation:
         n_steps = self.config.generation.n_steps
         ends = sampling.ends(self.config, self.model, self.params, self.chains_key, self.noise)
         found = self.judge.figures(ends, "noise", n_steps)
-        stuck = float((_contrast(ends) < _contrast(self.unseen).min()).mean())
-        return found | {"stuck_chains": stuck}
+        half_way = (_NOISE_CONTRAST + _contrast(self.unseen).mean()) / 2
+        return found | {"stuck_chains": float((_contrast(ends) < half_way).mean())}
 
     def start(self) -> dict[str, float]:
         """Returns the same figures of the chains before their first step."""

@@ -20,7 +20,12 @@ METRICS = (
     Metric("auroc_uniform", "ood", "AUROC of E(x), uniform noise", 3),
     Metric("energy_unseen", "ood", "mean E(x) of unseen images"),
     *of_samples("samples", "", "fresh chains", methodcaller("samples")),
-    Metric("stuck_chains", "samples", "share of fresh chains greyer than every unseen image", 3),
+    Metric(
+        "stuck_chains",
+        "samples",
+        "share of fresh chains stuck in grey: mean |x| less than half way from noise to unseen images",
+        3,
+    ),
     *of_samples("start", "start_", "their noise", methodcaller("start")),
     Metric(
         "class_accuracy",
