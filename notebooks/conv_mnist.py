@@ -13,9 +13,9 @@
 # %% [markdown]
 # # A convolutional energy of MNIST
 #
-# A network with four convolutions gives each image an energy. Langevin chains of a replay buffer are its negatives (Du and
-# Mordatch 2019). `ebm-jax train configs/conv_mnist.yaml` trains it on all digits. This notebook reads the record of that
-# run, and runs new chains with the parameters that the repository keeps.
+# A network with four convolutions gives each image an energy. Langevin chains of a replay buffer are its negatives
+# (Du and Mordatch 2019). `ebm-jax train configs/conv_mnist.yaml` trains it on all digits. This notebook reads the
+# record of that run, and runs new chains with the parameters that the repository keeps.
 
 # %%
 import json
@@ -24,7 +24,6 @@ from pathlib import Path
 import jax
 import matplotlib.pyplot as plt
 import numpy as np
-from matplotlib.animation import FuncAnimation
 
 import ebm_jax as ej
 from ebm_jax.experiment.config import load_config
@@ -42,8 +41,8 @@ print(f"{ej.count_parameters(params):,} parameters; {read_result(record)['step']
 # %% [markdown]
 # ## Training
 #
-# The gap between energies of negatives and of data stays small: chains keep up with the energy. Slots of the buffer grow
-# older as training goes on, and a share of them starts anew at every update.
+# The gap between energies of negatives and of data stays small: chains keep up with the energy. Slots of the buffer
+# grow older as training goes on, and a share of them starts anew at every update.
 
 # %%
 train = [row for row in rows if row["kind"] == "train"]
@@ -57,8 +56,8 @@ figure.tight_layout()
 # %% [markdown]
 # ## New chains from noise
 #
-# Chains start at uniform noise. An update of a chain is x ← clamp(x − α clip(∇E) + σz), and the clip bounds how far a step
-# moves a pixel.
+# Chains start at uniform noise. An update of a chain is x ← clamp(x − α clip(∇E) + σz), and the clip bounds how far a
+# step moves a pixel.
 
 # %%
 generation = config.generation
@@ -74,8 +73,8 @@ ej.plots.compare({"data": draws["data"][:49], "ends of chains": draws["frames"][
 # %% [markdown]
 # ## What a judge says
 #
-# A classifier that took no part in training reads the ends of fresh chains, the noise they began at, and as many training
-# images, which no sampler has to beat.
+# A classifier that took no part in training reads the ends of fresh chains, the noise they began at, and as many
+# training images, which no sampler has to beat.
 
 # %%
 print(f"{'':18}{'chains':>10}{'noise':>10}{'images':>10}")

@@ -13,10 +13,9 @@
 # %% [markdown]
 # # A classifier that is a model of its images
 #
-# The logits f(x) of a classifier define an energy, E(x) = −log Σ_y exp f(x)[y], and with it a model
-# p(x) ∝ exp(−E(x)) of the images (Grathwohl et al. 2020). `ebm-jax train configs/jem_mnist.yaml` trains a perceptron
-# 784–512–512–512–10 in this way. This notebook reads the record of that run, which the repository keeps without the
-# parameters.
+# The logits f(x) of a classifier define an energy, E(x) = −log Σ_y exp f(x)[y], and with it a model p(x) ∝ exp(−E(x))
+# of the images (Grathwohl et al. 2020). `ebm-jax train configs/jem_mnist.yaml` trains a perceptron 784–512–512–512–10
+# in this way. This notebook reads the record of that run, which the repository keeps without the parameters.
 
 # %%
 import json
@@ -35,15 +34,14 @@ rows, metrics = read_metrics(record), read_result(record)["metrics"]
 draws = np.load(record / "samples" / "final.npz")
 print(json.loads((record / "environment.json").read_text())["command"])
 training = config.training
-print(
-    f"{training.classifier_epochs} epochs of the classifier alone, then {training.n_epochs - training.classifier_epochs} joint ones"
-)
+n_joint = training.n_epochs - training.classifier_epochs
+print(f"{training.classifier_epochs} epochs of the classifier alone, then {n_joint} joint")
 
 # %% [markdown]
 # ## Two phases
 #
-# The classifier is trained first, because the contrast of energies alone is unstable: a network that has learned nothing
-# yet has no smooth energy for the chains to follow. The dashed line shows where the joint epochs begin.
+# The classifier is trained first, because the contrast of energies alone is unstable: a network that has learned
+# nothing yet has no smooth energy for the chains to follow. The dashed line shows where the joint epochs begin.
 
 # %%
 SMALL = False
@@ -53,9 +51,9 @@ figure, axes = plt.subplots(1, 3, figsize=(11, 3))
 for axis, (title, names) in zip(
     axes,
     {
-        "accuracy, unseen images": ["validation_accuracy"],
+        "accuracy, unseen images": ["accuracy"],
         "AUROC of E(x)": ["auroc_fashion", "auroc_rotated", "auroc_uniform"],
-        "mean energy": ["energy_unseen", "energy_samples"],
+        "mean energy": ["energy_unseen"],
     }.items(),
     strict=True,
 ):
@@ -71,8 +69,8 @@ figure.tight_layout()
 #
 # ## What chains from noise become
 #
-# Chains start at uniform noise and take the number of steps above each column. They are short runs that go downhill: their
-# step size and noise imply the temperature below, not 1.
+# Chains start at uniform noise and take the number of steps above each column. They are short runs that go downhill:
+# their step size and noise imply the temperature below, not 1.
 
 # %%
 generation = config.generation
@@ -88,7 +86,7 @@ ej.plots.compare({"data": draws["data"][:49], "ends of chains": draws["frames"][
 # The same chains on E(x, y) = −f(x)[y], a row for each class.
 
 # %%
-ej.plots.image_grid(draws["classes"], n_columns=10)
+ej.plots.image_grid(draws["classes"].reshape(-1, 28, 28), n_columns=10)
 # %% [markdown]
 # ## What a judge says
 #
@@ -102,7 +100,7 @@ for name in ("mean_confidence", "share_above_0_9", "rarest_class", "frechet", "i
 for name in (
     "conditional_accuracy",
     "stuck_grey",
-    "validation_accuracy",
+    "accuracy",
     "ece",
     "auroc_fashion",
     "auroc_rotated",
@@ -114,7 +112,7 @@ for name in (
 
 # %%
 figure, axis = plt.subplots(figsize=(7, 3))
-kinds = {name.removeprefix("energies_"): draws[name] for name in draws.files if name.startswith("energies_")}
+kinds = {name.removeprefix("energy_"): draws[name] for name in draws.files if name.startswith("energy_")}
 edges = np.linspace(*np.quantile(np.concatenate(list(kinds.values())), [0.002, 0.998]), 60)
 for name, energies in kinds.items():
     axis.hist(energies, edges, histtype="step", density=True, label=name)
