@@ -209,11 +209,6 @@ class ClassConditional:
 
     position_dtypes = checks.FLOATS
 
-    @property
-    def conditioned(self) -> JointEnergy:
-        """The model that is trained where these chains are its negatives."""
-        return self.joint
-
     def init(self, key: Key) -> PyTree:
         """Draws the parameters of the joint model."""
         return self.joint.init(key)

@@ -36,6 +36,11 @@ class ComparableTransformation(optax.GradientTransformationExtraArgs):
             return False
         return tuple(self) == tuple(other) or self.fingerprint == other.fingerprint
 
+    def __ne__(self, other: Any) -> bool:
+        """Whether the other does something else, or may do so."""
+        # A tuple has its own.
+        return not self == other
+
     def __hash__(self) -> int:
         """Returns the hash of what it does."""
         return self._hash

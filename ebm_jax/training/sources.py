@@ -79,12 +79,8 @@ class Source(abc.ABC):
 
 
 def model_of(kernel: Any) -> Any:
-    """Returns the model whose parameters a kernel takes, or None for a kernel of an energy function.
-
-    A conditional energy such as `ClassConditional` names the model that it belongs to as `conditioned`.
-    """
-    model = getattr(kernel, "model", None)
-    return getattr(model, "conditioned", model)
+    """Returns the model that a kernel samples, or None for a kernel of an energy function."""
+    return getattr(kernel, "model", None)
 
 
 def pack_chains(kernel: Any, params: PyTree, positions: PyTree, mask: PyTree = None) -> PyTree:
