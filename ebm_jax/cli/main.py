@@ -282,6 +282,27 @@ def prepare_data(
 
 
 @app.command()
+def classifier(
+    name: Annotated[str, typer.Argument(help="Name of the data set: digits, mnist or fashion_mnist.")],
+) -> None:
+    """Train the classifier by which samples of a data set are judged, and keep it in the cache.
+
+    \b
+    Example:
+      ebm-jax classifier mnist
+    """
+    from ebm_jax.metrics import classifier as classifiers
+
+    with error_messages(usage=(ValueError,)):
+        path = classifiers.path_of(name)
+    with error_messages(failed=(OSError, ValueError)):
+        found = classifiers.train(name)
+    typer.echo(
+        f"{name}: {found.accuracy:.2%} of the test set read correctly\nSHA-256: {found.sha256}\nfile: {path}"
+    )
+
+
+@app.command()
 def doctor() -> None:
     """Report versions, devices, data sets, optional extras, and what is missing.
 

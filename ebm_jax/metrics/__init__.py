@@ -1,13 +1,13 @@
-"""Measures of how well a model fits data, and of how good its samples are.
+"""Measures of how well a model fits data, of how good its samples are, and of its classifier.
 
-`classifier`, whose features the distances are taken on, loads Flax and is therefore imported when it is first used.
+`classifier` and `samples` judge images: `classifier.load("mnist")` gives features, `judge` the figures.
 """
 
 import lazy_loader
 
 from ebm_jax.metrics.calibration import auroc, expected_calibration_error
 from ebm_jax.metrics.distances import (
-    PrecisionRecall,
+    Coverage,
     frechet_distance,
     inception_score,
     kid,
@@ -17,10 +17,14 @@ from ebm_jax.metrics.distances import (
 from ebm_jax.metrics.likelihood import pseudo_log_likelihood, reconstruction_error
 from ebm_jax.metrics.samples import SampleFigures, implied_temperature, judge
 
+# It loads Flax and Optax.
+__getattr__, _, _ = lazy_loader.attach(__name__, submodules=["classifier"])
+
 __all__ = [
-    "PrecisionRecall",
+    "Coverage",
     "SampleFigures",
     "auroc",
+    "classifier",  # pyright: ignore[reportUnsupportedDunderAll]
     "expected_calibration_error",
     "frechet_distance",
     "implied_temperature",
@@ -32,6 +36,3 @@ __all__ = [
     "pseudo_log_likelihood",
     "reconstruction_error",
 ]
-
-__getattr__, __dir__, _submodules = lazy_loader.attach(__name__, submodules=["classifier"])
-__all__ += _submodules

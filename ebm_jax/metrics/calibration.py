@@ -1,4 +1,4 @@
-"""How well probabilities and scores of a classifier tell: calibration, and detection of other data."""
+"""How far a classifier's probabilities can be trusted, and how well a score tells two samples apart."""
 
 from __future__ import annotations
 
@@ -6,71 +6,63 @@ from typing import Any
 
 import numpy as np
 
-from ebm_jax import checks
-from ebm_jax.metrics.distances import check_probabilities
+from ebm_jax.metrics.distances import checked_probabilities
 
 
 def expected_calibration_error(probabilities: Any, labels: Any, n_bins: int = 15) -> float:
-    """Returns the expected calibration error Σ_m (n_m / n) |accuracy_m − confidence_m| (Guo et al. 2017).
-
-    The confidence of a row is its largest probability. Bin m holds the rows with confidence in (m / M, (m + 1) / M].
+    """Returns Σ_b (n_b / n) |accuracy_b − confidence_b| over bins of equal width of the confidence (Guo et al. 2017).
 
     Args:
-      probabilities: p(y | x) of each row, `(n, n_classes)`.
-      labels: The classes, integers `(n,)`.
-      n_bins: M.
+      probabilities: `(n, n_classes)`, rows adding up to 1.
+      labels: `(n,)` integers, the true classes.
+      n_bins: Number of bins of (0, 1].
 
     Returns:
-      The error, between 0 and 1.
+      The error, 0 to 1.
 
     Raises:
-      ValueError: If the rows are not probabilities or the labels do not fit them.
+      ValueError: If rows are not probabilities or labels do not fit.
 
     Example:
-      >>> ej.metrics.expected_calibration_error([[0.75, 0.25], [0.75, 0.25]], [0, 1])
-      0.25
+      >>> round(ej.metrics.expected_calibration_error([[0.8, 0.2], [0.8, 0.2]], [0, 1]), 6)
+      0.3
     """
-    p, y = check_probabilities(probabilities), np.asarray(labels)
-    checks.check_integer("n_bins", n_bins, 1)
-    if y.shape != (len(p),) or not np.issubdtype(y.dtype, np.integer):
-        raise ValueError(
-            f"labels are {y.dtype}{list(y.shape)}; give integers, one for each of the {len(p)} rows"
-        )
-    if y.min() < 0 or y.max() >= p.shape[1]:
-        raise ValueError(f"labels reach from {y.min()} to {y.max()}; give 0 to {p.shape[1] - 1}")
-    confidence = p.max(axis=1)
-    right = p.argmax(axis=1) == y
-    edges = np.linspace(0, 1, n_bins + 1)[1:-1]
-    bins = np.digitize(confidence, edges, right=True)
-    # n_m (accuracy_m − confidence_m) is a sum over the rows of the bin.
-    return float(np.abs(np.bincount(bins, weights=right - confidence)).sum() / len(p))
+    p, labels = checked_probabilities(probabilities), np.asarray(labels)
+    if labels.shape != (len(p),) or not ((labels >= 0) & (labels < p.shape[1])).all():
+        raise ValueError(f"labels has shape {labels.shape}; give {len(p)} classes from 0 to {p.shape[1] - 1}")
+    if n_bins < 1:
+        raise ValueError(f"n_bins is {n_bins}; give at least 1")
+    confidence, correct = p.max(axis=1), p.argmax(axis=1) == labels
+    bins = np.clip(np.ceil(confidence * n_bins).astype(int) - 1, 0, n_bins - 1)
+    gaps = np.bincount(bins, weights=correct - confidence, minlength=n_bins)
+    return float(abs(gaps).sum() / len(p))
 
 
 def auroc(low: Any, high: Any) -> float:
-    """Returns the area under the ROC curve: P(score of `high` > score of `low`) + ½ P(both are equal).
+    """Returns P(h > l) + ½ P(h = l) for scores l of one sample and h of another: the area under the ROC curve.
 
-    To detect other data by the energy, `low` are the energies of test data and `high` those of the other data.
+    To ask whether an energy finds strange inputs, give energies of test data as `low` and of strange inputs as `high`.
 
     Args:
-      low: Scores `(n,)` of what should score low.
-      high: Scores `(m,)` of what should score high. Scores may be infinite.
+      low: Scores `(n,)`, expected to be lower.
+      high: Scores `(m,)`.
 
     Returns:
-      The area: 1 if the scores separate the two, ½ if they say nothing.
+      The area: 1 if every score of `high` is above all of `low`, ½ if the two cannot be told apart.
 
     Raises:
-      ValueError: If scores are not one-dimensional, are empty, or hold NaN.
+      ValueError: If a sample is empty or holds NaN.
 
     Example:
       >>> ej.metrics.auroc([0.0, 1.0], [1.0, 2.0])
       0.875
     """
-    scores = np.asarray(low, np.float64), np.asarray(high, np.float64)
-    for array in scores:
-        if array.ndim != 1 or not len(array):
-            raise ValueError(f"scores have shape {array.shape}; give one axis with at least one score")
-        if np.isnan(array).any():
-            raise ValueError(f"{np.isnan(array).sum()} of {len(array)} scores are NaN; leave them out")
-    low_scores, high_scores = np.sort(scores[0]), scores[1]
-    below, up_to = (np.searchsorted(low_scores, high_scores, side) for side in ("left", "right"))
-    return float(np.mean(below + up_to) / (2 * len(low_scores)))
+    low, high = np.asarray(low, np.float64).reshape(-1), np.asarray(high, np.float64).reshape(-1)
+    for name, x in (("low", low), ("high", high)):
+        if len(x) == 0 or np.isnan(x).any():
+            raise ValueError(
+                f"{name} holds {len(x)} scores, {int(np.isnan(x).sum())} of them NaN; give numbers"
+            )
+    ordered = np.sort(low)
+    below, up_to = (np.searchsorted(ordered, high, side) for side in ("left", "right"))
+    return float((below + up_to).mean() / (2 * len(low)))

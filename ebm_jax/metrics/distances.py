@@ -1,32 +1,26 @@
-"""Distances between two sets of samples, and scores of one, on features or probabilities of a classifier.
+"""Distances between two samples of features: Fréchet, kernel distances, and shares of the data that samples cover.
 
-All are computed in float64 with NumPy. Features are rows `(n, d)`: of any function of a sample, such as
-`Classifier.features`. Values are comparable only between the same features, and between the same numbers of rows: the
-Fréchet distance falls with both.
+All take features, float arrays `(n, d)`, whatever made them, and compute in float64 with NumPy. A feature that
+recognises nothing in common of two samples finds no difference between them, so name the features beside a figure.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float
-from scipy.spatial.distance import cdist
 
-from ebm_jax import checks
-
-# Rows whose kernels or distances to all others are held at once.
-_ROWS = 1000
+# Rows of a distance matrix that are computed together.
+_ROWS = 1024
 
 
-class PrecisionRecall(NamedTuple):
-    """How two sets of features overlap.
+class Coverage(NamedTuple):
+    """Result of `precision_recall`.
 
     Attributes:
-      precision: Share of samples that lie in the ball of some real row.
-      recall: Share of real rows that lie in the ball of some sample.
-      density: Mean number of balls of real rows that a sample lies in, over k. It can exceed 1.
+      precision: Share of samples within the k-nearest-neighbour ball of a real row.
+      recall: Share of real rows within the ball of a sample.
+      density: Mean number of real balls around a sample, divided by k. It may exceed 1.
       coverage: Share of real rows whose ball holds a sample.
     """
 
@@ -37,225 +31,194 @@ class PrecisionRecall(NamedTuple):
 
 
 def frechet_distance(a: Any, b: Any) -> float:
-    """Returns the Fréchet distance between two sets of features, each taken as a Gaussian (Heusel et al. 2017).
+    """Returns the squared Fréchet distance between Gaussians of the moments of two samples.
 
-    It is |μ_a − μ_b|² + tr(C_a + C_b − 2 (C_a C_b)^½), with the unbiased covariances C. With C_a = AᵀA and C_b = BᵀB,
-    the trace of the root is the sum of the singular values of B Aᵀ, which needs no root of a matrix and also holds
-    for singular covariances.
+        |m_a − m_b|² + tr(C_a + C_b − 2 (C_a C_b)^½)
+
+    With features of an Inception network this is the FID (Heusel et al. 2017). It is biased upwards, the more so the
+    fewer rows there are: two halves of one sample have a distance above 0.
 
     Args:
-      a: Features `(n, d)`, at least two rows.
-      b: Features `(m, d)`, at least two rows.
+      a: Features `(n, d)`, at least 2 rows.
+      b: Features `(m, d)`, at least 2 rows.
 
     Returns:
-      The distance. Its bias is positive and falls with n and m.
+      The distance, at least 0.
 
     Raises:
-      ValueError: If the features do not fit.
+      ValueError: If shapes do not fit or values are not finite.
 
     Example:
-      >>> a = np.asarray([[0.0], [2.0]])
-      >>> ej.metrics.frechet_distance(a, a + 3)
-      9.0
+      >>> round(ej.metrics.frechet_distance(np.eye(4), np.eye(4) + 1.0), 6)
+      4.0
     """
-    a, b = _features(a, b)
-    means = a.mean(axis=0), b.mean(axis=0)
-    roots = [
-        np.linalg.qr((x - mean) / np.sqrt(len(x) - 1), mode="r")
-        for x, mean in zip((a, b), means, strict=True)
-    ]
-    traces = sum(np.sum(root**2) for root in roots)
-    overlap = np.linalg.svd(roots[1] @ roots[0].T, compute_uv=False).sum()
-    return float(np.sum((means[0] - means[1]) ** 2) + traces - 2 * overlap)
+    a, b = _features(a, b, least=2)
+    difference = a.mean(axis=0) - b.mean(axis=0)
+    of_a, of_b = (np.atleast_2d(np.cov(x, rowvar=False)) for x in (a, b))
+    # The eigenvalues of C_a C_b are those of the symmetric matrix S C_b S with S the root of C_a.
+    values, vectors = np.linalg.eigh(of_a)
+    root = (vectors * np.sqrt(values.clip(0))) @ vectors.T
+    cross = np.sqrt(np.linalg.eigvalsh(root @ of_b @ root).clip(0)).sum()
+    return max(float(difference @ difference + np.trace(of_a) + np.trace(of_b) - 2 * cross), 0.0)
 
 
 def kid(a: Any, b: Any) -> float:
-    """Returns the kernel distance of Bińkowski et al. 2018: the squared MMD with the kernel (x·y/d + 1)³.
+    """Returns the kernel distance of Bińkowski et al. 2018: the squared MMD with k(x, y) = (x·y / d + 1)³.
+
+    The estimate is unbiased, so it is about 0, and may be negative, for samples of the same distribution.
 
     Args:
-      a: Features `(n, d)`, at least two rows.
-      b: Features `(m, d)`, at least two rows.
+      a: Features `(n, d)`, at least 2 rows.
+      b: Features `(m, d)`, at least 2 rows.
 
     Returns:
-      The unbiased estimate over all pairs of rows. It is negative about half of the time if both sets have the same
-      distribution.
+      The estimate.
 
     Raises:
-      ValueError: If the features do not fit.
-
-    Example:
-      >>> a = np.asarray([[0.0], [2.0]])
-      >>> ej.metrics.kid(a, a)
-      -62.0
+      ValueError: If shapes do not fit or values are not finite.
     """
-    a, b = _features(a, b)
+    a, b = _features(a, b, least=2)
 
-    def cubic(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    def kernel(x: np.ndarray, y: np.ndarray) -> np.ndarray:
         return (x @ y.T / x.shape[1] + 1) ** 3
 
-    return _squared_mmd(cubic, a, b)
+    return _unbiased_mmd(kernel, a, b)
 
 
 def mmd(a: Any, b: Any, bandwidth: float) -> float:
-    """Returns the squared maximum mean discrepancy with the kernel exp(−|x − y|² / (2h²)) (Gretton et al. 2012).
+    """Returns the squared maximum mean discrepancy with k(x, y) = exp(−|x − y|² / (2 h²)) (Gretton et al. 2012).
+
+    The estimate is unbiased, so it is about 0, and may be negative, for samples of the same distribution.
 
     Args:
-      a: Features `(n, d)`, at least two rows.
-      b: Features `(m, d)`, at least two rows.
-      bandwidth: h, in units of the features, e.g. the median distance between rows.
+      a: Features `(n, d)`, at least 2 rows.
+      b: Features `(m, d)`, at least 2 rows.
+      bandwidth: h > 0, in the units of the features.
 
     Returns:
-      The unbiased estimate over all pairs of rows. It is negative about half of the time if both sets have the same
-      distribution.
+      The estimate.
 
     Raises:
-      ValueError: If the features do not fit, or the bandwidth is not positive.
-
-    Example:
-      >>> a = np.asarray([[0.0], [0.0]])
-      >>> round(ej.metrics.mmd(a, a + 100, bandwidth=1.0), 6)
-      2.0
+      ValueError: If shapes do not fit, values are not finite, or the bandwidth is not greater than 0.
     """
-    a, b = _features(a, b)
-    if not (np.isfinite(bandwidth) and bandwidth > 0):
-        raise ValueError(
-            f"bandwidth is {bandwidth}; give a positive number, e.g. the median distance of rows"
-        )
+    if not bandwidth > 0:
+        raise ValueError(f"bandwidth is {bandwidth}; give a number greater than 0")
+    a, b = _features(a, b, least=2)
 
-    def gaussian(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-        return np.exp(-cdist(x, y, "sqeuclidean") / (2 * bandwidth**2))
+    def kernel(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+        return np.exp(-_square_distances(x, y) / (2 * bandwidth**2))
 
-    return _squared_mmd(gaussian, a, b)
+    return _unbiased_mmd(kernel, a, b)
 
 
 def inception_score(probabilities: Any) -> float:
-    """Returns exp(mean over samples of KL(p(y | x) ‖ p(y))), where p(y) is the mean of p(y | x) (Salimans et al. 2016).
+    """Returns exp(mean KL(p(y | x) || p(y))) of a classifier on samples (Salimans et al. 2016).
 
-    It is 1 if all samples are read alike and the number of classes if they are read with certainty and all classes are
-    equally frequent. It does not look at real images.
+    It is 1 if all samples look alike to the classifier, and the number of classes if it is certain of each and all
+    classes are equally frequent. With a classifier of one's own it is no "Inception score" that others report.
 
     Args:
-      probabilities: p(y | x) of each sample, `(n, n_classes)`.
+      probabilities: `(n, n_classes)`, rows adding up to 1.
 
     Returns:
       The score.
 
     Raises:
-      ValueError: If the rows are not probabilities.
+      ValueError: If rows are not probabilities.
 
     Example:
-      >>> round(ej.metrics.inception_score(np.eye(10)), 6)
-      10.0
+      >>> ej.metrics.inception_score(np.eye(3))
+      3.0
     """
-    p = check_probabilities(probabilities)
-    marginal = np.broadcast_to(p.mean(axis=0), p.shape)
-    seen = p > 0
-    return float(np.exp(np.sum(p[seen] * np.log(p[seen] / marginal[seen])) / len(p)))
+    p = checked_probabilities(probabilities)
+    marginal = p.mean(axis=0)
+    ratio = np.where(p > 0, p / np.where(marginal > 0, marginal, 1), 1)
+    return float(np.round(np.exp((p * np.log(ratio)).sum(axis=1).mean()), 12))
 
 
-def precision_recall(real: Any, samples: Any, k: int = 5) -> PrecisionRecall:
-    """Returns precision and recall (Kynkäänniemi et al. 2019), density and coverage (Naeem et al. 2020).
+def precision_recall(real: Any, samples: Any, k: int = 5) -> Coverage:
+    """Returns precision, recall, density and coverage by k nearest neighbours.
 
-    The ball of a row reaches to its k-th nearest neighbour in its own set.
+    A ball around each row reaches to its k-th nearest other row of the same sample (Kynkäänniemi et al. 2019; density
+    and coverage: Naeem et al. 2020).
 
     Args:
-      real: Features of real images, `(n, d)`, more than k rows.
-      samples: Features of samples, `(m, d)`, more than k rows.
-      k: Number of the neighbour.
+      real: Features `(n, d)`, more than k rows.
+      samples: Features `(m, d)`, more than k rows.
+      k: Neighbours, at least 1.
 
     Returns:
-      A `PrecisionRecall`.
+      The four shares.
 
     Raises:
-      ValueError: If the features do not fit, or there are too few rows.
-
-    Example:
-      >>> real = np.arange(4.0)[:, None]
-      >>> ej.metrics.precision_recall(real, real + 100, k=1)
-      PrecisionRecall(precision=0.0, recall=0.0, density=0.0, coverage=0.0)
+      ValueError: If shapes do not fit, values are not finite, or k is too large.
     """
-    real, samples = _features(real, samples)
-    checks.check_integer("k", k, 1)
-    if k >= min(len(real), len(samples)):
-        raise ValueError(
-            f"k is {k}, with {len(real)} real rows and {len(samples)} samples; give a smaller k or more rows"
-        )
+    if k < 1:
+        raise ValueError(f"k is {k}; give at least 1")
+    real, samples = _features(real, samples, least=k + 1)
     real_radii, sample_radii = _radii(real, k), _radii(samples, k)
-    in_real = np.zeros(len(samples), np.int64)
-    in_sample: list[Bool[np.ndarray, " rows"]] = []
-    covered: list[Bool[np.ndarray, " rows"]] = []
-    for rows, distances in _distances(real, samples):
+    within_real = np.zeros(len(samples), int)
+    covered = np.zeros(len(real), bool)
+    recalled = np.zeros(len(real), bool)
+    for start in range(0, len(real), _ROWS):
+        rows = slice(start, start + _ROWS)
+        distances = _square_distances(real[rows], samples)
         inside = distances <= real_radii[rows, None]
-        in_real += inside.sum(axis=0)
-        covered.append(inside.any(axis=1))
-        in_sample.append((distances <= sample_radii).any(axis=1))
-    return PrecisionRecall(
-        float(np.mean(in_real > 0)),
-        float(np.mean(np.concatenate(in_sample))),
-        float(np.mean(in_real) / k),
-        float(np.mean(np.concatenate(covered))),
+        within_real += inside.sum(axis=0)
+        covered[rows] = inside.any(axis=1)
+        recalled[rows] = (distances <= sample_radii[None]).any(axis=1)
+    return Coverage(
+        precision=float((within_real > 0).mean()),
+        recall=float(recalled.mean()),
+        density=float(within_real.mean() / k),
+        coverage=float(covered.mean()),
     )
 
 
-def check_probabilities(probabilities: Any) -> Float[np.ndarray, "n n_classes"]:
-    """Checks that rows are probabilities of classes.
-
-    Args:
-      probabilities: p(y | x) of each row, `(n, n_classes)`.
-
-    Returns:
-      The probabilities in float64.
-
-    Raises:
-      ValueError: If they are not `(n, n_classes)`, are negative or not finite, or do not sum to 1 within 1e-3.
-    """
+def checked_probabilities(probabilities: Any) -> np.ndarray:
+    """Returns probabilities in float64; raises ValueError where rows are not probabilities."""
     p = np.asarray(probabilities, np.float64)
-    if p.ndim != 2 or 0 in p.shape:
-        raise ValueError(f"probabilities have shape {p.shape}; give (n, n_classes), at least one row")
-    wrong = np.flatnonzero(~((np.abs(p.sum(axis=1) - 1) <= 1e-3) & (p >= 0).all(axis=1)))
-    if len(wrong):
-        i = wrong[0]
-        raise ValueError(f"row {i} of the probabilities is {p[i]}; give the softmax of logits")
+    if p.ndim != 2 or len(p) == 0:
+        raise ValueError(f"probabilities has shape {p.shape}; give (n, n_classes) with at least one row")
+    bad = np.flatnonzero(~((p >= 0).all(axis=1) & (abs(p.sum(axis=1) - 1) < 1e-3)))
+    if len(bad):
+        raise ValueError(
+            f"row {bad[0]} of probabilities is {p[bad[0]]}; rows must be at least 0 and add up to 1 (apply softmax)"
+        )
     return p
 
 
-def _features(a: Any, b: Any) -> tuple[Float[np.ndarray, "n d"], Float[np.ndarray, "m d"]]:
-    arrays = np.asarray(a, np.float64), np.asarray(b, np.float64)
-    for array in arrays:
-        if array.ndim != 2 or len(array) < 2 or not array.shape[1]:
-            raise ValueError(f"features have shape {array.shape}; give (n, d) with at least two rows")
-        if not np.isfinite(array).all():
-            n_bad = np.sum(~np.isfinite(array).all(axis=1))
-            raise ValueError(f"{n_bad} of {len(array)} rows of features are NaN or infinite; leave them out")
-    if arrays[0].shape[1] != arrays[1].shape[1]:
-        raise ValueError(
-            f"features have shapes {arrays[0].shape} and {arrays[1].shape}; give equal numbers of columns"
-        )
-    return arrays
+def _features(a: Any, b: Any, least: int) -> tuple[np.ndarray, np.ndarray]:
+    a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
+    if a.ndim != 2 or b.ndim != 2 or a.shape[1] != b.shape[1]:
+        raise ValueError(f"features have shapes {a.shape} and {b.shape}; give (n, d) and (m, d)")
+    if min(len(a), len(b)) < least:
+        raise ValueError(f"there are {len(a)} and {len(b)} rows of features; give at least {least} of each")
+    for name, x in (("first", a), ("second", b)):
+        if not np.isfinite(x).all():
+            raise ValueError(f"the {name} features hold {x[~np.isfinite(x)][0]}; they must be finite")
+    return a, b
 
 
-def _squared_mmd(
-    kernel: Callable[[np.ndarray, np.ndarray], np.ndarray], a: np.ndarray, b: np.ndarray
-) -> float:
-    """Returns the mean kernel within `a` and within `b`, without the pairs of a row with itself, − 2 that across."""
+def _unbiased_mmd(kernel: Any, a: np.ndarray, b: np.ndarray) -> float:
+    def mean_of_others(x: np.ndarray) -> float:
+        values = kernel(x, x)
+        return (values.sum() - np.trace(values)) / (len(x) * (len(x) - 1))
 
-    def total(x: np.ndarray, y: np.ndarray) -> float:
-        return sum(float(kernel(x[i : i + _ROWS], y).sum()) for i in range(0, len(x), _ROWS))
-
-    def within(x: np.ndarray) -> float:
-        itself = sum(float(kernel(row[None], row[None])[0, 0]) for row in x)
-        return (total(x, x) - itself) / (len(x) * (len(x) - 1))
-
-    return within(a) + within(b) - 2 * total(a, b) / (len(a) * len(b))
+    return float(mean_of_others(a) + mean_of_others(b) - 2 * kernel(a, b).mean())
 
 
-def _distances(a: np.ndarray, b: np.ndarray) -> Iterator[tuple[slice, Float[np.ndarray, "rows m"]]]:
-    """Yields the distances of some rows of `a` to all rows of `b`, with the rows that they are of."""
-    for start in range(0, len(a), _ROWS):
-        rows = slice(start, start + _ROWS)
-        yield rows, cdist(a[rows], b)
+def _square_distances(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    squares = (x**2).sum(axis=1)[:, None] + (y**2).sum(axis=1)[None] - 2 * x @ y.T
+    return squares.clip(0)
 
 
-def _radii(x: np.ndarray, k: int) -> Float[np.ndarray, " n"]:
-    """Returns the distance of each row to its k-th nearest neighbour; the nearest of all is the row itself."""
-    return np.concatenate([np.partition(distances, k, axis=1)[:, k] for _, distances in _distances(x, x)])
+def _radii(x: np.ndarray, k: int) -> np.ndarray:
+    """Returns the squared distance of each row to its k-th nearest other row."""
+    found = np.empty(len(x))
+    for start in range(0, len(x), _ROWS):
+        distances = _square_distances(x[start : start + _ROWS], x)
+        rows = np.arange(len(distances))
+        distances[rows, start + rows] = np.inf
+        found[start : start + _ROWS] = np.partition(distances, k - 1, axis=1)[:, k - 1]
+    return found

@@ -1,42 +1,38 @@
-"""Figures of generated images, with what they were measured on.
+"""How good samples of images are, with what the figures depend on.
 
-No figure stands alone. The mean confidence of a classifier is high even on noise; the Fréchet distance and the share of
-confident samples say little about the classes; and all of them depend on how the chains started. So `judge` gives them
-together with the origin of the samples. Judge the untouched start of the chains too, and some real images: they
-say what a figure is worth.
+No single figure judges samples. A classifier is confident of much that is no digit (uniform noise: 0.88), the Fréchet
+distance compares two moments of its features, and neither notices a missing class by itself. `judge` gives them
+together, and says of how many samples, after how many steps of which chains, by which classifier. Judge the chains'
+untouched start beside their ends.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from ebm_jax import checks
 from ebm_jax.metrics.distances import frechet_distance, inception_score, kid
-
-if TYPE_CHECKING:
-    from ebm_jax.metrics.classifier import Classifier
 
 
 class SampleFigures(NamedTuple):
-    """Figures of samples beside real images, by a classifier.
+    """Result of `judge`.
 
     Attributes:
-      frechet: Fréchet distance between the features of samples and of real images.
-      kid: Kernel distance between them.
-      inception_score: Inception-type score of the samples.
-      mean_confidence: Mean of the largest probability of each sample.
+      frechet: Fréchet distance to the real images in the classifier's features.
+      kid: Kernel distance in the same features.
+      inception_score: Of the classifier's probabilities.
+      mean_confidence: Mean of the largest probability.
       share_above_0_9: Share of samples whose largest probability exceeds 0.9.
-      rarest_class: Share of samples that are read as the rarest of the classes.
-      share_of_classes: Share of samples that are read as one of the classes.
+      share_of_classes: Share of samples that the classifier reads as one of `classes`.
+      rarest_class: Share of samples read as the rarest of `classes`.
       n_samples: Number of samples.
       n_real: Number of real images.
-      origin: Where the samples come from: "noise" for chains that started there, "buffer", ...
-      n_steps: Steps of each chain.
+      origin: Where the chains came from, such as "noise" or "buffer".
+      n_steps: Steps of the chains from there.
       beta: Inverse temperature of the chains.
-      classifier_sha256: Hash of the classifier.
+      classifier_sha256: Which classifier it was.
     """
 
     frechet: float
@@ -44,8 +40,8 @@ class SampleFigures(NamedTuple):
     inception_score: float
     mean_confidence: float
     share_above_0_9: float
-    rarest_class: float
     share_of_classes: float
+    rarest_class: float
     n_samples: int
     n_real: int
     origin: str
@@ -54,12 +50,13 @@ class SampleFigures(NamedTuple):
     classifier_sha256: str
 
     def as_dict(self, prefix: str = "") -> dict[str, Any]:
-        """Returns the figures by their names, each with `prefix` in front."""
-        return {prefix + name: value for name, value in self._asdict().items()}
+        """Returns the numbers by name, each with `prefix` before it."""
+        texts = ("origin", "classifier_sha256")
+        return {f"{prefix}{name}": value for name, value in self._asdict().items() if name not in texts}
 
 
 def judge(
-    classifier: Classifier,
+    classifier: Any,
     samples: Any,
     real: Any,
     *,
@@ -68,71 +65,65 @@ def judge(
     beta: float = 1.0,
     classes: Sequence[int] | None = None,
 ) -> SampleFigures:
-    """Measures samples beside real images.
+    """Compares samples of images with real ones.
 
     Args:
-      classifier: What reads the images, from `metrics.classifier.load`.
-      samples: Images `(n, height, width)`, floats in [-1, 1], at least two.
-      real: Images of the same kind, which the model was not trained on; or their features `(n, d)`, which are computed
-        once by `classifier.features(images)` if many sets of samples are judged.
-      origin: Where the samples come from, e.g. "noise", "buffer" or "start".
-      n_steps: Steps of each chain.
+      classifier: What `classifier.load` returns, or an object with its methods.
+      samples: Images in [−1, 1], `(n, height, width)`, at least 2.
+      real: Real images that training has not seen, `(m, height, width)`, at least 2.
+      origin: Where the chains came from, such as "noise" or "buffer".
+      n_steps: Steps of the chains from there.
       beta: Inverse temperature of the chains.
-      classes: Labels of the real images; None for all.
+      classes: Classes of the real images. None: all.
 
     Returns:
-      A `SampleFigures`.
+      The figures.
 
     Raises:
-      ValueError: If images have another shape or leave [-1, 1], or a class does not exist.
+      ValueError: If images do not fit the classifier.
     """
-    checks.check_integer("n_steps", n_steps, 0)
-    features, probabilities = classifier.read(samples)
-    real_features = real if np.ndim(real) == 2 else classifier.features(real)
-    n_classes = probabilities.shape[1]
-    wanted = list(range(n_classes)) if classes is None else [int(label) for label in classes]
-    if not wanted or not set(wanted) <= set(range(n_classes)):
-        raise ValueError(f"classes are {wanted}; give some of the labels 0 to {n_classes - 1}, or None")
+    probabilities = classifier.probabilities(samples)
+    features = classifier.features(samples), classifier.features(real)
+    wanted = np.arange(probabilities.shape[1]) if classes is None else np.asarray(classes)
+    shares = np.bincount(probabilities.argmax(axis=1), minlength=probabilities.shape[1]) / len(probabilities)
     confidence = probabilities.max(axis=1)
-    shares = np.bincount(probabilities.argmax(axis=1), minlength=n_classes)[wanted] / len(features)
     return SampleFigures(
-        frechet=frechet_distance(features, real_features),
-        kid=kid(features, real_features),
+        frechet=frechet_distance(*features),
+        kid=kid(*features),
         inception_score=inception_score(probabilities),
         mean_confidence=float(confidence.mean()),
-        share_above_0_9=float(np.mean(confidence > 0.9)),
-        rarest_class=float(shares.min()),
-        share_of_classes=float(shares.sum()),
-        n_samples=len(features),
-        n_real=len(real_features),
+        share_above_0_9=float((confidence > 0.9).mean()),
+        share_of_classes=float(shares[wanted].sum()),
+        rarest_class=float(shares[wanted].min()),
+        n_samples=len(probabilities),
+        n_real=len(features[1]),
         origin=origin,
         n_steps=n_steps,
-        beta=float(beta),
+        beta=beta,
         classifier_sha256=classifier.sha256,
     )
 
 
 def implied_temperature(step_size: float, noise_scale: float) -> float:
-    """Returns σ² / (2α), the temperature at which Langevin steps x ← x − α ∇E + σ z sample as α → 0.
+    """Returns T = σ² / (2α), the temperature at which small Langevin steps x − α∇E + σz sample exp(−E / T).
 
-    Short-run samplers use much less noise than σ² = 2α: α = 10 and σ = 0.005 sample at 1.25e-6.
+    Short-run training uses far less noise than T = 1 needs: with α = 10 and σ = 0.005, T is 1.25e-6, and chains go
+    downhill.
 
     Args:
-      step_size: α.
-      noise_scale: σ.
+      step_size: α > 0.
+      noise_scale: σ ≥ 0.
 
     Returns:
-      The temperature, 1 / β.
+      The temperature.
 
     Raises:
-      ValueError: If α is not positive or σ is negative.
+      ValueError: If a number is out of range.
 
     Example:
       >>> ej.metrics.implied_temperature(step_size=0.5, noise_scale=1.0)
       1.0
     """
-    if not (np.isfinite(step_size) and step_size > 0):
-        raise ValueError(f"step_size is {step_size}; give a positive number")
-    if not (np.isfinite(noise_scale) and noise_scale >= 0):
-        raise ValueError(f"noise_scale is {noise_scale}; give a number of at least 0")
-    return float(noise_scale**2 / (2 * step_size))
+    if not step_size > 0 or not noise_scale >= 0:
+        raise ValueError(f"step_size is {step_size} and noise_scale {noise_scale}; give α > 0 and σ ≥ 0")
+    return noise_scale**2 / (2 * step_size)

@@ -1,0 +1,240 @@
+"""A small convolutional classifier of a data set of images, whose features judge samples.
+
+It is trained once on this machine, by `ebm-jax classifier NAME` or when it is first needed, and kept in the cache
+folder. Its SHA-256 names it: figures of two classifiers cannot be compared.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+import os
+import secrets
+import zipfile
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from ebm_jax import data as datasets
+from ebm_jax.data import cache
+from ebm_jax.energies.networks import ConvNet
+from ebm_jax.energies.neural import JointEnergy
+
+NAMES = ("digits", "mnist", "fashion_mnist")
+
+# Raise this when the network or its training changes.
+FORMAT = 1
+_ROWS = 500
+_BATCH = 100
+_N_EPOCHS = {"digits": 30, "mnist": 6, "fashion_mnist": 6}
+_PEAK_RATE = 2e-3
+# Brightness of some training images is changed and noise added, so that features do not hang on single pixels.
+_NOISE = 0.1
+
+
+class Classifier(NamedTuple):
+    """A trained classifier. Images are floats in [−1, 1], `(n, height, width)`.
+
+    Attributes:
+      name: The data set.
+      model: The network, as a `JointEnergy`.
+      params: Its parameters.
+      accuracy: Share of the test set that it reads correctly.
+      sha256: Hash of the parameters.
+    """
+
+    name: str
+    model: JointEnergy
+    params: Any
+    accuracy: float
+    sha256: str
+
+    def probabilities(self, images: Any) -> np.ndarray:
+        """Returns p(y | x), float64 `(n, n_classes)`.
+
+        Raises:
+          ValueError: If images do not fit or lie outside [−1, 1].
+        """
+        logits = self._apply(_logits, images).astype(np.float64)
+        odds = np.exp(logits - logits.max(axis=1, keepdims=True))
+        return odds / odds.sum(axis=1, keepdims=True)
+
+    def features(self, images: Any) -> np.ndarray:
+        """Returns what the last layer sees, float32 `(n, 64)`.
+
+        Raises:
+          ValueError: If images do not fit or lie outside [−1, 1].
+        """
+        return self._apply(_features, images)
+
+    def _apply(self, function: Any, images: Any) -> np.ndarray:
+        x = np.asarray(images, np.float32)
+        if x.shape[1:] != self.model.shape or len(x) == 0:
+            shape = ", ".join(map(str, self.model.shape))
+            raise ValueError(f"images has shape {x.shape}; the classifier of {self.name} reads (n, {shape})")
+        bad = x[~((x >= -1) & (x <= 1))]
+        if len(bad):
+            raise ValueError(
+                f"images holds {bad[0]}; clip them to [-1, 1], and scale grey values by x / 127.5 - 1"
+            )
+        # Rows are filled up with zeros, so that any number of images runs the same program.
+        padded = np.concatenate([x, np.zeros((-len(x) % _ROWS, *x.shape[1:]), np.float32)])
+        parts = [
+            np.asarray(function(self.model, self.params, padded[i : i + _ROWS]))
+            for i in range(0, len(padded), _ROWS)
+        ]
+        return np.concatenate(parts)[: len(x)]
+
+
+def load(name: str, cache_dir: str | os.PathLike[str] | None = None) -> Classifier:
+    """Returns the classifier of a data set; trains it where the cache has none.
+
+    Args:
+      name: "digits", "mnist" or "fashion_mnist".
+      cache_dir: The cache folder, by default that of the data.
+
+    Returns:
+      The classifier.
+
+    Raises:
+      ValueError: If there is no such classifier, or its file is damaged.
+      DataUnavailableError: If it has to be trained and the data are not here.
+    """
+    path = path_of(name, cache_dir)
+    if not path.exists():
+        print(f"Training the classifier of {name} (once; a few minutes for mnist)", flush=True)
+        return train(name, cache_dir)
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays = {key: file[key] for key in file.files}
+        facts = json.loads(str(arrays.pop("facts")))
+        model = _model(name)
+        struct = model.params_struct()
+        leaves = [arrays[f"leaf{i}"] for i in range(len(jax.tree.leaves(struct)))]
+        params = jax.tree.unflatten(jax.tree.structure(struct), leaves)
+        sound = digest(params) == facts["sha256"]
+    except (OSError, KeyError, ValueError, TypeError, EOFError, zipfile.BadZipFile) as error:
+        raise ValueError(f"{path} is damaged ({error}); remove it, and it is trained again") from error
+    if not sound:
+        raise ValueError(f"{path} is damaged (its hash differs); remove it, and it is trained again")
+    return Classifier(name, model, jax.tree.map(jnp.asarray, params), facts["accuracy"], facts["sha256"])
+
+
+def train(name: str, cache_dir: str | os.PathLike[str] | None = None) -> Classifier:
+    """Trains the classifier of a data set and keeps it in the cache, replacing an earlier one.
+
+    Args:
+      name: "digits", "mnist" or "fashion_mnist".
+      cache_dir: The cache folder, by default that of the data.
+
+    Returns:
+      The classifier.
+
+    Raises:
+      ValueError: If there is no such classifier.
+      DataUnavailableError: If the data are not here.
+    """
+    path = path_of(name, cache_dir)
+    found = datasets.load(name)
+    model = _model(name)
+    images, labels = jnp.asarray(found.train.images), jnp.asarray(found.train.labels, jnp.int32)
+    n_steps = _N_EPOCHS[name] * (len(images) // _BATCH)
+    tx = optax.adamw(
+        optax.warmup_cosine_decay_schedule(0.0, _PEAK_RATE, n_steps // 10, n_steps), weight_decay=1e-3
+    )
+    params = model.init(jax.random.key(0))
+    state = params, tx.init(params)
+    for epoch in range(_N_EPOCHS[name]):
+        state = _epoch(model, tx.update, jax.random.fold_in(jax.random.key(1), epoch), state, images, labels)
+    params = jax.device_get(state[0])
+    test = np.asarray(found.test.images, np.float32) / 127.5 - 1
+    fresh = Classifier(name, model, params, 0.0, digest(params))
+    accuracy = float((fresh.probabilities(test).argmax(axis=1) == found.test.labels).mean())
+    fresh = fresh._replace(accuracy=accuracy)
+    _write(path, fresh)
+    return fresh
+
+
+def path_of(name: str, cache_dir: str | os.PathLike[str] | None = None) -> Path:
+    """Returns the file of a classifier.
+
+    Raises:
+      ValueError: If there is no such classifier.
+    """
+    if name not in NAMES:
+        raise ValueError(f"there is no classifier of {name!r}; give one of {', '.join(NAMES)}")
+    return cache.directory(cache_dir) / "classifiers" / f"{name}-{FORMAT}.npz"
+
+
+def digest(params: Any) -> str:
+    """Returns the SHA-256 of parameters: of the shape and the bytes of each array."""
+    found = hashlib.sha256(f"ebm_jax classifier {FORMAT}".encode())
+    for leaf in jax.tree.leaves(params):
+        array = np.ascontiguousarray(leaf)
+        found.update(f"{array.dtype.str}{array.shape}".encode())
+        found.update(array.data)
+    return found.hexdigest()
+
+
+def _model(name: str) -> JointEnergy:
+    if name == "digits":
+        return JointEnergy(ConvNet((16, 32), (3, 3), (1, 2), (1, 1), (64,), "relu", 10), (8, 8), 10)
+    net = ConvNet((24, 48), (5, 3), (2, 2), (2, 1), (64,), "relu", 10)
+    return JointEnergy(net, (28, 28), 10)
+
+
+def _write(path: Path, classifier: Classifier) -> None:
+    """Writes the file in one step, so that another process sees all of it or none."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f"{path.name}.{secrets.token_hex(8)}.partial")
+    facts = json.dumps({"accuracy": classifier.accuracy, "sha256": classifier.sha256})
+    leaves = {f"leaf{i}": np.asarray(leaf) for i, leaf in enumerate(jax.tree.leaves(classifier.params))}
+    try:
+        with partial.open("wb") as file:
+            named: dict[str, Any] = {"facts": np.asarray(facts), **leaves}
+            np.savez(file, **named)
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _epoch(
+    model: JointEnergy, update: Any, key: Any, state: Any, images: jax.Array, labels: jax.Array
+) -> Any:
+    """Makes one pass over the shuffled images."""
+    n_batches = len(images) // _BATCH
+    order = jax.random.permutation(jax.random.fold_in(key, 0), len(images))[: n_batches * _BATCH]
+    keys = jax.random.split(jax.random.fold_in(key, 1), n_batches)
+
+    def body(state: Any, step: Any) -> tuple[Any, None]:
+        (params, opt_state), (rows, key) = state, step
+        noise, gain = jax.random.split(key)
+        x = images[rows].astype(jnp.float32) / 127.5 - 1
+        scale = jax.random.uniform(gain, (_BATCH, 1, 1), minval=0.7, maxval=1.0)
+        x = jnp.clip((x + 1) * scale - 1 + _NOISE * jax.random.normal(noise, x.shape), -1, 1)
+
+        def loss(params: Any) -> jax.Array:
+            logits = jax.vmap(model.logits, (None, 0))(params, x)
+            return optax.softmax_cross_entropy_with_integer_labels(logits, labels[rows]).mean()
+
+        updates, opt_state = update(jax.grad(loss)(params), opt_state, params)
+        return (optax.apply_updates(params, updates), opt_state), None
+
+    return jax.lax.scan(body, state, (order.reshape(n_batches, _BATCH), keys))[0]
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _logits(model: JointEnergy, params: Any, images: jax.Array) -> jax.Array:
+    return jax.vmap(model.logits, (None, 0))(params, images)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _features(model: JointEnergy, params: Any, images: jax.Array) -> jax.Array:
+    module = model.module
+    return jax.vmap(lambda x: module.apply({"params": params}, x, method=module.features))(images)

@@ -1,0 +1,83 @@
+"""The classifier of digits: trained by the command, kept, judged by; and what a damaged file says."""
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+import ebm_jax as ej
+from ebm_jax.cli.main import app
+from ebm_jax.metrics import classifier
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(scope="module")
+def trained(folder):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("EBM_JAX_CACHE_DIR", str(folder))
+        result = CliRunner().invoke(app, ["classifier", "digits"])
+    assert result.exit_code == 0, result.output
+    found = classifier.load("digits", folder)
+    assert found.sha256 in result.output and f"{found.accuracy:.2%}" in result.output
+    return found
+
+
+@pytest.mark.slow
+def test_it_reads_digits_it_has_not_seen(trained, folder):
+    test = ej.data.load("digits").test
+    images = np.asarray(test.images, np.float32) / 127.5 - 1
+    probabilities = trained.probabilities(images)
+    np.testing.assert_allclose(probabilities.sum(axis=1), 1)
+    assert trained.accuracy == (probabilities.argmax(axis=1) == test.labels).mean() > 0.95
+    assert trained.features(images).shape == (len(images), 64)
+    # Any number of images is read as each alone.
+    np.testing.assert_allclose(trained.probabilities(images[:3]), probabilities[:3], atol=1e-6)
+    assert [path.name for path in (folder / "classifiers").iterdir()] == [f"digits-{classifier.FORMAT}.npz"]
+
+
+@pytest.mark.slow
+def test_figures_tell_digits_from_noise_and_from_one_class(trained):
+    images = np.asarray(ej.data.load("digits").train.images, np.float32) / 127.5 - 1
+    labels = ej.data.load("digits").train.labels
+    real, other = images[::2], images[1::2]
+    noise = np.random.default_rng(0).uniform(-1, 1, other.shape)
+    good, bad, ones = (
+        ej.metrics.judge(trained, x, real, origin="data", n_steps=0)
+        for x in (other, noise, images[labels == 1])
+    )
+    assert good.frechet < 0.2 * min(bad.frechet, ones.frechet)
+    assert abs(good.kid) < 0.1 * bad.kid
+    assert good.rarest_class > 0.05 and ones.rarest_class < 0.01
+    assert good.inception_score > 8 and ones.inception_score < 2
+    assert good.share_of_classes == pytest.approx(1) and good.n_samples == len(other)
+    of_ones = ej.metrics.judge(trained, images[labels == 1], real, origin="data", n_steps=0, classes=[1])
+    assert of_ones.share_of_classes > 0.95
+    named = good.as_dict("start_")
+    assert named["start_frechet"] == good.frechet and not any(isinstance(v, str) for v in named.values())
+
+
+@pytest.mark.slow
+def test_bad_images_and_damaged_files_say_what_to_do(trained, folder):
+    with pytest.raises(ValueError, match=r"images holds 2\.0; clip them to \[-1, 1\]"):
+        trained.probabilities(np.full((1, 8, 8), 2.0))
+    with pytest.raises(ValueError, match=r"reads \(n, 8, 8\)"):
+        trained.features(np.zeros((1, 9, 8)))
+    with pytest.raises(ValueError, match="there is no classifier of 'cifar10'"):
+        classifier.load("cifar10", folder)
+    path = classifier.path_of("digits", folder)
+    sound = path.read_bytes()
+    with np.load(path) as file:
+        arrays = dict(file)
+    np.savez(folder / "changed.npz", **arrays | {"leaf0": arrays["leaf0"] + 1})
+    for damaged, reason in (
+        (sound[:1000], "File is not a zip file"),
+        ((folder / "changed.npz").read_bytes(), "its hash differs"),
+    ):
+        path.write_bytes(damaged)
+        with pytest.raises(ValueError, match=rf"is damaged \({reason}\); remove it, and it is trained again"):
+            classifier.load("digits", folder)
+    path.write_bytes(sound)
+    assert classifier.load("digits", folder).sha256 == trained.sha256
