@@ -136,8 +136,10 @@ def test_a_resume_learns_shapes_without_a_state(toy, trained):
 
 
 def test_the_registry(toy):
-    assert base.names() == ("rbm", "toy") and base.find("toy") is toy.RECIPE
-    with pytest.raises(ConfigError, match="'tyo' was given; one of rbm, toy is wanted: did you mean toy"):
+    assert base.names() == ("rbm", "conv", "jem", "toy") and base.find("toy") is toy.RECIPE
+    with pytest.raises(
+        ConfigError, match="'tyo' was given; one of rbm, conv, jem, toy is wanted: did you mean toy"
+    ):
         parse_config({"recipe": "tyo"}, name="x")
 
 

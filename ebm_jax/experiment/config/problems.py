@@ -109,6 +109,7 @@ def wanted(field: FieldInfo | None) -> str:
         return "another value"
     kinds = _kinds(field.annotation)
     names = choices(field)
+    takes_list = any(typing.get_origin(kind) is list for kind in kinds)
     if names:
         text = f"one of {', '.join(names)}" if len(names) > 1 else names[0]
     elif any(isinstance(kind, type) and issubclass(kind, BaseModel) for kind in kinds):
@@ -117,6 +118,9 @@ def wanted(field: FieldInfo | None) -> str:
         text = "true or false"
     elif float in kinds or int in kinds:
         text = ("a finite number" if float in kinds else "a whole number") + _bounds(field)
+        text += " or a list of them" if takes_list else ""
+    elif takes_list:
+        text = "a list of whole numbers"
     else:
         text = "text"
     return f"{text}, or null" if type(None) in kinds else text

@@ -61,6 +61,12 @@ class TrainingConfig(Section):
     )
     momentum: float = Field(default=0.0, ge=0, lt=1, description="momentum of sgd; 0 with adam")
     weight_decay: float = Field(default=0.0, ge=0, description="decay of the weights, not of biases")
+    clip_norm: float | None = Field(
+        default=None, gt=0, description="largest norm of the gradient, which is scaled down to it; null: any"
+    )
+    accumulate: int = Field(
+        default=1, ge=1, description="batches whose mean gradient makes one change of the parameters"
+    )
     ema_decay: float | None = Field(
         default=None,
         gt=0,

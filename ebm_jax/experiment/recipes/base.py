@@ -58,6 +58,11 @@ class StoredRun(NamedTuple):
     draws: Mapping[str, np.ndarray]
 
 
+def _nothing(state: Any, settings: Any, groups: Iterable[str]) -> dict[str, float]:
+    del state, settings, groups
+    return {}
+
+
 class Experiment(NamedTuple):
     """A configured experiment with its data: functions of the train state.
 
@@ -74,6 +79,11 @@ class Experiment(NamedTuple):
         configuration, `groups` a choice of `Recipe.groups`.
       draws: `(params) -> {name: array}`, what samples/final.npz holds: `frames` and `steps` as `Recipe.draw` returns
         them, and what else the recipe's figures are made of.
+      evaluate_state: `(state, settings, groups) -> {name: number}`, what is measured of a train state beside its
+        parameters, such as persistent chains. By default nothing.
+      groups_due: `(step) -> groups`, the groups of metrics that an evaluation after `step` updates measures. None: all.
+      snapshot: `(params, step) -> {name: array}`, samples that an evaluation stores as samples/step_<step>.npz, or an
+        empty mapping. None: none are stored.
     """
 
     n_batches: int
@@ -83,6 +93,9 @@ class Experiment(NamedTuple):
     with_rate_factor: Callable[[Any, float], Any]
     evaluate: Callable[[Any, Any, Iterable[str]], dict[str, float]]
     draws: Callable[[Any], dict[str, np.ndarray]]
+    evaluate_state: Callable[[Any, Any, Iterable[str]], dict[str, float]] = _nothing
+    groups_due: Callable[[int], Sequence[str]] | None = None
+    snapshot: Callable[[Any, int], dict[str, np.ndarray]] | None = None
 
 
 class Recipe(abc.ABC):
@@ -253,3 +266,7 @@ def _load(place: str) -> Any:
 # Every recipe has one line here.
 _RBM = "ebm_jax.experiment.recipes.rbm"
 register("rbm", config=f"{_RBM}.config:RBMConfig", recipe=f"{_RBM}.recipe:RECIPE")
+_CONV = "ebm_jax.experiment.recipes.conv"
+register("conv", config=f"{_CONV}.config:ConvConfig", recipe=f"{_CONV}.recipe:RECIPE")
+_JEM = "ebm_jax.experiment.recipes.jem"
+register("jem", config=f"{_JEM}.config:JemConfig", recipe=f"{_JEM}.recipe:RECIPE")

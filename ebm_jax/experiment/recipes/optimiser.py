@@ -74,12 +74,13 @@ def with_rate_factor(state: TrainState, factor: float) -> TrainState:
     return state.replace(opt_state=jax.tree.map(replaced, state.opt_state, is_leaf=is_factor))
 
 
-def applied_rate(state: TrainState, rate: optax.Schedule) -> float:
+def applied_rate(state: TrainState, rate: optax.Schedule, accumulate: int = 1) -> float:
     """Returns the learning rate of the latest update.
 
     Args:
       state: Train state whose `tx` comes from `transformation`. Skipped updates do not advance its schedule.
       rate: The schedule.
+      accumulate: Updates for each change of the parameters.
 
     Returns:
       The rate, its factor included.
@@ -88,7 +89,7 @@ def applied_rate(state: TrainState, rate: optax.Schedule) -> float:
     nodes = jax.tree.leaves(state.opt_state, is_leaf=lambda node: isinstance(node, kinds))
     count = next(node.count for node in nodes if isinstance(node, optax.ScaleByScheduleState))
     factor = next(node.factor for node in nodes if isinstance(node, RateFactor))
-    value: Any = rate(jnp.maximum(count - 1, 0))
+    value: Any = _of_changes(rate, accumulate)(jnp.maximum(count - 1, 0))
     return float(value) * float(factor)
 
 
@@ -98,6 +99,7 @@ def transformation(
     *,
     before: Sequence[optax.GradientTransformation] = (),
     decayed: PyTree = None,
+    adam_b1: float = 0.9,
 ) -> optax.GradientTransformation:
     """Returns the Optax chain of a configuration.
 
@@ -106,21 +108,38 @@ def transformation(
       rate: The schedule.
       before: Transformations of the gradient that come first.
       decayed: Which parameters decay, as the `mask` of `optax.add_decayed_weights`. None: all.
+      adam_b1: Decay of Adam's mean of the gradient.
 
     Returns:
       The chain. `applied_rate`, `with_rate_factor` and `judged_params` read its state.
     """
     parts: list[Any] = [*before]
+    if training.clip_norm is not None:
+        parts.append(optax.clip_by_global_norm(training.clip_norm))
     if training.weight_decay:
         parts.append(optax.add_decayed_weights(training.weight_decay, mask=decayed))
     if training.optimizer == "adam":
-        parts.append(optax.scale_by_adam())
+        parts.append(optax.scale_by_adam(adam_b1))
     elif training.momentum:
         parts.append(optax.trace(training.momentum))
-    parts += [optax.scale_by_learning_rate(rate), rate_factor()]
+    parts += [optax.scale_by_learning_rate(_of_changes(rate, training.accumulate)), rate_factor()]
     if training.ema_decay is not None:
         parts.append(averaging.average(training.ema_decay))
-    return optax.chain(*parts)
+    chain = optax.chain(*parts)
+    if training.accumulate == 1:
+        return chain
+    return optax.MultiSteps(chain, training.accumulate).gradient_transformation()
+
+
+def _of_changes(rate: optax.Schedule, accumulate: int) -> optax.Schedule:
+    """Returns the learning rate by change of the parameters, which every `accumulate`-th update makes."""
+    if accumulate == 1:
+        return rate
+
+    def scaled(count: Any) -> Any:
+        return rate(count * accumulate)
+
+    return scaled
 
 
 def judged_params(training: TrainingConfig, state: TrainState) -> PyTree:

@@ -215,13 +215,19 @@ class _Run:
 
     def _evaluate(self, writer: Any) -> None:
         began = time.perf_counter()
-        groups = self.recipe.groups
-        found = self.experiment.evaluate(self._params(), self.config.evaluation, groups)
+        due = self.experiment.groups_due
+        groups = self.recipe.groups if due is None else due(self.step)
+        settings = self.config.evaluation
+        params = self._params()
+        found = self.experiment.evaluate(params, settings, groups)
+        found |= self.experiment.evaluate_state(self.state, settings, groups)
         value = found.get(self.recipe.best)
         if value is not None and math.isfinite(value) and (self.best is None or value > self.best["value"]):
             self.best = {"step": self.step, "metric": self.recipe.best, "value": value}
         self._record(self._row("evaluation") | found, writer)
-        shown = ", ".join(f"{name} {found[name]:.4g}" for name in list(found)[:3])
+        if self.experiment.snapshot is not None and (drawn := self.experiment.snapshot(params, self.step)):
+            write_arrays(self.folder.path / "samples" / f"step_{self.step:08d}.npz", drawn)
+        shown = ", ".join(f"{name} {found[name]:.4g}" for name in list(found)[:4])
         LOGGER.info("step %d: %s (%.1f s)", self.step, shown, time.perf_counter() - began)
         if self.best is not None and self.best["step"] == self.step:
             self._save()

@@ -30,12 +30,14 @@ class TrainedRun(NamedTuple):
       config: Its configuration.
       recipe: Its recipe.
       params: The parameters that are judged and kept.
+      state: The train state.
       step: The step of the checkpoint.
     """
 
     config: Config
     recipe: Recipe
     params: PyTree
+    state: PyTree
     step: int
 
 
@@ -72,8 +74,8 @@ def open_run(path: Path, checkpoint: str = "last") -> TrainedRun:
         if not checkpoint.isdigit() or int(checkpoint) not in steps:
             raise RequestError(f"{path} has no checkpoint {checkpoint!r}; give last, best, or one of {steps}")
         step = int(checkpoint)
-    state = checkpoints.load(step, recipe.struct(config)).tree
-    return TrainedRun(config, recipe, jax.device_put(recipe.params(config, state)), step)
+    state = jax.device_put(checkpoints.load(step, recipe.struct(config)).tree)
+    return TrainedRun(config, recipe, recipe.params(config, state), state, step)
 
 
 def check_outputs(output: Path, frames: Path | None, overwrite: bool) -> None:
@@ -162,7 +164,9 @@ def judge(
         if not text.startswith("evaluation."):
             raise RequestError(f"{text!r} is no setting of the evaluation; give evaluation.KEY=VALUE")
     config = load_config(path / "config.yaml", overrides)
-    found = run.recipe.build(config).evaluate(run.params, config.evaluation, groups)
+    experiment = run.recipe.build(config)
+    found = experiment.evaluate(run.params, config.evaluation, groups)
+    found |= experiment.evaluate_state(run.state, config.evaluation, groups)
     row = {"step": run.step, "evaluation": config.evaluation.model_dump(), "metrics": found}
     with (path / "evaluations.jsonl").open("a", encoding="utf-8") as file:
         file.write(json.dumps(finite(row)) + "\n")

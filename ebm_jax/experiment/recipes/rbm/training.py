@@ -83,7 +83,7 @@ def build(config: RBMConfig) -> Experiment:
         n_batches=n_batches,
         init=init,
         advance=advance_state,
-        learning_rate=lambda state: optimiser.applied_rate(state, rate),
+        learning_rate=lambda state: optimiser.applied_rate(state, rate, config.training.accumulate),
         with_rate_factor=optimiser.with_rate_factor,
         evaluate=evaluate,
         draws=draws,

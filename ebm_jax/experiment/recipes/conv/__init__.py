@@ -1,0 +1,1 @@
+"""The recipe `conv`: a convolutional energy of images, trained by short Langevin chains from a replay buffer."""

@@ -1,0 +1,1 @@
+"""What recipes of images share: their data, chains with pictures along them, and judged samples."""
