@@ -98,8 +98,8 @@ print(f"{'':24}{'samples':>10}{'noise':>10}")
 for name in ("mean_confidence", "share_above_0_9", "rarest_class", "frechet", "inception_score"):
     print(f"{name:24}{metrics[name]:10.3f}{metrics['start_' + name]:10.3f}")
 for name in (
-    "conditional_accuracy",
-    "stuck_grey",
+    "class_accuracy",
+    "stuck_chains",
     "accuracy",
     "ece",
     "auroc_fashion",

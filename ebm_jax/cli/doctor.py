@@ -31,7 +31,8 @@ EXTRAS = {
     "blackjax": Extra(("blackjax",), "BlackJAX's algorithms as kernels"),
     "arviz": Extra(("arviz-base", "xarray"), "draws as a DataTree, for ArviZ"),
     "bench": Extra(
-        ("thrml", "hamon", "numba", "torch", "torchebm", "blackjax", "rbms", "ebmkit"), "the peers of benchmarks/run.py"
+        ("thrml", "hamon", "numba", "torch", "torchebm", "blackjax", "rbms", "ebmkit"),
+        "the peers of benchmarks/run.py",
     ),
     "tensorboard": Extra(("tensorboardX", "tensorboard"), "logs of training for TensorBoard"),
     "docs": Extra(("sphinx", "myst-nb", "furo", "sphinx-copybutton"), "building the documentation"),
