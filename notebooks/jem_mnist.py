@@ -117,4 +117,4 @@ edges = np.linspace(*np.quantile(np.concatenate(list(kinds.values())), [0.002, 0
 for name, energies in kinds.items():
     axis.hist(energies, edges, histtype="step", density=True, label=name)
 axis.set(xlabel="E(x)", yticks=[])
-axis.legend()
+axis.legend();
