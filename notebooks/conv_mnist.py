@@ -29,7 +29,6 @@ import ebm_jax as ej
 from ebm_jax.experiment.config import load_config
 from ebm_jax.experiment.run.folder import read_metrics, read_result
 
-SMALL = False
 record = Path(ej.__file__).parents[1] / "docs" / "results" / "conv_mnist"
 config = load_config(record / "config.yaml")
 rows, metrics = read_metrics(record), read_result(record)["metrics"]

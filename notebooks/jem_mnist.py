@@ -44,7 +44,6 @@ print(f"{training.classifier_epochs} epochs of the classifier alone, then {n_joi
 # nothing yet has no smooth energy for the chains to follow. The dashed line shows where the joint epochs begin.
 
 # %%
-SMALL = False
 evaluations = [row for row in rows if row["kind"] == "evaluation"]
 epochs = [row["epoch"] for row in evaluations]
 figure, axes = plt.subplots(1, 3, figsize=(11, 3))
@@ -117,4 +116,4 @@ edges = np.linspace(*np.quantile(np.concatenate(list(kinds.values())), [0.002, 0
 for name, energies in kinds.items():
     axis.hist(energies, edges, histtype="step", density=True, label=name)
 axis.set(xlabel="E(x)", yticks=[])
-axis.legend();
+axis.legend()

@@ -1,6 +1,6 @@
 """How good samples of images are, with what the figures depend on.
 
-No single figure judges samples. A classifier is confident of much that is no digit (uniform noise: 0.88), the Fréchet
+No single figure judges samples. A classifier is confident of much that is no digit (uniform noise: 0.69), the Fréchet
 distance compares two moments of its features, and neither notices a missing class by itself. `judge` gives them
 together, and says of how many samples, after how many steps of which chains, by which classifier. Judge the chains'
 untouched start beside their ends, and as many real images: the scale of the distances is that of the classifier's
