@@ -26,6 +26,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ebm_jax import checks, energies
+from ebm_jax.energies.target import target_of
 from ebm_jax.graphs import Bipartite, Graph, Grid
 from ebm_jax.graphs.blocks import Block
 from ebm_jax.types import PyTree
@@ -58,7 +59,7 @@ def save(path: str | os.PathLike[str], model: Any, params: Any, *, overwrite: bo
       overwrite: Whether an existing file may be replaced.
 
     Raises:
-      ValueError: If the parameters do not fit the model, or cannot be described.
+      ValueError: If the model has no energy, or the parameters do not fit it or cannot be described.
       FileExistsError: If the file exists and `overwrite` is False.
       FileNotFoundError: If the folder does not exist.
 
@@ -71,10 +72,11 @@ def save(path: str | os.PathLike[str], model: Any, params: Any, *, overwrite: bo
       >>> loaded == model, params.weights.shape
       (True, (3, 2))
     """
-    if not (hasattr(model, "energy") or callable(model)):
-        raise ValueError(f"model is {model!r}; give a model or an energy function")
-    struct = _struct_of(model, params)
-    if struct is not None:
+    target_of(model)
+    names = _names_of_leaves(params)
+    structs = _possible_structs(model)
+    if structs:
+        struct = next((struct for struct in structs if _names_of_leaves(struct) == names), structs[0])
         checks.check_struct("params", params, struct, dtypes=checks.FLOATS)
     arrays: dict[str, np.ndarray] = {}
     try:
@@ -91,8 +93,7 @@ def save(path: str | os.PathLike[str], model: Any, params: Any, *, overwrite: bo
         raise FileExistsError(f"{target} exists; choose another name, or pass overwrite=True")
     if not target.parent.is_dir():
         raise FileNotFoundError(f"{target.parent} is not a folder; make it first")
-    leaves = map(np.asarray, jax.tree.leaves(params))
-    arrays |= dict(zip(_names_of_leaves(params), leaves, strict=True))
+    arrays |= dict(zip(names, map(np.asarray, jax.tree.leaves(params)), strict=True))
     handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=target.name, suffix=".partial")
     try:
         with os.fdopen(handle, "wb") as file:
@@ -132,39 +133,38 @@ def load(path: str | os.PathLike[str], *, model: Any = None) -> tuple[Any, Any]:
     target = Path(path)
     if not target.exists():
         raise FileNotFoundError(f"{target} does not exist; ebm_jax.save writes such files")
-    try:
-        with np.load(target, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
-        structure = _read_structure(arrays)
-        found = None if "params" in structure else _build_model(structure, arrays, "")
-        struct = None if model is None else _struct_of(model, {})
-        if found is None and struct is not None:
-            params = jax.tree.map(arrays.__getitem__, _named_leaves(struct))
-        elif found is None:
-            params = _from_skeleton(structure["params"], arrays)
-        else:
-            whole = any(name.startswith("params.params.") for name in arrays)
-            struct = found.variables_struct() if whole else found.params_struct()
-            params = jax.tree.map(arrays.__getitem__, _named_leaves(struct))
-    except (zipfile.BadZipFile, KeyError, TypeError, EOFError, OSError, ValueError) as error:
-        raise ValueError(
-            f"{target} is damaged or was not written by ebm_jax.save ({error}); save it anew"
-        ) from error
-    if found is None and model is None:
+    arrays, described, tree = _read(target)
+    if described is None and model is None:
         warnings.warn(
             f"{target} holds parameters alone, because its model could not be described; give load(path, model=model)",
             stacklevel=2,
         )
-    elif found is not None and model is not None and model != found:
-        raise ValueError(f"{target} holds {found!r}, and model is {model!r}; give that model, or none")
-    if struct is not None:
-        checks.check_struct(f"params in {target}", params, struct, dtypes=checks.FLOATS)
+    if described is not None and model is not None and model != described:
+        raise ValueError(f"{target} holds {described!r}, and model is {model!r}; give that model, or none")
+    owner = model if described is None else described
+    structs = [] if owner is None else _possible_structs(owner)
+    params = _params_of(target, owner, structs, arrays) if structs else tree
     leaves = jax.tree.leaves(params)
     if any(leaf.dtype == np.float64 for leaf in leaves) and not jax.config.read("jax_enable_x64"):
         raise ValueError(
             f'{target} holds float64 and JAX would cut it to float32; jax.config.update("jax_enable_x64", True) first'
         )
-    return found if model is None else model, jax.tree.map(jnp.asarray, params)
+    return owner, jax.tree.map(jnp.asarray, params)
+
+
+def _read(path: Path) -> tuple[dict[str, np.ndarray], Any, PyTree]:
+    """Returns the arrays of a file, and the model that it describes or, without one, the tree of parameters."""
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays = {name: file[name] for name in file.files}
+        structure = _read_structure(arrays)
+        if "params" in structure:
+            return arrays, None, _from_skeleton(structure["params"], arrays)
+        return arrays, _build_model(structure, arrays, ""), None
+    except (zipfile.BadZipFile, KeyError, TypeError, EOFError, OSError, ValueError) as error:
+        raise ValueError(
+            f"{path} is damaged or was not written by ebm_jax.save ({error}); save it anew"
+        ) from error
 
 
 def _describe_model(model: Any, arrays: dict[str, np.ndarray], prefix: str) -> dict[str, Any]:
@@ -255,13 +255,24 @@ def _model_class(name: str, module: str | None) -> type:
     raise KeyError(f"{name} is no model of ebm_jax.energies")
 
 
-def _struct_of(model: Any, params: Any) -> Any:
-    """Returns what the parameters of a model look like; None if the model does not say."""
-    if hasattr(model, "variables_struct") and isinstance(params, Mapping):
-        collections = model.variables_struct()
-        if set(params) == set(collections):
-            return collections
-    return model.params_struct() if hasattr(model, "params_struct") else None
+def _possible_structs(model: Any) -> list[PyTree]:
+    """Returns what a model takes as parameters: them alone, or all collections of a network; [] if it does not say."""
+    names = ("params_struct", "variables_struct")
+    return [getattr(model, name)() for name in names if hasattr(model, name)]
+
+
+def _params_of(path: Path, model: Any, structs: list[PyTree], arrays: dict[str, np.ndarray]) -> PyTree:
+    """Returns the parameters among the arrays of a file, in the containers that the model takes."""
+    stored = sorted(name for name in arrays if name.split(".")[0] == "params")
+    for struct in structs:
+        names = _names_of_leaves(struct)
+        if sorted(names) == stored:
+            params = jax.tree.unflatten(jax.tree.structure(struct), [arrays[name] for name in names])
+            checks.check_struct(f"params in {path}", params, struct, dtypes=checks.FLOATS)
+            return params
+    raise ValueError(
+        f"{path} holds {', '.join(stored)}, which are not the parameters of {model!r}; give the model that was saved"
+    )
 
 
 def _skeleton(tree: Any, path: str = "params") -> Any:
@@ -275,7 +286,13 @@ def _skeleton(tree: Any, path: str = "params") -> Any:
     if isinstance(tree, list | tuple):
         return {type(tree).__name__: [_skeleton(item, f"{path}.{i}") for i, item in enumerate(tree)]}
     if not hasattr(tree, "dtype"):
-        raise ValueError(f"{path} is {tree!r}; save keeps arrays in dictionaries, lists and tuples")
+        raise ValueError(
+            f"{path} is {type(tree).__name__}; save keeps arrays in dictionaries, lists and tuples, e.g. "
+            "jax.tree.leaves(params)"
+        )
+    # NumPy writes the bits of other dtypes, such as bfloat16, and cannot say what they were.
+    if not isinstance(tree.dtype, np.dtype) or tree.dtype.kind not in "biufc":
+        raise ValueError(f"{path} has dtype {tree.dtype}, which files do not keep; convert it to float32")
     return path
 
 
@@ -289,12 +306,12 @@ def _from_skeleton(described: Any, arrays: dict[str, np.ndarray]) -> Any:
     return {"list": list, "tuple": tuple}[kind](_from_skeleton(item, arrays) for item in items)
 
 
-def _named_leaves(params: PyTree) -> PyTree:
-    """Returns a pytree of the same structure with the name of each leaf."""
-    return jax.tree.unflatten(jax.tree.structure(params), _names_of_leaves(params))
-
-
 def _names_of_leaves(params: PyTree) -> list[str]:
     """Returns a name for each leaf of the parameters, e.g. "params.weights"."""
     paths = [path for path, _ in jax.tree_util.tree_leaves_with_path(params)]
-    return [f"params.{jax.tree_util.keystr(path, simple=True, separator='.')}" for path in paths]
+    names = [
+        ".".join(["params", *(jax.tree_util.keystr((key,), simple=True) for key in path)]) for path in paths
+    ]
+    if len(set(names)) != len(names):
+        raise ValueError(f"params has two leaves of one name among {names}; use keys without dots")
+    return names

@@ -114,9 +114,16 @@ class Own(ej.RBM):
 
 
 class OwnModule(nn.Module):
+    spectral: bool = False
+
     @nn.compact
     def __call__(self, x):
-        return nn.Dense(1)(x)
+        dense = nn.Dense(1)
+        return nn.SpectralNorm(dense)(x, update_stats=False) if self.spectral else dense(x)
+
+
+def _energy(params, x):
+    return x
 
 
 @pytest.mark.parametrize(
@@ -125,7 +132,7 @@ class OwnModule(nn.Module):
         (Own(2, 1), r"because Own.* is no model of ebm_jax\.energies"),
         (ej.Marginal(Own(2, 1)), r"because Own.* is no model of ebm_jax\.energies"),
         (ej.NeuralEnergy(OwnModule(), (2,)), r"because the model's module is OwnModule"),
-        (lambda params, x: x, "because .*lambda.* is no model"),
+        (_energy, "because .*_energy.* is no model"),
     ],
 )
 def test_of_other_models_the_parameters_are_kept(model, message, tmp_path):
@@ -148,6 +155,42 @@ def test_of_other_models_the_parameters_are_kept(model, message, tmp_path):
     assert jax.tree.structure(joined) == jax.tree.structure(params)
 
 
+def test_variables_of_other_modules_are_joined_again(tmp_path):
+    model, path = ej.NeuralEnergy(OwnModule(spectral=True), (2,)), tmp_path / "x"
+    key = jax.random.key(0)
+    params = {"params": model.init(key), **model.init_variables(key)}
+    with pytest.warns(UserWarning, match="will hold the parameters alone"):
+        ej.save(path, model, params)
+    found = ej.load(path, model=model)[1]
+    jax.tree.map(np.testing.assert_array_equal, found, params)
+    with pytest.raises(ValueError, match=r"params\.batch_stats\..*, which are not the parameters of RBM"):
+        ej.load(path, model=ej.RBM(2, 1))
+
+
+@pytest.mark.parametrize(
+    ("params", "message"),
+    [
+        ({"a": [1.0]}, r"params\.a\.0 is float; save keeps arrays"),
+        ({1: np.ones(2)}, "use texts as keys"),
+        ({"a": jax.numpy.ones(2, "bfloat16")}, r"params\.a has dtype bfloat16"),
+        ({"a": jax.random.key(0)}, r"params\.a has dtype key<fry>"),
+        ({"a.b": np.ones(2), "a": {"b": np.ones(2)}}, "two leaves of one name"),
+    ],
+    ids=str,
+)
+@pytest.mark.filterwarnings("ignore:.*will hold the parameters alone")
+def test_parameters_that_would_not_come_back_are_refused(params, message, tmp_path):
+    with pytest.raises(ValueError, match=message):
+        ej.save(tmp_path / "x", _energy, params)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.filterwarnings("ignore:.*parameters alone")
+def test_one_array_is_kept_for_a_function(tmp_path):
+    ej.save(tmp_path / "x", _energy, np.arange(3, dtype=np.float32))
+    np.testing.assert_array_equal(ej.load(tmp_path / "x", model=_energy)[1], [0, 1, 2])
+
+
 def test_networks_come_back_with_their_variables(tmp_path):
     model = ej.NeuralEnergy(ResNet((2, 3), spectral=True), (4, 4), scale=2.0)
     key = jax.random.key(0)
@@ -163,8 +206,10 @@ def test_networks_come_back_with_their_variables(tmp_path):
 
 
 def test_bad_input(tmp_path):
-    with pytest.raises(ValueError, match="give a model or an energy function"):
+    with pytest.raises(ValueError, match=r"give a function energy\(params, x\)"):
         ej.save(tmp_path / "x", object(), {})
+    with pytest.raises(ValueError, match=r"give NeuralEnergy\(module, shape\)"):
+        ej.save(tmp_path / "x", MLP((3,)), {})
     with pytest.raises(ValueError, match="shape"):
         ej.save(tmp_path / "x", MODELS[3], systems.draw_params(ej.RBM(5, 2)))
     assert not list(tmp_path.iterdir())

@@ -43,13 +43,20 @@ class Network:
         """Checks the module and the shape.
 
         Raises:
-          ValueError: If the module is no Linen module, or the shape is not a tuple of positive integers.
+          ValueError: If the module is no Linen module or has no hash, or the shape is not a tuple of positive integers.
         """
         if not isinstance(self.module, nn.Module):
             raise ValueError(
                 f"module is {self.module!r}; give a Flax Linen module, e.g. energies.networks.MLP((128, 128)), or use "
                 "a function energy(params, x) as the model"
             )
+        try:
+            hash(self.module)
+        except TypeError as error:
+            raise ValueError(
+                f"{type(self.module).__name__} has no hash, so programs cannot be compiled for it; make its fields "
+                "tuples instead of lists and arrays"
+            ) from error
         shape = tuple(checks.check_integer("shape", size, 1) for size in self.shape)
         object.__setattr__(self, "shape", shape)
 

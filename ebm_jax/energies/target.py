@@ -15,6 +15,7 @@ import jax
 import numpy as np
 
 from ebm_jax import checks
+from ebm_jax.graphs.blocks import Block
 from ebm_jax.types import PyTree
 
 
@@ -145,7 +146,8 @@ def target_of(model: Any) -> Target:
         return Target(model, model)
 
     def method(name: str) -> Method | None:
-        return Method(model, name) if hasattr(model, name) else None
+        # A user's model may have a field of such a name, e.g. `visible`, a number of units.
+        return Method(model, name) if callable(getattr(model, name, None)) else None
 
     def struct(name: str) -> PyTree:
         return getattr(model, name)() if hasattr(model, name) else None
@@ -161,7 +163,8 @@ def target_of(model: Any) -> Target:
         conditional_logits=method("conditional_logits"),
         flip_differences=method("flip_differences"),
         reconstruct=method("reconstruct"),
-        has_hidden_sites=getattr(model, "hidden", None) is not None and not hasattr(model, "free_energy"),
+        has_hidden_sites=isinstance(getattr(model, "hidden", None), Block)
+        and not hasattr(model, "free_energy"),
         n_levels=getattr(model, "n_levels", None),
         position_dtypes=getattr(model, "position_dtypes", None),
         position_struct=struct("position_struct"),

@@ -110,31 +110,69 @@ def test_spectral_normalisation_is_trained_through_variables():
     assert float(model.energy({"params": state.params, **state.variables}, batch[0])) != 0
 
 
+@pytest.mark.parametrize(
+    "net", [MLP((64, 64)), ConvNet((8, 16), (3, 3), (2, 2), (1, 1), (32,)), ResNet((8, 16))]
+)
+def test_energies_start_near_zero_and_features_do_not_fade(net):
+    """Over 64 draws of the parameters, energies have a standard deviation between 0.02 and 1, as gradients do."""
+    model = ej.NeuralEnergy(net, (8, 8))
+    x = jax.random.uniform(KEY, (8, 8), minval=-1)
+
+    def draw(key):
+        return jax.value_and_grad(model.energy, 1)(model.init(key), x)
+
+    energies, gradients = jax.jit(jax.vmap(draw))(jax.random.split(KEY, 64))
+    assert 0.02 < np.std(energies) < 1 and abs(np.mean(energies)) < 0.5
+    assert 0.02 < np.sqrt(np.mean(np.sum(gradients**2, (1, 2)))) < 1
+
+
 class OwnModule(nn.Module):
-    """A module of a user's with an energy of its own, whose `init` is Linen's."""
+    """A module of a user's with an energy of its own, whose `init` is Linen's, and a count of hidden units."""
+
+    hidden: int = 3
 
     @nn.compact
     def __call__(self, x):
-        return nn.Dense(1)(x)[0]
+        return nn.Dense(1)(nn.tanh(nn.Dense(self.hidden)(x)))[0]
 
     def energy(self, params, x):
         return self.apply({"params": params}, x) + 0.5 * x @ x
+
+
+class OwnLists(nn.Module):
+    """A module of a user's whose field has no hash."""
+
+    sizes: list[int]
 
 
 def own_energy(params, x):
     return jnp.sum(params["w"] * x) + 0.5 * x @ x
 
 
-@pytest.mark.parametrize("form", ["linen module", "module with an energy", "function"])
+def equinox_energy():
+    """Returns an energy function and its parameters: the arrays of a partitioned Equinox module."""
+    eqx = pytest.importorskip("equinox")
+    params, static = eqx.partition(eqx.nn.MLP(2, "scalar", 4, 1, key=KEY), eqx.is_inexact_array)
+
+    def energy(params, x):
+        return eqx.combine(params, static)(x) + 0.5 * x @ x
+
+    return energy, params
+
+
+@pytest.mark.parametrize("form", ["linen module", "module with an energy", "function", "equinox"])
 def test_any_energy_is_sampled_and_trained(form):
     if form == "function":
         model, params = own_energy, {"w": jnp.ones(2)}
+    elif form == "equinox":
+        model, params = equinox_energy()
     elif form == "linen module":
         model = ej.NeuralEnergy(MLP((4,)), (2,))
         params = model.init(KEY)
     else:
         model = OwnModule()
         params = model.init(KEY, jnp.zeros(2))["params"]
+        assert not target_of(model).has_hidden_sites
         init, _ = make_train_step(model, optax.sgd(0.1), objective=None, negatives=_source(model))
         with pytest.raises(ValueError, match="draws no parameters of its own"):
             init(KEY)
@@ -159,6 +197,8 @@ def test_errors_name_the_remedy(as_shipped):
         ej.JointEnergy(NET, (9, 8), 4)
     with pytest.raises(ValueError, match="give a Flax Linen module"):
         ej.NeuralEnergy(lambda x: x, (2,))
+    with pytest.raises(ValueError, match=r"OwnLists has no hash.* tuples instead of lists"):
+        ej.NeuralEnergy(OwnLists([3]), (2,))
     with pytest.raises(ValueError, match=r"one image at a time"):
         ej.NeuralEnergy(ConvNet(), (5,))
     with pytest.raises(ValueError, match="activation is 'swish'; choose one of"):
