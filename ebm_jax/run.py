@@ -62,7 +62,7 @@ class Observer(NamedTuple):
       ... )
       >>> kernel = ej.mala(lambda params, x: x**2 / 2, 1.0)
       >>> run = ej.sample(
-      ...     jax.random.key(0), kernel, None, jnp.zeros(4), ej.SamplingSchedule(10, 100), observe=largest
+      ...     jax.random.key(0), kernel, None, jnp.zeros(4), ej.SamplingSchedule(10, 10, 10), observe=largest
       ... )
       >>> run.observed.shape
       (4,)
@@ -113,11 +113,16 @@ def init_chains(key: Key, model: Any, n_chains: int) -> PyTree:
     """
     checks.check_key(key)
     checks.check_integer("n_chains", n_chains, 1)
-    draw = getattr(model, "draw_position", None)
-    if draw is not None:
-        return jax.vmap(draw)(jax.random.split(key, n_chains))
-    if not isinstance(model, DiscreteModel):
+    if not hasattr(model, "draw_position") and not isinstance(model, DiscreteModel):
         raise ValueError(f"{model!r} has no discrete levels; start its chains from arrays of your own")
+    return _draw_positions(model, key, n_chains)
+
+
+# Compiled as a whole: its operations one by one would be a dozen programs for every shape.
+@functools.partial(jax.jit, static_argnums=(0, 2))
+def _draw_positions(model: Any, key: Key, n_chains: int) -> PyTree:
+    if hasattr(model, "draw_position"):
+        return jax.vmap(model.draw_position)(jax.random.split(key, n_chains))
     words = jax.random.bits(key, (n_chains, model.graph.n_sites), jnp.uint32)
     levels = rng.below(words, model.n_levels).astype(jnp.int32)
     return jax.vmap(model.from_levels)(levels)
@@ -173,7 +178,7 @@ def sample(
       >>> params = model.init(jax.random.key(0))
       >>> start = ej.init_chains(jax.random.key(1), model, 16)
       >>> samples = ej.sample(
-      ...     jax.random.key(2), ej.gibbs(model), params, start, ej.SamplingSchedule(n_warmup=10, n_samples=5)
+      ...     jax.random.key(2), ej.gibbs(model), params, start, ej.SamplingSchedule(10, 5, 10)
       ... )
       >>> samples.positions.shape
       (5, 16, 3, 4)
@@ -284,8 +289,10 @@ def _run(
     """Runs one piece; returns the carry and the stacked (positions, observations)."""
     every = plan.steps_per_sample
     # If the lead is long enough, its last part is the loop's first iteration, so that the loop fills the whole stack.
-    inside = plan.n_samples if plan.lead >= every else max(plan.n_samples - 1, 0)
-    lead = plan.lead - every if plan.lead >= every and plan.n_samples > 0 else plan.lead
+    # A single sample needs no loop, which would be the same steps compiled a second time.
+    absorbed = plan.lead >= every and plan.n_samples > 1
+    inside = plan.n_samples if absorbed else max(plan.n_samples - 1, 0)
+    lead = plan.lead - every if absorbed else plan.lead
 
     def advance(carry: _Carry, b: jax.Array, n: int) -> _Carry:
         packed, info = kernel.packed_steps(keys, params, b, carry.packed, n)
@@ -304,9 +311,11 @@ def _run(
 
     if lead > 0:
         carry = advance(carry, betas if betas.ndim == 0 else betas[:lead], lead)
-    rest = betas if betas.ndim == 0 else betas[lead:].reshape(inside, every)
     if plan.n_samples > inside:
         carry, first = record(carry)
+    if plan.n_samples == 1:
+        return carry, jax.tree.map(lambda leaf: leaf[None], first)
+    rest = betas if betas.ndim == 0 else betas[lead:].reshape(inside, every)
     each = jnp.broadcast_to(rest, (inside,)) if rest.ndim == 0 else rest
     carry, stacked = jax.lax.scan(scan_body, carry, each, length=inside)
     if plan.n_samples > inside:

@@ -64,7 +64,7 @@ print(f"path: {kernel.path}; T_c = {T_c:.4f}")
 # %%
 temperatures = np.sort(np.append(np.linspace(1.6, 3.4, 13), T_c)).astype(np.float32)
 if SMALL:
-    schedule = ej.SamplingSchedule(n_warmup=20, n_samples=4, steps_per_sample=2)
+    schedule = ej.SamplingSchedule(n_warmup=2, n_samples=4, steps_per_sample=2)
 else:
     schedule = ej.SamplingSchedule(n_warmup=300, n_samples=40, steps_per_sample=10)
 

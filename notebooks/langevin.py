@@ -177,7 +177,7 @@ def exact_draws(key, n, beta):
     return jax.random.normal(key, (n,)) / beta**0.5
 
 
-for kernel in (ej.ula(bowl, 0.8), ej.mala(bowl, 0.8)):
+for kernel in (ej.ula(bowl, 0.8),) if SMALL else (ej.ula(bowl, 0.8), ej.mala(bowl, 0.8)):
     ej.certify(
         kernel,
         bowl,

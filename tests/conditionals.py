@@ -36,7 +36,8 @@ def interactions(model, params):
 
 
 @jax.jit
-def _one_step(kernel, key, params, beta, levels, counters):
+def one_step(kernel, key, params, beta, levels, counters):
+    """Levels of all sites after a step of every chain, at counters of their own."""
     positions = jax.vmap(kernel.model.from_levels)(levels)
     states = jax.vmap(kernel.init, (None, 0))(params, positions)._replace(step=counters)
     keys = jax.random.split(key, levels.shape[0])
@@ -56,7 +57,7 @@ def draws(kernel, params, beta=1.0, n_starts=16, n_copies=600, seed=0):
     betas = np.broadcast_to(np.asarray(beta, np.float64), n_starts).repeat(n_copies)
     given = np.float32(betas[None] if np.ndim(beta) else beta)
     arrays = jax.tree.map(jnp.asarray, (given, old.astype(np.int32), counters))
-    new = np.asarray(_one_step(kernel, jax.random.key(seed), params, *arrays))
+    new = np.asarray(one_step(kernel, jax.random.key(seed), params, *arrays))
     assert new.min() >= 0
     assert new.max() < n_levels
 

@@ -19,6 +19,10 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
     _cache = tempfile.TemporaryDirectory(prefix="ebm_jax_compiled_")
     os.environ["JAX_COMPILATION_CACHE_DIR"] = _cache.name
+# Classifiers that judge samples are trained once in a run, and never kept in the user's cache.
+if "EBM_JAX_CACHE_DIR" not in os.environ:
+    _kept = tempfile.TemporaryDirectory(prefix="ebm_jax_cache_")
+    os.environ["EBM_JAX_CACHE_DIR"] = _kept.name
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "0"
 
@@ -49,6 +53,19 @@ def _few_memory_maps():
     if maps.exists() and maps.read_bytes().count(b"\n") > 20_000:
         jax.clear_caches()
         gc.collect()
+
+
+@pytest.fixture(scope="module")
+def quick_compilation():
+    """Compiles without most optimizations, for short programs that take longer to compile than to run.
+
+    The programs are dropped at the end. Other tests compare bits, and one program rounds as another only if both were
+    optimized alike.
+    """
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
+    jax.clear_caches()
 
 
 @pytest.fixture

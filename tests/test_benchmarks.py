@@ -183,6 +183,24 @@ def test_training_runs_without_peers(runner, monkeypatch, capsys, tmp_path):
     assert "ratio: promised at least 3: not measured" in out and "without rbms" in err
 
 
+def test_networks_train_without_peers(runner, monkeypatch, tmp_path):
+    """Each kind of network, with two updates of two Langevin steps."""
+    from benchmarks.suites import neural as suite
+
+    tasks = [task.scaled(0.001)._replace(batch_size=3) for task in suite.TASKS["cpu"]]
+    assert {task.kind for task in tasks} == {"joint", "convolutional", "latent"}
+    assert all(task.facts()["k"] == 2 for task in tasks)
+    chosen = [
+        t._replace(peers=dict.fromkeys(t.peers, "of_nobody"), capacity=min(t.capacity, 8)) for t in tasks
+    ]
+    monkeypatch.setattr(suite, "TASKS", {"cpu": chosen})
+    monkeypatch.setattr(runner, "settle", lambda args: "cpu")
+    runner.main(["--suite", "neural", "--rounds", "1", "--out", str(tmp_path)])
+    rows = [json.loads(line) for line in (tmp_path / "neural_cpu.jsonl").read_text().splitlines()]
+    assert [row["task"] for row in rows] == [task.name for task in tasks]
+    assert all(row["updates_per_second"]["ebm_jax"] > 0 for row in rows)
+
+
 def test_scikit_learn_trains_beside(runner):
     from benchmarks.methods import Absent, sklearn_training
     from benchmarks.tasks.training import CPU_TASKS

@@ -14,7 +14,7 @@ from ebm_jax.certificate.trial import Trial
 from ebm_jax.samplers.base import ChainState, Kernel
 from ebm_jax.samplers.mala import MALA
 from ebm_jax.types import Info
-from tests import kernels, statistics
+from tests import kernels, statistics, systems
 
 CASES = [(maker, system) for maker, makes in kernels.REGISTRY.items() for system in makes]
 
@@ -156,8 +156,10 @@ def test_rare_configurations_still_count():
     probabilities = law.probabilities(1.0)
     draws = ej.exact.sample(jax.random.key(0), *law, 4000)
     assert law.chi_square_pvalue(draws, probabilities) > 1e-4
-    assert law.chi_square_pvalue(jnp.zeros((4000, 3, 4), bool), probabilities) < 1e-12
-    fine, words = law.compare(1.0, draws.at[:, 0, 0].set(draws[:, 0, 0] | draws[:, 0, 1]), draws, 1e-6)
+    assert law.chi_square_pvalue(np.zeros((4000, 3, 4), bool), probabilities) < 1e-12
+    wrong = np.array(draws)
+    wrong[:, 0, 0] |= wrong[:, 0, 1]
+    fine, words = law.compare(1.0, wrong, draws, 1e-6)
     assert not fine
     assert "x[0] = 1" in words
 
@@ -187,28 +189,19 @@ def energy_check(kernel, case, draws):
     return structure.check_energy(trial, jax.random.key(1), draws)
 
 
-LARGE = {
-    "strip": ej.Ising(ej.Grid(3, 14)),
-    "tree": ej.Potts(ej.Graph(30, [(i, (i - 1) // 2) for i in range(1, 30)]), 3),
-    "rbm": ej.RBM(40, 10),
-}
-
-
-@pytest.mark.parametrize("name", LARGE)
-def test_large_models_drawn_exactly(name):
-    model = LARGE[name]
-    struct = model.params_struct()
-    drawn = [0.4 * jax.random.normal(jax.random.key(i), leaf.shape) for i, leaf in enumerate(struct)]
-    found = certificate(ej.gibbs(model), kernels.Case(model, type(struct)(*drawn)))
+def test_large_models_drawn_exactly():
+    model = ej.Potts(ej.Graph(30, [(i, (i - 1) // 2) for i in range(1, 30)]), 3)
+    params = systems.draw_params(model, scale=0.4)
+    found = certificate(ej.gibbs(model), kernels.Case(model, params))
     assert found.ok, found
     # By means: there are too many configurations for χ².
     assert "sd" in found["invariance"].detail
 
 
 def test_prints_a_table(capsys):
-    case = kernels.case("gaussian")
+    case = kernels.case("two_wells")
     found = ej.certify(
-        ej.mala(case.model, 1.0),
+        kernels.REGISTRY["mala"]["two_wells"](case.model),
         case.model,
         case.params,
         key=jax.random.key(0),
@@ -218,7 +211,7 @@ def test_prints_a_table(capsys):
     )
     printed = capsys.readouterr().out
     assert printed.strip() == repr(found)
-    assert printed.splitlines()[0] == "MALA on gaussian: ok"
+    assert printed.splitlines()[0] == "MALA on two_wells: ok"
     assert [line.split()[0] for line in printed.splitlines()[1:]] == [c.name for c in found.checks]
     assert isinstance(found, ej.Certificate)
     assert max(map(len, printed.splitlines())) < 160
@@ -250,13 +243,12 @@ def test_unadjusted_bias_follows_theory():
         ("ula 1.0", ej.ula(energy, 1.0)),
         ("ula 0.5", ej.ula(energy, 0.5)),
         ("mala", ej.mala(energy, 1.0)),
-        ("hmc", ej.hmc(energy, 0.7, 3)),
     ):
-        start = jax.random.normal(jax.random.key(3), (n,))
-        end = ej.sample(jax.random.key(4), kernel, (), start, ej.SamplingSchedule(60, 1, 1))
+        start = jnp.asarray(np.random.default_rng(3).normal(size=n), jnp.float32)
+        end = ej.sample(jax.random.key(4), kernel, (), start, ej.SamplingSchedule(60, 1, 60))
         variances[name] = float(np.var(np.asarray(end.positions, np.float64)))
     error = np.sqrt(2 / n)
-    for name, variance in (("ula 1.0", 4 / 3), ("ula 0.5", 16 / 15), ("mala", 1.0), ("hmc", 1.0)):
+    for name, variance in (("ula 1.0", 4 / 3), ("ula 0.5", 16 / 15), ("mala", 1.0)):
         z = (variances[name] / variance - 1) / error
         statistics.assert_plausible(2 * statistics.normal_sf(abs(z)), name)
     assert isinstance(ej.mala(kernels.gaussian, 1.0), MALA)

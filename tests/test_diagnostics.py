@@ -35,7 +35,7 @@ def ar1(phi, n, m, *event, seed=0):
 
 
 def run_ising(n_samples, observe=MODEL.energy, **kwargs):
-    schedule = ej.SamplingSchedule(n_warmup=5, n_samples=n_samples, steps_per_sample=1)
+    schedule = ej.SamplingSchedule(n_warmup=1, n_samples=n_samples, steps_per_sample=1)
     return ej.sample(jax.random.key(1), ej.gibbs(MODEL), PARAMS, START, schedule, observe=observe, **kwargs)
 
 

@@ -9,7 +9,15 @@ import pytest
 import ebm_jax as ej
 
 DOCS = Path(__file__).parents[1] / "docs"
-GUIDES = ("block_gibbs.md", "examples.md", "log_z.md", "choosing_a_sampler.md", "trust.md", "configs.md")
+GUIDES = (
+    "block_gibbs.md",
+    "examples.md",
+    "log_z.md",
+    "choosing_a_sampler.md",
+    "trust.md",
+    "networks.md",
+    "configs.md",
+)
 PAGES = sorted(path.relative_to(DOCS).as_posix() for path in DOCS.rglob("*.md"))
 
 
@@ -37,7 +45,7 @@ def test_log_z_runs(tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["choosing_a_sampler.md", "trust.md"])
+@pytest.mark.parametrize("name", ["choosing_a_sampler.md", "trust.md", "networks.md"])
 def test_guides_to_samplers_run(name, tmp_path, monkeypatch):
     run(name, tmp_path, monkeypatch)  # they assert what they say
 

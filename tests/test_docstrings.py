@@ -108,7 +108,7 @@ def test_every_public_docstring_is_complete():
 
 
 @pytest.mark.parametrize("name", [name for name, value in PUBLIC.items() if ">>> " in (value.__doc__ or "")])
-def test_the_example_of_a_public_name_runs(name, tmp_path, monkeypatch):
+def test_the_example_of_a_public_name_runs(name, tmp_path, monkeypatch, quick_compilation):
     monkeypatch.chdir(tmp_path)
     report = failures(inspect.cleandoc(PUBLIC[name].__doc__), f"ej.{name}")
     assert not report, report

@@ -20,7 +20,7 @@ def code_cells(source):
 
 
 @pytest.mark.slow
-def test_the_source_runs(source, tmp_path, monkeypatch):
+def test_the_source_runs(source, tmp_path, monkeypatch, quick_compilation):
     """In this process, so that notebooks share what other tests have loaded and compiled."""
     monkeypatch.setenv("EBM_JAX_SMALL", "1")
     monkeypatch.chdir(tmp_path)

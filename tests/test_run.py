@@ -85,7 +85,7 @@ def test_number_of_chains_changes_no_bit():
 
 
 def test_observers():
-    samples = sample((1, 4, 2), observe=MODEL.energy)
+    samples = sample((2, 4, 2), observe=MODEL.energy)
     energies = jax.vmap(jax.vmap(lambda x: MODEL.energy(PARAMS, x)))(samples.positions)
     np.testing.assert_allclose(samples.observed, energies, rtol=1e-5)
     mean = ej.Observer(
@@ -94,7 +94,7 @@ def test_observers():
         lambda carry: carry[1] / carry[0],
     )
     for progress in (False, True):
-        reduced = sample((1, 4, 2), observe=mean, progress=progress)
+        reduced = sample((2, 4, 2), observe=mean, progress=progress)
         assert reduced.positions is None
         np.testing.assert_allclose(reduced.observed, energies.mean(axis=0), rtol=1e-5)
 

@@ -67,11 +67,11 @@ def certify(
         configurations.
 
     Example:
-      >>> model = ej.RBM(2, 1)
+      >>> model = ej.Ising(ej.Grid(2, 2))
       >>> params = model.init(jax.random.key(0))
-      >>> found = ej.certify(ej.gibbs(model), model, params, key=jax.random.key(1), n_chains=500, show=False)
+      >>> found = ej.certify(ej.metropolis(model), model, params, key=jax.random.key(1), n_chains=500, show=False)
       >>> found.ok, found["dtype"].detail
-      (True, 'a step keeps shapes and dtypes (uint8)')
+      (True, 'a step keeps shapes and dtypes (bool)')
     """
     checks.check_key(key)
     checks.check_integer("n_chains", n_chains, 100)

@@ -121,7 +121,7 @@ def categorical_gibbs(energy: Any, n_levels: int) -> CategoricalGibbs:
 
     Example:
       >>> kernel = ej.categorical_gibbs(lambda params, x: -params[x], n_levels=3)
-      >>> start, schedule = jnp.zeros(4, jnp.int32), ej.SamplingSchedule(2, 5)
+      >>> start, schedule = jnp.zeros(4, jnp.int32), ej.SamplingSchedule(2, 5, 2)
       >>> ej.sample(jax.random.key(0), kernel, jnp.array([0.0, 1.0, 2.0]), start, schedule).positions.shape
       (5, 4)
     """

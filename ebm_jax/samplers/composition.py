@@ -162,7 +162,7 @@ def mixture(kernels: Sequence[Any], probabilities: Any) -> Mixture:
     Example:
       >>> energy = lambda params, x: (x**2).sum() / 2
       >>> kernel = ej.mixture([ej.mala(energy, 1.0), ej.hmc(energy, 0.3, 4)], [0.8, 0.2])
-      >>> samples = ej.sample(jax.random.key(0), kernel, None, jnp.zeros((4, 3)), ej.SamplingSchedule(10, 5))
+      >>> samples = ej.sample(jax.random.key(0), kernel, None, jnp.zeros((4, 3)), ej.SamplingSchedule(10, 5, 10))
       >>> samples.positions.shape
       (5, 4, 3)
     """

@@ -153,7 +153,7 @@ def gibbs(model: BlockModel, spec: BlockSpec | None = None, *, path: str = "auto
       'grid'
       >>> start = ej.init_chains(jax.random.key(0), model, 8)
       >>> params = model.init(jax.random.key(1))
-      >>> ej.sample(jax.random.key(2), kernel, params, start, ej.SamplingSchedule(10, 5)).positions.shape
+      >>> ej.sample(jax.random.key(2), kernel, params, start, ej.SamplingSchedule(10, 5, 10)).positions.shape
       (5, 8, 4, 4)
     """
     check_choice("path", path, ("auto", *(layout.path for layout in LAYOUTS)))

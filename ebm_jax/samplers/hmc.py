@@ -136,9 +136,9 @@ def hmc(
 
     Example:
       >>> kernel = ej.hmc(lambda params, x: (x**2).sum() / 2, step_size=0.3, n_leapfrog=4)
-      >>> samples = ej.sample(jax.random.key(0), kernel, None, jnp.zeros((4, 3)), ej.SamplingSchedule(10, 5))
+      >>> samples = ej.sample(jax.random.key(0), kernel, None, jnp.zeros((4, 3)), ej.SamplingSchedule(10, 5, 10))
       >>> samples.info.n_gradient
-      Array([56, 56, 56, 56], dtype=int32)
+      Array([200, 200, 200, 200], dtype=int32)
     """
     check_energy(energy)
     check_scale("step_size", step_size, positive=True)

@@ -242,7 +242,7 @@ def dmala(model: Any, step_size: Any) -> DMALA:
       >>> kernel = ej.dmala(model, step_size=0.5)
       >>> start = ej.init_chains(jax.random.key(0), model, 4)
       >>> params = model.init(jax.random.key(1))
-      >>> ej.sample(jax.random.key(2), kernel, params, start, ej.SamplingSchedule(10, 5)).positions.shape
+      >>> ej.sample(jax.random.key(2), kernel, params, start, ej.SamplingSchedule(10, 5, 10)).positions.shape
       (5, 4, 3, 4)
     """
     check_scale("step_size", step_size, positive=True)

@@ -58,7 +58,7 @@ def swap_report(kernel: ParallelTempering, state: TemperingState) -> SwapReport:
       >>> kernel = ej.parallel_tempering(ej.gibbs(model), [0.2, 0.5, 1.0])
       >>> start = ej.init_chains(jax.random.key(0), model, 2)
       >>> params = model.init(jax.random.key(1))
-      >>> run = ej.sample(jax.random.key(2), kernel, params, start, ej.SamplingSchedule(10, 1))
+      >>> run = ej.sample(jax.random.key(2), kernel, params, start, ej.SamplingSchedule(10, 5, 10))
       >>> ej.swap_report(kernel, run.state).rejection.shape
       (2,)
     """

@@ -147,7 +147,7 @@ def ula(
 
     Example:
       >>> kernel = ej.ula(lambda params, x: (x**2).sum() / 2, step_size=0.5)
-      >>> samples = ej.sample(jax.random.key(0), kernel, None, jnp.zeros((4, 3)), ej.SamplingSchedule(10, 5))
+      >>> samples = ej.sample(jax.random.key(0), kernel, None, jnp.zeros((4, 3)), ej.SamplingSchedule(10, 5, 10))
       >>> samples.positions.shape
       (5, 4, 3)
     """
@@ -202,7 +202,7 @@ def langevin(
 
     Example:
       >>> kernel = ej.langevin(lambda params, x: (x**2).sum() / 2, step_size=0.1, noise_scale=0.45)
-      >>> samples = ej.sample(jax.random.key(0), kernel, None, jnp.zeros((4, 3)), ej.SamplingSchedule(10, 5))
+      >>> samples = ej.sample(jax.random.key(0), kernel, None, jnp.zeros((4, 3)), ej.SamplingSchedule(10, 5, 10))
       >>> samples.positions.shape
       (5, 4, 3)
     """

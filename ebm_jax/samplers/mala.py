@@ -96,7 +96,7 @@ def mala(energy: Any, step_size: Any, *, preconditioner: Any = None) -> MALA:
 
     Example:
       >>> kernel = ej.mala(lambda params, x: (x**2).sum() / 2, step_size=1.0)
-      >>> samples = ej.sample(jax.random.key(0), kernel, None, jnp.zeros((4, 3)), ej.SamplingSchedule(10, 5))
+      >>> samples = ej.sample(jax.random.key(0), kernel, None, jnp.zeros((4, 3)), ej.SamplingSchedule(10, 5, 10))
       >>> samples.positions.shape
       (5, 4, 3)
     """

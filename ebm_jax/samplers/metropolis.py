@@ -96,9 +96,9 @@ def metropolis(model: DiscreteModel) -> Metropolis:
       >>> model = ej.Potts(ej.Grid(3, 3), n_levels=4)
       >>> start = ej.init_chains(jax.random.key(0), model, 8)
       >>> params = model.init(jax.random.key(1))
-      >>> run = ej.sample(jax.random.key(2), ej.metropolis(model), params, start, ej.SamplingSchedule(10, 5))
+      >>> run = ej.sample(jax.random.key(2), ej.metropolis(model), params, start, ej.SamplingSchedule(10, 5, 10))
       >>> run.positions.shape, int(run.info.n_proposed[0])
-      ((5, 8, 3, 3), 126)
+      ((5, 8, 3, 3), 450)
     """
     if isinstance(model, PairwiseModel):
         sites = single.PairwiseSites(model.coupling, model.n_levels, model.spins)

@@ -108,7 +108,7 @@ def within_gibbs(kernels: Mapping[Any, Any]) -> WithinGibbs:
       >>> energy = lambda params, x: (x["pixels"] - x["label"]) ** 2 / 2
       >>> kernel = ej.within_gibbs({"label": ej.categorical_gibbs(energy, 3), "pixels": ej.mala(energy, 1.0)})
       >>> start = {"label": jnp.zeros(4, jnp.int32), "pixels": jnp.zeros(4)}
-      >>> samples = ej.sample(jax.random.key(0), kernel, None, start, ej.SamplingSchedule(10, 5))
+      >>> samples = ej.sample(jax.random.key(0), kernel, None, start, ej.SamplingSchedule(10, 5, 10))
       >>> samples.positions["label"].shape
       (5, 4)
     """

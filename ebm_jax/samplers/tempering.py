@@ -300,7 +300,7 @@ def parallel_tempering(
       >>> kernel = ej.parallel_tempering(ej.gibbs(model), [0.2, 0.5, 1.0])
       >>> start = ej.init_chains(jax.random.key(0), model, 2)
       >>> params = model.init(jax.random.key(1))
-      >>> ej.sample(jax.random.key(2), kernel, params, start, ej.SamplingSchedule(10, 5)).positions.shape
+      >>> ej.sample(jax.random.key(2), kernel, params, start, ej.SamplingSchedule(10, 5, 10)).positions.shape
       (5, 2, 3, 4)
     """
     check_kernel(kernel)

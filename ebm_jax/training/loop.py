@@ -62,7 +62,7 @@ def fit(
     model: Any,
     data: PyTree,
     *,
-    tx: optax.GradientTransformation,
+    tx: optax.GradientTransformation | optax.MultiSteps,
     negatives: Source | None = None,
     n_epochs: int,
     batch_size: int = 128,
@@ -241,9 +241,7 @@ def _check_values(model: Any, objective: Any, data: PyTree, prepare: Any) -> int
     return n
 
 
-def _resume(
-    state: TrainState, key: Key, init: Callable[..., TrainState], model: Any, tx: optax.GradientTransformation
-) -> TrainState:
+def _resume(state: TrainState, key: Key, init: Callable[..., TrainState], model: Any, tx: Any) -> TrainState:
     """Returns a state to go on from, with this run's functions; raises ValueError where its arrays do not fit."""
     if not isinstance(state, TrainState):
         raise ValueError(f"state is {type(state).__name__}; give the .state of an earlier result")

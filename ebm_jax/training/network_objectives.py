@@ -4,7 +4,7 @@ With E⁺ the energies of data and E⁻ those of negatives,
 
     regularized       mean E⁺ − mean E⁻ + c (mean E⁺² + mean E⁻²)                      Du and Mordatch 2019
     classification    CE(y, softmax f(x)) + c mean (log Σ_y exp f(x)[y])²
-    joint             CE + λ (mean E⁺ − mean E⁻ + c (mean E⁺² + mean E⁻²))              Grathwohl et al. 2020
+    joint             CE + λ (mean E⁺ − mean E⁻ + c (mean E⁺² + mean E⁻²)) + d mean E⁺² Grathwohl et al. 2020
     improved          regularized + κ (mean E⁻(stopped θ) − w H)                        Du et al. 2021
 
 The squares keep energies near zero, where a network follows its samples. Without them energies of both sides drift away
@@ -39,8 +39,9 @@ class _Regularized:
     l2: float
 
     def __call__(self, params: PyTree, model: Target, batch: PyTree, negatives: Any) -> Any:
-        of_data, of_model = _energies(params, model, batch, jax.lax.stop_gradient(negatives.positions))
-        return _contrast(of_data, of_model, self.l2)
+        positions, weights = jax.lax.stop_gradient((negatives.positions, negatives.weights))
+        of_data, of_model = _energies(params, model, batch, positions)
+        return _contrast(of_data, of_model, weights, self.l2)
 
 
 @dataclass(frozen=True)
@@ -51,14 +52,14 @@ class _Improved:
     l2: float
 
     def __call__(self, params: PyTree, model: Target, batch: PyTree, negatives: Any) -> Any:
-        positions = jax.lax.stop_gradient(negatives.positions)
+        positions, weights = jax.lax.stop_gradient((negatives.positions, negatives.weights))
         of_data, of_model = _energies(params, model, batch, positions)
-        loss, extras = _contrast(of_data, of_model, self.l2)
+        loss, extras = _contrast(of_data, of_model, weights, self.l2)
         gradient = jax.vmap(jax.grad(model.energy, argnums=1), (None, 0))(params, positions)
         moved = jax.tree.map(lambda x, g: x - self.step_size * g, positions, gradient)
         frozen = jax.lax.stop_gradient(params)
-        energy = jax.vmap(model.energy, (None, 0))(frozen, moved).mean()
-        entropy = _nearest_neighbour_entropy(moved, positions)
+        energy = _mean(jax.vmap(model.energy, (None, 0))(frozen, moved), weights)
+        entropy = _mean(_log_distances(moved, positions), weights)
         extras |= {"energy_moved": energy, "entropy": entropy}
         return loss + self.weight * (energy - self.entropy_weight * entropy), extras
 
@@ -79,18 +80,21 @@ class _Classification:
 class _Joint:
     weight: float
     l2: float
+    logsumexp_l2: float
 
     def __call__(self, params: PyTree, model: Target, batch: Any, negatives: Any) -> Any:
         logits_of, (images, labels) = _logits_of(model), _pair(batch)
         # Chains of `ClassConditional` energies carry their class. The loss takes E(x) on both sides.
-        drawn = negatives.positions[0] if isinstance(negatives.positions, tuple) else negatives.positions
-        together = jnp.concatenate([images, jax.lax.stop_gradient(drawn)])
+        positions, weights = jax.lax.stop_gradient((negatives.positions, negatives.weights))
+        drawn = positions[0] if isinstance(positions, tuple) else positions
+        together = jnp.concatenate([images, drawn])
         logits = jax.vmap(logits_of, (None, 0))(params, together)
         n = len(labels)
         energies = -jax.nn.logsumexp(logits, axis=-1)
-        loss, extras = _contrast(energies[:n], energies[n:], self.l2)
+        loss, extras = _contrast(energies[:n], energies[n:], weights, self.l2)
         of_classes, of_labels = _cross_entropy(logits[:n], labels)
-        return of_classes + self.weight * loss, extras | of_labels
+        of_sizes = self.logsumexp_l2 * jnp.square(energies[:n]).mean()
+        return of_classes + self.weight * loss + of_sizes, extras | of_labels
 
 
 def regularized(l2: float = 0.1) -> Objective:
@@ -131,7 +135,7 @@ def classification(logsumexp_l2: float = 0.01) -> Objective:
     return Objective(_Classification(float(logsumexp_l2)), needs_negatives=False, data_of=_images)
 
 
-def joint(weight: float = 1.0, l2: float = 0.0) -> Objective:
+def joint(weight: float = 1.0, l2: float = 0.0, logsumexp_l2: float = 0.0) -> Objective:
     """Cross-entropy plus λ times the contrastive loss of E(x): a classifier that is a model of its inputs.
 
     With λ = 1 and c = 0 its gradient is that of −log p(y | x) − log p(x) = −log p(x, y). A batch is `(x, labels)`,
@@ -140,6 +144,7 @@ def joint(weight: float = 1.0, l2: float = 0.0) -> Objective:
     Args:
       weight: λ, at least 0.
       l2: c, as for `regularized`.
+      logsumexp_l2: d, as c of `classification`; it does not scale with λ.
 
     Returns:
       The objective. It reports `cross_entropy` and `accuracy`.
@@ -147,9 +152,9 @@ def joint(weight: float = 1.0, l2: float = 0.0) -> Objective:
     Raises:
       ValueError: If a number is negative or not finite.
     """
-    check_scale("weight", weight)
-    check_scale("l2", l2)
-    return Objective(_Joint(float(weight), float(l2)), data_of=_images)
+    for name, value in (("weight", weight), ("l2", l2), ("logsumexp_l2", logsumexp_l2)):
+        check_scale(name, value)
+    return Objective(_Joint(float(weight), float(l2), float(logsumexp_l2)), data_of=_images)
 
 
 def improved(
@@ -189,10 +194,17 @@ def _energies(params: PyTree, model: Target, data: PyTree, drawn: PyTree) -> tup
     return each[:n], each[n:]
 
 
-def _contrast(of_data: Array, of_model: Array, l2: float) -> tuple[Array, dict[str, Array]]:
-    extras = {"energy_data": of_data.mean(), "energy_model": of_model.mean()}
-    squares = jnp.square(of_data).mean() + jnp.square(of_model).mean()
+def _contrast(
+    of_data: Array, of_model: Array, weights: Array | None, l2: float
+) -> tuple[Array, dict[str, Array]]:
+    extras = {"energy_data": of_data.mean(), "energy_model": _mean(of_model, weights)}
+    squares = jnp.square(of_data).mean() + _mean(jnp.square(of_model), weights)
     return extras["energy_data"] - extras["energy_model"] + l2 * squares, extras
+
+
+def _mean(values: Array, weights: Array | None) -> Array:
+    """Returns the mean over negatives."""
+    return values.mean() if weights is None else jnp.dot(weights, values, precision="highest")
 
 
 def _cross_entropy(logits: Array, labels: Array) -> tuple[Array, dict[str, Array]]:
@@ -217,12 +229,14 @@ def _logits_of(model: Target) -> Any:
     return model.model.logits
 
 
-def _nearest_neighbour_entropy(moved: PyTree, others: PyTree) -> Array:
-    """Returns the mean log distance of each row of `moved` to the closest row of `others` but its own."""
+def _log_distances(moved: PyTree, others: PyTree) -> Array:
+    """Returns the log distance of each row of `moved` to the closest row of `others` but its own."""
     flat, held = (
         jnp.concatenate([leaf.reshape(len(leaf), -1) for leaf in jax.tree.leaves(tree)], axis=1)
         for tree in (moved, others)
     )
+    if len(flat) < 2:
+        raise ValueError("there is 1 negative, and the entropy takes distances between them; draw 2 or more")
     squares = jnp.square(flat[:, None] - held[None]).sum(axis=-1)
     squares = jnp.where(jnp.eye(len(flat), dtype=bool), jnp.inf, squares)
-    return 0.5 * jnp.log(squares.min(axis=1) + _LEAST_DISTANCE**2).mean()
+    return 0.5 * jnp.log(squares.min(axis=1) + _LEAST_DISTANCE**2)

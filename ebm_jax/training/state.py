@@ -18,7 +18,7 @@ class TrainState(train_state.TrainState):
     """Flax's train state with what the negative samples need beside it.
 
     Every leaf is an array. Two states have the same structure when `apply_fn` and `tx` are equal: energies of models
-    compare by value, Optax transformations by identity.
+    compare by value, and Optax transformations by what they do where that can be known, else by identity.
 
     Attributes:
       step: int32, updates made.

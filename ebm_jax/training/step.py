@@ -32,7 +32,7 @@ _PARAMS, _CHAINS, _NEGATIVES, _POSITIVES, SHUFFLES, BATCHES = range(6)
 
 def make_train_step(
     model: Any,
-    tx: optax.GradientTransformation,
+    tx: optax.GradientTransformation | optax.MultiSteps,
     negatives: Source | None = None,
     positives: Any = None,
     *,

@@ -16,6 +16,8 @@ from tests import statistics, systems
 CATEGORICAL = ej.CategoricalRBM(3, 2, 3)
 GAUSSIAN = ej.GaussianRBM(3, 2)
 SPIN = ej.RBM(3, 2, spins=True)
+# Of every run of many chains, so that each model compiles one program for all tests.
+N_CHAINS, N_STEPS = 20_000, 60
 
 
 def params_of(model, scale=0.7):
@@ -54,6 +56,13 @@ def as_visible(model, v):
 HIDDEN = list(itertools.product((0, 1), repeat=2))
 
 
+def starts_of(model, n):
+    """Random configurations from NumPy, which compiles nothing."""
+    rng = np.random.default_rng(2)
+    v = rng.normal(size=(n, 3)) if model == GAUSSIAN else rng.integers(model.n_levels, size=(n, 3))
+    return as_visible(model, v), jnp.asarray(rng.integers(2, size=(n, 2)), jnp.uint8)
+
+
 @pytest.mark.parametrize("model", [CATEGORICAL, GAUSSIAN, SPIN], ids=str)
 def test_energy_and_free_energy_by_loops(model):
     params = params_of(model)
@@ -83,10 +92,10 @@ def test_conditional_logits_are_energy_differences(model):
 @pytest.mark.parametrize("model", [CATEGORICAL, SPIN], ids=str)
 def test_a_sweep_keeps_the_law_and_mixes(model, beta):
     """20,000 chains from one configuration reach the enumerated law; chi-squared over all configurations."""
-    params, kernel, n = params_of(model), ej.gibbs(model), 20_000
+    params, kernel, n = params_of(model), ej.gibbs(model), N_CHAINS
     assert kernel.path == "bipartite"
     start = jnp.zeros((n, 3), jnp.uint8), jnp.zeros((n, 2), jnp.uint8)
-    (v, h), info = systems.run_chains(kernel, jax.random.key(1), params, beta, start, n_steps=40)
+    (v, h), info = systems.run_chains(kernel, jax.random.key(1), params, beta, start, n_steps=N_STEPS)
     assert not np.asarray(info.n_nonfinite).any()
     states = [(v_, h_) for v_ in visible_configurations(model) for h_ in HIDDEN]
     weights = np.exp([-beta * energy_by_loops(model, params, *x) for x in states])
@@ -100,9 +109,8 @@ def test_a_sweep_keeps_the_law_and_mixes(model, beta):
 def test_gaussian_units_follow_the_mixture(beta):
     """v is a mixture over h of N(a + W h, 1/β) with weights ∝ exp(β (b·h + ½‖a + W h‖² − ½‖a‖²)); compared by
     the distribution of a random projection."""
-    params, kernel, n = params_of(GAUSSIAN), ej.gibbs(GAUSSIAN), 20_000
-    start = jax.vmap(GAUSSIAN.draw_position)(jax.random.split(jax.random.key(0), n))
-    (v, h), _ = systems.run_chains(kernel, jax.random.key(1), params, beta, start, n_steps=60)
+    params, kernel, start = params_of(GAUSSIAN), ej.gibbs(GAUSSIAN), starts_of(GAUSSIAN, N_CHAINS)
+    (v, h), _ = systems.run_chains(kernel, jax.random.key(1), params, beta, start, n_steps=N_STEPS)
     w, a, b = (np.asarray(leaf, np.float64) for leaf in params)
     means = np.asarray([a + w @ np.asarray(x) for x in HIDDEN])
     log_weights = beta * np.asarray(
@@ -125,25 +133,31 @@ def test_gaussian_units_follow_the_mixture(beta):
 
 @pytest.mark.parametrize("model", [CATEGORICAL, GAUSSIAN, SPIN], ids=str)
 def test_chains_are_alike_in_any_company_and_pieces(model):
+    """A mask that holds nothing is no mask, and shares the program of the test below."""
     params, kernel, key = params_of(model), ej.gibbs(model), jax.random.key(4)
-    start = ej.init_chains(jax.random.key(2), model, 70)
-    few, _ = systems.run_chains(
-        kernel, key, params, 1.0, jax.tree.map(lambda leaf: leaf[:3], start), n_steps=6
-    )
-    first = ej.sample(key, kernel, params, start, ej.SamplingSchedule(3, 1))
-    second = ej.sample(key, kernel, params, first.state, ej.SamplingSchedule(3, 1))
-    jax.tree.map(np.testing.assert_array_equal, jax.tree.map(lambda s: s[0, :3], second.positions), few)
+    among_many = starts_of(model, N_CHAINS)
+    many, _ = systems.run_chains(kernel, key, params, 1.0, among_many, n_steps=N_STEPS)
+    start = jax.tree.map(lambda leaf: np.asarray(leaf)[:70], among_many)
+    held = np.zeros(3, bool), np.zeros(2, bool)
+    values = jax.tree.map(lambda leaf: leaf[0], start)
+    first = ej.sample(key, kernel, params, start, SCHEDULE, clamped=(held, values))
+    second = ej.sample(key, kernel, params, first.state, SCHEDULE, clamped=(held, values))
+    assert (np.asarray(second.state.step) == N_STEPS).all()
+    for few, leaf in zip(second.positions, many, strict=True):
+        np.testing.assert_array_equal(np.asarray(few)[-1], np.asarray(leaf)[:70])
+
+
+# Half of `N_STEPS`.
+SCHEDULE = ej.SamplingSchedule(1, 30)
 
 
 @pytest.mark.parametrize("model", [CATEGORICAL, GAUSSIAN, SPIN], ids=str)
 def test_clamped_units_stay_and_the_others_move(model):
     params, kernel = params_of(model, 0.2), ej.gibbs(model)
-    start = ej.init_chains(jax.random.key(2), model, 66)
-    mask = jnp.asarray([True, False, True]), jnp.asarray([False, True])
+    start = jax.tree.map(np.asarray, starts_of(model, 70))
+    mask = np.asarray([True, False, True]), np.asarray([False, True])
     values = jax.tree.map(lambda leaf: leaf[0], start)
-    run = ej.sample(
-        jax.random.key(0), kernel, params, start, ej.SamplingSchedule(1, 20), clamped=(mask, values)
-    )
+    run = ej.sample(jax.random.key(0), kernel, params, start, SCHEDULE, clamped=(mask, values))
     for samples, held, value in zip(run.positions, mask, values, strict=True):
         assert (np.asarray(samples)[..., held] == np.asarray(value)[np.asarray(held)]).all()
         assert np.asarray(samples)[..., ~np.asarray(held)].std() > 0.1
@@ -191,11 +205,10 @@ def test_training_lowers_the_free_energy_of_data(model):
         batch_size=64,
         progress=False,
     )
-    chains = ej.init_chains(jax.random.key(1), model, 512)
-    v = ej.sample(
-        jax.random.key(2), kernel, result.state.params, chains, ej.SamplingSchedule(50, 1)
-    ).positions[0]
-    v = np.asarray(v).reshape(-1, 3)
+    (v, _), _ = systems.run_chains(
+        kernel, jax.random.key(2), result.state.params, 1.0, starts_of(model, N_CHAINS), n_steps=N_STEPS
+    )
+    v = np.asarray(v)
     if model == GAUSSIAN:
         assert np.abs(v.mean(0) - (pattern * 2 - 1)).max() < 0.35
     else:
@@ -225,7 +238,7 @@ def test_bad_input(as_shipped):
             ej.metropolis(model)
         with pytest.raises(ValueError, match="use pcd"):
             ej.negatives.exact(model)
-    v, h = ej.init_chains(jax.random.key(0), GAUSSIAN, 2)
+    v, h = starts_of(GAUSSIAN, 2)
     with pytest.raises(ej.NonFiniteError, match="NaN or infinite"):
         ej.sample(
             jax.random.key(0),

@@ -72,7 +72,7 @@ def test_a_rollback_past_a_corrupt_checkpoint_writes_it_anew(tmp_path, monkeypat
 
 
 def test_an_infinite_gradient_norm_is_a_failure():
-    fields = dict.fromkeys(Metrics._fields, np.zeros(3, np.float32))
+    fields = dict.fromkeys(Metrics._fields, np.zeros(3, np.float32)) | {"extra": {}}
     metrics = Metrics(**fields | {"gradient_norm": np.asarray([1, np.inf, 1], np.float32)})
     step, reason = first_failure(metrics, HealthConfig())
     assert step == 1 and "gradient_norm is inf" in reason
@@ -131,3 +131,29 @@ def test_an_objective_without_energies_has_no_gap_to_fail_by():
     health = HealthConfig(max_energy_gap=1.0)
     assert first_failure(metrics, health) is None
     assert first_failure(metrics._replace(energy_data=zeros, energy_gap=zeros + 2), health) is not None
+
+
+@pytest.mark.parametrize(
+    ("limit", "reason"),
+    [
+        ({"max_gradient_norm": 1.0}, r"gradient_norm is 2, over health.max_gradient_norm=1"),
+        ({"max_position": 1.5}, r"position is 3, over health.max_position=1.5"),
+        ({"min_movement": 0.5}, r"movement is 0.25, under health.min_movement=0.5"),
+        ({"min_acceptance": 0.2}, r"acceptance is 0.125, under health.min_acceptance=0.2"),
+    ],
+)
+def test_limits_hold_after_the_grace_period(limit, reason):
+    """Every figure is past its limit at all of four updates, the first of which is the third of the run."""
+
+    def four(value):
+        return np.full(4, value, np.float32)
+
+    counts = np.zeros(4, np.int32)
+    extra = {"position_max": four(3.0), "movement": four(0.25)}
+    metrics = Metrics(*([four(0.0)] * 4), four(2.0), four(0.125), counts, counts, counts, extra)
+    assert first_failure(metrics, HealthConfig(**limit), before=2) == (0, reason)
+    assert first_failure(metrics, HealthConfig(**limit, grace_steps=5), before=2) == (3, reason)
+    assert first_failure(metrics, HealthConfig(**limit, grace_steps=6), before=2) is None
+    assert first_failure(metrics, HealthConfig()) is None
+    broken = metrics._replace(n_nonfinite=np.array([0, 2, 0, 0]))
+    assert first_failure(broken, HealthConfig(**limit, grace_steps=9)) == (1, "2 values are NaN or infinite")

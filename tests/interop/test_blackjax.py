@@ -78,8 +78,11 @@ def build(name, energy=gaussian):
     return make(energy), n_steps
 
 
-@functools.partial(jax.jit, static_argnums=2)
-def drive(kernel, key, n_steps, params, betas):
+# A few steps take less time than compiling them.
+quickly = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
+
+
+def chains_on_two_targets(kernel, key, n_steps, params, betas):
     """Ends of chains with parameters and β of their own, after three steps on another target."""
 
     def chain(key, params, beta):
@@ -96,6 +99,9 @@ def drive(kernel, key, n_steps, params, betas):
     return jax.vmap(chain)(jax.random.split(key, len(betas)), params, betas)
 
 
+drive, drive_quickly = (jit(chains_on_two_targets, static_argnums=2) for jit in (jax.jit, quickly))
+
+
 @each_kernel
 def test_reaches_the_gaussian_of_these_parameters_and_this_beta(name):
     """Whitened by the known law, chains are independent standard normals in every respect. What a kernel that forgets
@@ -107,7 +113,8 @@ def test_reaches_the_gaussian_of_these_parameters_and_this_beta(name):
     right, wrong = repeat(PARAMS, n + few), repeat(OTHER, few)
     params = jax.tree.map(lambda *parts: jnp.concatenate(parts), right, wrong)
     betas = jnp.repeat(jnp.array([BETA, 1.0, BETA]), jnp.array([n, few, few]))
-    positions, info = drive(kernel, jax.random.key(1), n_steps, params, betas)
+    driven = drive_quickly if name == "nuts" else drive
+    positions, info = driven(kernel, jax.random.key(1), n_steps, params, betas)
     white, *mutants = np.split(np.linalg.solve(FACTOR, (flat(positions) - MEAN).T), [n, n + few], axis=1)
     for i in range(3):
         assert_plausible(2 * stats.norm.sf(abs(white[i].mean()) * n**0.5), "mean")
@@ -137,7 +144,7 @@ def variance_pvalue(white):
 def test_a_state_holds_nothing_of_its_target(name):
     kernel, _ = build(name)
     x = jax.tree.map(lambda leaf: leaf[0], chains(1, 0.3))
-    step = jax.jit(kernel.step)
+    step = quickly(kernel.step)
     old = kernel.init(OTHER, x)
     moved, _ = step(jax.random.key(3), OTHER, 1.0, old)
     anew = kernel.init(PARAMS, moved.position)._replace(step=moved.step, drawn=moved.drawn)
@@ -166,7 +173,7 @@ def test_runs_in_pieces_are_the_whole():
 def test_momenta_are_drawn_once_and_kept():
     slow = from_blackjax(blackjax.mclmc, gaussian, step_size=1e-3, L=1e6)
     state = slow.init(PARAMS, jax.tree.map(lambda leaf: leaf[0], chains(1)))
-    key, step, norms, momenta = jax.random.key(0), jax.jit(slow.step), [], []
+    key, step, norms, momenta = jax.random.key(0), quickly(slow.step), [], []
     for _ in range(3):
         state, _ = step(key, PARAMS, 1.0, state)
         momenta.append(flat(jax.tree.map(lambda leaf: leaf[None], state.kept["momentum"]))[0])
@@ -188,7 +195,7 @@ def test_new_numbers_compile_nothing_and_new_structure_does(count_traces):
         take_step(kernel, jax.random.key(0), OTHER, beta, state)
         return len(traces) - before
 
-    take_step = jax.jit(lambda kernel, key, params, beta, state: kernel.step(key, params, beta, state)[0])
+    take_step = quickly(lambda kernel, key, params, beta, state: kernel.step(key, params, beta, state)[0])
     assert go(0.5, ONE) > 0
     assert go(np.float32(0.2), 2 * jnp.ones(3), beta=0.3) == 0
     assert go(0.2, ONE, length=4) > 0
@@ -204,7 +211,7 @@ def test_evaluations_are_counted(name):
 
     kernel, _ = build(name, counted)
     state = kernel.init(OTHER, jax.tree.map(lambda leaf: leaf[0], chains(1, 0.7)))
-    state, info = jax.jit(kernel.steps, static_argnums=4)(jax.random.key(0), OTHER, 1.0, state, 3)
+    state, info = quickly(kernel.steps, static_argnums=4)(jax.random.key(0), OTHER, 1.0, state, 3)
     jax.effects_barrier()
     assert int(info.n_energy) == len(calls)
     assert int(info.n_gradient) == (0 if name == "random walk" else len(calls))

@@ -35,11 +35,15 @@ NAMES = (
 )
 
 
+# Most of what these tests take is compiling.
+quickly = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
+
+
 # ---- models as THRML's users write them ----
 
 
 def normal(seed, shape):
-    return 0.6 * jax.random.normal(jax.random.key(seed), shape)
+    return jnp.asarray(0.6 * np.random.default_rng(seed).normal(size=shape), jnp.float32)
 
 
 def ising(n_sites, edges, beta=0.7, seed=0, weights=None):
@@ -106,11 +110,11 @@ def their_program(ebm, free, clamped, n_levels):
 def their_energies(nodes, ebm, levels):
     """E_thrml of every row of levels, in the order of `nodes`."""
     dtype = jnp.bool_ if type(nodes[0]) is thrml.SpinNode else jnp.uint8
-    energies = jax.jit(jax.vmap(lambda x: ebm.energy([x], [Block(nodes)])))
+    energies = quickly(jax.vmap(lambda x: ebm.energy([x], [Block(nodes)])))
     return energies(jnp.asarray(levels).astype(dtype))
 
 
-@functools.partial(jax.jit, static_argnums=0)
+@functools.partial(quickly, static_argnums=0)
 def our_energies(model, params, levels):
     return jax.vmap(lambda x: model.energy(params, model.from_levels(x)))(jnp.asarray(levels, jnp.int32))
 
@@ -121,7 +125,7 @@ def their_chains(program, nodes, starts, n_sweeps=N_SWEEPS, seed=5):
     schedule = thrml.SamplingSchedule(n_sweeps, 1, 1)
     everything = [Block(np.ravel(nodes).tolist())]
     draw = jax.vmap(lambda key, s: thrml.sample_states(key, program, schedule, s, [], everything))
-    samples = jax.jit(draw)(jax.random.split(jax.random.key(seed), len(starts)), state)
+    samples = quickly(draw)(jax.random.split(jax.random.key(seed), len(starts)), state)
     return bridge.from_thrml_state(nodes, everything, samples)[:, 0]
 
 

@@ -18,7 +18,8 @@ from tests import oracles, systems
 from tests.statistics import assert_other_law, assert_same_law
 
 BETA = 0.9
-N_DRAWS = 20_000
+# Of one test, over all configurations that it starts from; of one configuration at most.
+N_DRAWS, MAX_DRAWS = 2_500_000, 20_000
 
 # Each path with each kind of coupling and neighbourhood that it has. A model that fits both "grid" and "general" draws
 # the same bits on both (see below), so it is enumerated on one of them.
@@ -27,7 +28,6 @@ CASES = {
     "ising_3x2_8": "grid",
     "potts_2x3": "grid",
     "potts_2x2_matrix": "grid",
-    "potts_1x2_many": "grid",
     "ising_3x3_periodic": "general",
     "ising_graph": "general",
     "ising_graph_tied": "general",
@@ -39,10 +39,16 @@ CASES = {
 
 
 def transitions(system, kernel, beta=BETA, run=systems.run_chains):
-    """Counts of one step from every configuration, `N_DRAWS` each."""
-    starts = jax.tree.map(lambda x: jnp.repeat(x, N_DRAWS, axis=0), system.all_positions())
+    """Counts of one step from every configuration, equally many each."""
+    n = min(MAX_DRAWS, N_DRAWS // len(system.energies))
+    starts = repeated(system.all_positions(), n)
     ends, _ = run(kernel, jax.random.key(1), system.params, beta, starts)
     return system.counts(ends, n_rows=len(system.energies))
+
+
+def repeated(positions, n):
+    """Every configuration `n` times, by NumPy: JAX compiles a program for each shape and operation."""
+    return jax.tree.map(lambda leaf: jnp.asarray(np.repeat(leaf, n, axis=0)), positions)
 
 
 def exact_matrix(system, spec, beta=BETA):
@@ -80,12 +86,17 @@ def test_sweep_leaves_the_law_invariant(name):
     np.testing.assert_allclose(law @ matrix, law, atol=1e-12)
 
 
-@pytest.mark.parametrize("name", ["ising_3x3", "potts_2x2_matrix", "ising_graph", "rbm_4x3"])
+@pytest.mark.parametrize("name", ["potts_2x2_matrix", "ising_graph"])
 def test_exact_start_stays_exact_and_several_steps_are_the_power_of_one(name):
-    """Stationarity alone would pass a kernel that never moves, and one step a kernel that repeats its draws."""
+    """Stationarity alone would pass a kernel that never moves, and one step a kernel that repeats its draws.
+
+    `test_certificate` asks the same of an RBM.
+    """
     system, n, n_steps = systems.get(name), 200_000, 4
-    fixed = jax.tree.map(lambda x: jnp.repeat(x[:1], n, axis=0), system.all_positions())
-    starts = jax.tree.map(lambda *parts: jnp.concatenate(parts), system.exact_positions(n, BETA), fixed)
+    starts = jax.tree.map(
+        lambda exact, every: jnp.asarray(np.concatenate([exact, np.repeat(every[:1], n, axis=0)])),
+        *(jax.tree.map(np.asarray, x) for x in (system.exact_positions(n, BETA), system.all_positions())),
+    )
     kernel = ej.gibbs(system.model)
     ends, info = systems.run_chains(kernel, jax.random.key(2), system.params, BETA, starts, n_steps=n_steps)
     exact, moved = system.counts(ends, n_rows=2)
@@ -113,7 +124,7 @@ def test_rbm_blocks_may_split_a_layer():
 
 
 def test_order_of_blocks_on_a_grid_is_the_callers():
-    system = systems.get("potts_2x2_matrix")
+    system = systems.get("ising_2x3_edge")
     spec = ej.BlockSpec(ej.checkerboard(system.model.graph)[::-1])
     kernel = ej.gibbs(system.model, spec)
     assert kernel.path == "grid"
@@ -197,8 +208,13 @@ def test_biased_draw_is_caught(monkeypatch):
 N_CHAINS = 65
 
 
+def random_positions(model, n):
+    levels = np.random.default_rng(0).integers(model.n_levels, size=(n, model.graph.n_sites))
+    return jax.vmap(model.from_levels)(jnp.asarray(levels, jnp.int32))
+
+
 def states_and_keys(kernel, params):
-    x = ej.init_chains(jax.random.key(0), kernel.model, N_CHAINS)
+    x = random_positions(kernel.model, N_CHAINS)
     states = jax.vmap(kernel.init, (None, 0))(params, x)
     return states, jax.random.split(jax.random.key(1), N_CHAINS)
 
@@ -223,9 +239,9 @@ def test_looped_vmapped_packed_and_chunked_chains_have_the_same_bits(model):
 
     assert_equal(vmapped, packed(states))
     for chain in (0, N_CHAINS - 1):
-        alone = jax.tree.map(lambda leaf, i=chain: leaf[i], states)
+        alone = jax.tree.map(lambda leaf, i=chain: jnp.asarray(np.asarray(leaf)[i]), states)
         looped, _ = kernel.steps(keys[chain], params, 0.7, alone, 3)
-        assert_equal(jax.tree.map(lambda leaf, i=chain: leaf[i], vmapped), looped)
+        assert_equal(jax.tree.map(lambda leaf, i=chain: np.asarray(leaf)[i], vmapped), looped)
 
 
 @pytest.mark.parametrize(
@@ -242,11 +258,10 @@ def test_grids_draw_the_same_bits_on_the_general_path(model):
 def test_nested_vmap_batched_params_and_betas():
     model = ej.Potts(ej.Grid(4, 3), 3)
     kernel = ej.gibbs(model)
-    many = jax.vmap(lambda k: jax.tree.map(lambda s: jax.random.normal(k, s.shape), model.params_struct()))(
-        jax.random.split(jax.random.key(0), 3)
-    )
-    positions = ej.init_chains(jax.random.key(1), model, 4)
-    keys, betas = jax.random.split(jax.random.key(2), 4), jnp.array([0.5, 1.0, 2.0])
+    several = [systems.draw_params(model, seed, 1.0) for seed in range(3)]
+    many = jax.tree.map(lambda *leaves: np.stack(leaves), *several)
+    positions = random_positions(model, 4)
+    keys, betas = jax.random.split(jax.random.key(2), 4), np.array([0.5, 1.0, 2.0], np.float32)
 
     def run(key, params, beta, x):
         return kernel.steps(key, params, beta, kernel.init(params, x), 3)[0].position
@@ -265,25 +280,24 @@ def test_nested_vmap_batched_params_and_betas():
     def alone(params, beta):
         return run(keys[2], params, beta, positions[2])
 
-    whole = nested(many, betas)
-    np.testing.assert_array_equal(whole, jnp.swapaxes(other_way(many, betas), 0, 1))
+    whole = np.asarray(nested(many, betas))
+    np.testing.assert_array_equal(whole, np.swapaxes(other_way(many, betas), 0, 1))
     for i in range(3):
-        own = jax.tree.map(lambda p, i=i: p[i], many)
-        np.testing.assert_array_equal(whole[i, 2], alone(own, betas[i]))
+        np.testing.assert_array_equal(whole[i, 2], alone(several[i], betas[i]))
 
 
 def test_rbm_chains_with_their_own_weights():
     """Batched weights are multiplied another way, so compare conditionals' law through a deterministic limit."""
     model = ej.RBM(6, 4)
     kernel = ej.gibbs(model)
-    params = jax.tree.map(lambda p: 1e4 * p, systems.draw_params(model))
-    stacked = jax.tree.map(lambda p: jnp.stack([p, -p, 2 * p]), params)
-    positions = ej.init_chains(jax.random.key(1), model, 3)
+    params = systems.draw_params(model, scale=1e4)
+    stacked = jax.tree.map(lambda p: np.stack([p, -p, 2 * p]), jax.tree.map(np.asarray, params))
+    positions = jax.tree.map(np.asarray, random_positions(model, 3))
     keys = jax.random.split(jax.random.key(2), 3)
     run = jax.jit(lambda k, p, x: kernel.steps(k, p, 1.0, kernel.init(p, x), 4)[0].position)
     batched = jax.jit(jax.vmap(run))(keys, stacked, positions)
     alone = [run(keys[i], *jax.tree.map(lambda leaf, i=i: leaf[i], (stacked, positions))) for i in range(3)]
-    assert_equal(batched, stack(alone))
+    assert_equal(batched, jax.tree.map(lambda *leaves: np.stack(leaves), *alone))
 
 
 @pytest.mark.parametrize("name", ["ising_graph", "rbm_4x3"])
@@ -313,14 +327,15 @@ def test_one_trace_for_new_numbers_and_rebuilt_kernels(count_traces):
     jitted = jax.jit(counted)
     for i in range(3):
         again = ej.Potts(ej.Graph(5, [(0, 1), (3, 2), (1, 2)]), 3)
-        x = ej.init_chains(jax.random.key(i), model, 1)[0]
-        mask = jnp.arange(5) < i
+        x = jnp.full(5, i, jnp.uint8)
+        mask = np.arange(5) < i
         jitted(ej.gibbs(again), jax.random.key(i), systems.draw_params(model, i), 0.5 + i, x, (mask, x))
     assert len(traces) == 1
 
 
-@pytest.mark.parametrize("name", ["potts_2x2_matrix", "ising_graph", "rbm_4x3"])
-def test_clamped_sites_never_move_and_the_rest_is_conditional(name):
+def test_clamped_sites_never_move_and_the_rest_is_conditional():
+    """On a graph; `test_certificate` does so on a grid and for an RBM."""
+    name = "ising_graph"
     system = systems.get(name)
     n, k = system.n_sites, system.n_levels
     held = np.isin(np.arange(n), [0, n - 2])
@@ -394,22 +409,23 @@ def test_weights_of_sixty_are_drawn_right(model, big, path):
 def test_both_arithmetics_give_the_same_draws(monkeypatch):
     """Logits and odds round differently, and share every random word: all but a few draws in a million agree."""
     system = systems.get("potts_2x2_edge")
-    starts = jax.tree.map(lambda x: jnp.repeat(x, 1000, axis=0), system.all_positions())
+    starts = repeated(system.all_positions(), 1000)
     arguments = ej.gibbs(system.model), jax.random.key(1), system.params, BETA, starts
     odds, _ = systems.run_chains(*arguments)
     monkeypatch.setattr("ebm_jax.lattice.base.MAX_LOG_ODDS", 0.0)
     logits, _ = systems.run_patched(*arguments)
-    assert float(jnp.mean(odds != logits)) < 1e-5
+    assert np.mean(np.asarray(odds) != np.asarray(logits)) < 1e-5
 
 
 def test_256_levels():
     """A level favoured by 20 is drawn but for a chance of 255 exp(−20); at β = 10 its logits leave float32."""
     model = ej.Potts(ej.Grid(1, 4), 256)
-    params = ej.PottsParams(jnp.zeros((1, 4, 256)).at[..., 255].set(20.0), jnp.zeros(2))
-    x = jnp.repeat(ej.init_chains(jax.random.key(0), model, 4), 25_000, axis=0)
+    bias = np.where(np.arange(256) == 255, np.float32(20), np.zeros((1, 4, 256), np.float32))
+    params = ej.PottsParams(jnp.asarray(bias), jnp.asarray(np.zeros(2, np.float32)))
+    x = repeated(random_positions(model, 4), 25_000)
     run = functools.partial(systems.run_chains, ej.gibbs(model), jax.random.key(1), params)
     for beta in (1.0, 10.0):
-        assert (run(beta, x)[0][::25_000] == 255).all()
+        assert (np.asarray(run(beta, x)[0])[::25_000] == 255).all()
     counts = np.bincount(np.asarray(run(0.0, x)[0]).ravel(), minlength=256)
     assert_same_law(counts, np.full(256, 1 / 256), "256 levels")
 
@@ -417,7 +433,7 @@ def test_256_levels():
 def test_many_neighbours_are_taken_in_a_loop(monkeypatch):
     """Sites with more neighbours than are written out: the same bits, and the same law."""
     system = systems.get("potts_graph")
-    starts = jax.tree.map(lambda x: jnp.repeat(x, 200, axis=0), system.all_positions())
+    starts = repeated(system.all_positions(), 200)
     arguments = ej.gibbs(system.model), jax.random.key(1), system.params
     betas = (BETA, 1000.0)  # as odds, and as logits
     written_out = [systems.run_chains(*arguments, beta, starts)[0] for beta in betas]
@@ -425,13 +441,13 @@ def test_many_neighbours_are_taken_in_a_loop(monkeypatch):
     monkeypatch.setattr("ebm_jax.lattice.general.UNROLLED_SLOTS", 1)
     in_a_loop = [systems.run_patched(*arguments, beta, starts)[0] for beta in betas]
     for a, b in zip(written_out, in_a_loop, strict=True):
-        assert float(jnp.mean(a != b)) < 1e-4
+        assert np.mean(np.asarray(a) != np.asarray(b)) < 1e-4
 
 
 def test_all_sites_clamped_never_move():
     model = ej.Ising(systems.random_graph())
     kernel = ej.gibbs(model, ej.BlockSpec([], clamped=ej.colour(model.graph)))
-    x = ej.init_chains(jax.random.key(0), model, 3)
+    x = random_positions(model, 3)
     samples = ej.sample(jax.random.key(1), kernel, systems.draw_params(model), x, ej.SamplingSchedule(2, 1))
     np.testing.assert_array_equal(samples.positions[0], x)
 
@@ -456,13 +472,13 @@ def test_traced_non_finite_numbers_are_reported(build):
 
     @jax.jit
     def info(params, beta):
-        return ej.sample(jax.random.key(1), kernel, params, x, ej.SamplingSchedule(3, 2, 2), beta=beta).info
+        return ej.sample(jax.random.key(1), kernel, params, x, ej.SamplingSchedule(2, 2, 2), beta=beta).info
 
     params = systems.draw_params(model)
     assert (info(params, 1.0).n_nonfinite == 0).all()
     broken = params._replace(bias=params.bias.at[1, 1].set(jnp.nan))
     for bad in (info(broken, 1.0), info(params, jnp.inf)):
-        assert (bad.n_nonfinite == 5).all()
+        assert (bad.n_nonfinite == 4).all()
         assert (bad.first_nonfinite == 1).all()
 
 
@@ -507,10 +523,6 @@ def test_jitted_and_eager_probabilities_agree():
 def test_refuses_what_does_not_fit(build, words, as_shipped):
     with pytest.raises(ValueError, match=words):
         build()
-
-
-def stack(trees):
-    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees)
 
 
 def assert_equal(a, b):

@@ -17,7 +17,7 @@ CASES = {
     "ising_torus": (ej.Ising(ej.Grid(4, 6, "periodic")), "grid"),
     "ising_torus_8_edge": (ej.Ising(ej.Grid(4, 4, "periodic", 8), "edge"), "grid"),
     "potts_4_torus_matrix": (ej.Potts(ej.Grid(4, 4, "periodic"), 4, "matrix"), "grid"),
-    "potts_17_torus_8": (ej.Potts(ej.Grid(4, 4, "periodic", 8), 17), "grid"),
+    "potts_17_torus_8_matrix": (ej.Potts(ej.Grid(4, 4, "periodic", 8), 17, "matrix"), "grid"),
     "potts_3_odd_torus_8_matrix": (ej.Potts(ej.Grid(3, 4, "periodic", 8), 3, "matrix"), "general"),
     "potts_17_graph_edge": (ej.Potts(GRAPH, 17, "edge"), "general"),
     "row": (ej.Ising(ej.Grid(1, 5), "edge"), "grid"),
@@ -56,5 +56,5 @@ def test_every_site_is_drawn_from_its_conditional(name):
     # The same code at infinite temperature, and on logits.
     if name in ("ising_torus", "potts_17_graph_edge", "rbm"):
         for factor in (0.0, 60.0):
-            large = jax.tree.map(lambda p, f=factor: f * jnp.round(p), params)
+            large = jax.tree.map(lambda p, f=factor: jnp.asarray(f * np.round(p), jnp.float32), params)
             conditionals.check(kernel, large, f"{name} times {factor}", beta=0.9)

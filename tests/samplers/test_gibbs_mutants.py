@@ -22,7 +22,7 @@ def check(path):
     """Without compiling, except for the many tiles of an RBM: a mutant of the others then costs no compilation."""
     model = MODELS[path]
     if path == "bipartite":
-        jax.clear_caches()
+        conditionals.one_step.clear_cache()
     with jax.disable_jit(path != "bipartite"):
         conditionals.check(ej.gibbs(model), systems.draw_params(model, seed=3), path, n_copies=1500)
 
@@ -30,7 +30,7 @@ def check(path):
 @pytest.fixture(autouse=True, scope="module")
 def _leave_nothing_compiled():
     yield
-    jax.clear_caches()
+    conditionals.one_step.clear_cache()
 
 
 @pytest.mark.parametrize("path", MODELS)

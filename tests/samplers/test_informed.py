@@ -16,6 +16,17 @@ RBM = systems.get("rbm_4x3")
 POTTS = systems.get("potts_1x4_edge")
 
 
+def random_positions(rng, model, n):
+    """Stacked configurations from NumPy, which compiles nothing."""
+    leaves, tree = jax.tree.flatten(model.position_struct())
+    counts = getattr(model, "level_counts", None) or [model.n_levels] * len(leaves)
+    drawn = [
+        rng.integers(k, size=(n, *leaf.shape)).astype(leaf.dtype)
+        for leaf, k in zip(leaves, counts, strict=True)
+    ]
+    return jax.tree.unflatten(tree, drawn)
+
+
 @pytest.mark.parametrize(
     "model",
     [
@@ -36,15 +47,13 @@ POTTS = systems.get("potts_1x4_edge")
 )
 def test_relaxed_energies(model):
     """On one-hot rows it is the energy, and the slope along a site is smooth: a difference quotient gives it."""
-    key, params = jax.random.key(4), systems.draw_params(model)
-    x = ej.init_chains(key, model, 5)
+    rng, params = np.random.default_rng(4), systems.draw_params(model)
+    x = random_positions(rng, model, 5)
     counts = getattr(model, "level_counts", None) or [model.n_levels] * len(jax.tree.leaves(x))
     leaves, tree = jax.tree.flatten(x)
-    rows = [jax.nn.one_hot(leaf.astype(jnp.int32), k) for leaf, k in zip(leaves, counts, strict=True)]
+    rows = [np.eye(k, dtype=np.float32)[leaf.astype(int)] for leaf, k in zip(leaves, counts, strict=True)]
     one_hot = jax.tree.unflatten(tree, rows)
-    way = jax.tree.unflatten(
-        tree, [jax.random.normal(jax.random.fold_in(key, i), row.shape) for i, row in enumerate(rows)]
-    )
+    way = jax.tree.unflatten(tree, [rng.normal(size=row.shape).astype(np.float32) for row in rows])
 
     @jax.jit
     def energies():
@@ -153,30 +162,34 @@ def test_small_steps_stay_and_large_ones_move():
         end, _ = systems.run_chains(kernel, jax.random.key(0), RBM.params, 1.0, start)
         moved.append(
             sum(
-                int((a != b).sum()) for a, b in zip(jax.tree.leaves(start), jax.tree.leaves(end), strict=True)
+                int(np.sum(np.asarray(a) != np.asarray(b)))
+                for a, b in zip(jax.tree.leaves(start), jax.tree.leaves(end), strict=True)
             )
         )
     assert moved[0] < 20 < moved[1] < moved[2]
 
 
 def test_draws_of_a_site_follow_their_weights():
-    logits = jnp.array([[0.3, -1.0, 2.0]]).repeat(200_000, axis=0)
-    u = (jnp.arange(200_000) + 0.5) / 200_000
-    drawn = np.asarray(informed._draw_moves(u, logits))
+    one = np.array([[0.3, -1.0, 2.0]], np.float32)
+    u = jnp.asarray((np.arange(200_000) + 0.5) / 200_000, jnp.float32)
+    drawn = np.asarray(jax.jit(informed._draw_moves)(u, jnp.asarray(one.repeat(200_000, axis=0))))
     weights = np.array([1.0, *np.exp([0.3, -1.0, 2.0])])
     np.testing.assert_allclose(np.bincount(drawn + 1) / 200_000, weights / weights.sum(), atol=1e-4)
-    chance = informed._log_chance(logits[:1], jnp.array([1]))
+    logits = jnp.asarray(one)
+    chance = informed._log_chance(logits, jnp.array([1]))
     assert float(chance) == pytest.approx(np.log(weights[2] / weights.sum()), rel=1e-5)
-    assert float(informed._log_chance(logits[:1], jnp.array([-1]))) == pytest.approx(-np.log(weights.sum()))
+    assert float(informed._log_chance(logits, jnp.array([-1]))) == pytest.approx(-np.log(weights.sum()))
 
 
 def test_warm_up_finds_a_step():
     start = RBM.exact_positions(256)
-    tuned, states = ej.warm_up(jax.random.key(1), ej.dmala(RBM.model, 5.0), RBM.params, start, 300)
-    end = ej.sample(jax.random.key(1), tuned, RBM.params, states, ej.SamplingSchedule(100, 1, 100))
+    # So strong that long steps are refused more often than the target.
+    params = systems.draw_params(RBM.model, scale=1.5)
+    tuned, states = ej.warm_up(jax.random.key(1), ej.dmala(RBM.model, 5.0), params, start, 300)
+    end = ej.sample(jax.random.key(1), tuned, params, states, ej.SamplingSchedule(100, 1, 100))
     assert float(end.info.acceptance.mean()) == pytest.approx(0.574, abs=0.05)
     with pytest.raises(ValueError, match="has a step size"):
-        ej.warm_up(jax.random.key(1), ej.gibbs_with_gradients(RBM.model), RBM.params, start, 10)
+        ej.warm_up(jax.random.key(1), ej.gibbs_with_gradients(RBM.model), params, start, 10)
 
 
 class Net:
@@ -193,7 +206,7 @@ class Net:
 
 @pytest.mark.parametrize("make", [ej.gibbs_with_gradients, lambda m: ej.dmala(m, 1.0)], ids=["gwg", "dmala"])
 def test_a_network_over_discrete_sites(make):
-    net, params = Net(), jax.random.normal(jax.random.key(0), (12, 6))
+    net, params = Net(), jnp.asarray(np.random.default_rng(0).normal(size=(12, 6)), jnp.float32)
     everything = jnp.asarray(oracles.all_states(3, 4), jnp.int32)
     weights = np.exp(-np.asarray(jax.vmap(net.energy, (None, 0))(params, everything), np.float64))
     start = jnp.zeros((6000, 3), jnp.int32)

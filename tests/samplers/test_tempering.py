@@ -31,7 +31,7 @@ def run(kernel, states, n_steps):
 
 def by_rung(kernel, state):
     """Counts of configurations, a row a rung."""
-    positions = jax.vmap(kernel.positions_by_rung)(state)
+    positions = np.asarray(jax.jit(jax.vmap(kernel.positions_by_rung))(state))
     return np.stack([SYSTEM.counts(positions[:, k])[0] for k in range(kernel.betas.size)])
 
 
@@ -52,7 +52,7 @@ def test_every_replica_has_its_law(swaps):
     kernel = KERNELS[swaps]
     state = run(kernel, start_at(kernel, ZEROS), 120)
     assert_same_law(by_rung(kernel, state), laws(), swaps)
-    assert (jnp.sort(state.rung, axis=1) == jnp.arange(3)).all()
+    assert (np.sort(state.rung, axis=1) == np.arange(3)).all()
     report = ej.swap_report(kernel, state)
     assert report.n_round_trips > 4000
     # Each configuration of the target rung is also what `sample` stores.
@@ -74,9 +74,8 @@ def test_a_wrong_exchange_is_told_apart(monkeypatch):
     assert_other_law(by_rung(kernel, state), laws(), "swaps at half the energy")
 
 
-@pytest.mark.parametrize("make", [ej.gibbs, lambda m: ej.dmala(m, 0.5)])
-def test_one_rung_is_the_bare_kernel(make):
-    bare = make(SYSTEM.model)
+def test_one_rung_is_the_bare_kernel():
+    bare = ej.dmala(SYSTEM.model, 0.5)
     start = SYSTEM.exact_positions(64)
     schedule = ej.SamplingSchedule(2, 5, 2)
     beta = np.linspace(0.5, 1.0, schedule.n_steps)

@@ -42,10 +42,9 @@ def test_pieces_equal_epochs_and_fit_bit_for_bit(epochs):
     assert state.step == 24 and metrics.loss.shape == (24,)
     # Gibbs proposes nothing, and without limits nothing is skipped.
     assert not metrics.n_dead.any() and not metrics.n_skipped.any() and metrics.extra == {}
-    for length in (2, 4):
-        cut, of_cut = run(PLAN._replace(n_steps=length), 24 // length, start())
-        assert_same_bits(cut, state)
-        assert_same_metrics(metrics, of_cut)
+    cut, of_cut = run(PLAN._replace(n_steps=4), 6, start())
+    assert_same_bits(cut, state)
+    assert_same_metrics(metrics, of_cut)
     fitted = ej.fit(KEY, MODEL, DATA, tx=TX, negatives=SOURCE, n_epochs=2, batch_size=4, progress=False)
     assert_same_bits(fitted.state, state)
 
@@ -149,10 +148,8 @@ def test_limits_are_numbers():
     step = functools.partial(advance, plan, source, None, KEY, first, data)
     step(Limits(1.0, 1.0))
     compiled = advance._cache_size()
-    step(Limits(2.0, 0.5))
-    step(Limits(jnp.float32(3.0), np.inf))
-    # Arrays and numbers differ in their weak types, values do not.
-    assert advance._cache_size() <= compiled + 1
+    step(Limits(2.0, np.inf))
+    assert advance._cache_size() == compiled
 
 
 def packed_langevin():

@@ -1,6 +1,7 @@
 """Transformations that are built again are equal where they do the same, and only there."""
 
 import functools
+import types
 
 import jax.numpy as jnp
 import numpy as np
@@ -42,6 +43,49 @@ def test_what_cannot_be_compared_is_equal_to_itself_alone():
 
     one = optax.sgd(Rate())
     assert comparable(one) == comparable(one) != comparable(optax.sgd(Rate()))
+
+
+def test_a_global_that_changed_makes_another_transformation(monkeypatch):
+    """The second schedule has the code and the closure of the first, and reads another number."""
+    settings = types.ModuleType("settings")
+    settings.rate = 0.1
+    monkeypatch.setitem(globals(), "RATE", 0.1)
+    monkeypatch.setitem(globals(), "SETTINGS", settings)
+
+    def make():
+        return comparable(optax.sgd(lambda count: RATE + SETTINGS.rate))
+
+    first = make()
+    assert first == make() and hash(first) == hash(make())
+    monkeypatch.setitem(globals(), "RATE", 0.2)
+    second = make()
+    assert first != second
+    settings.rate = 0.2
+    assert second != make()
+
+
+def test_an_object_that_may_change_is_not_compared_by_value():
+    class Settings:
+        rate = 0.1
+
+    settings = Settings()
+
+    def make():
+        return optax.sgd(lambda count: settings.rate)
+
+    tx = make()
+    assert comparable(tx) == comparable(tx) and comparable(tx) != comparable(make())
+
+
+def test_a_function_that_calls_itself_is_equal_to_itself_alone():
+    def make():
+        def rate(count):
+            return 0.1 if count < 1 else rate(count - 1)
+
+        return optax.sgd(rate)
+
+    tx = make()
+    assert comparable(tx) == comparable(tx) and comparable(tx) != comparable(make())
 
 
 def test_zero_and_one_are_not_false_and_true():

@@ -35,7 +35,7 @@ def gradient_of(model, negatives, params, batch, positives=None, objective=None)
     """The gradient that a step hands to Optax: at a learning rate of 1, old parameters less new ones."""
     init, step = make_train_step(model, UNIT_RATE, negatives, positives, objective=objective)
     state, _ = step(jax.random.key(0), init(jax.random.key(1), params), batch)
-    return jax.tree.map(jnp.subtract, params, state.params)
+    return jax.tree.map(lambda old, new: np.asarray(old) - np.asarray(new), params, state.params)
 
 
 @pytest.mark.parametrize("name", SYSTEMS)
@@ -57,10 +57,9 @@ def test_a_flipped_negative_phase_fails_the_gradient_test():
         test_exact_negatives_give_the_gradient_of_the_likelihood("ising", Objective(mutant))
 
 
-@pytest.mark.parametrize("name", ["potts", "rbm"])
-def test_chains_that_stand_in_the_model_give_its_gradient_on_average(name):
+def test_chains_that_stand_in_the_model_give_its_gradient_on_average():
     """Persistent chains that start from exact draws: after a step they still are draws from the model."""
-    model, params, _ = system = SYSTEMS[name]()
+    model, params, _ = system = SYSTEMS["rbm"]()
     n = 20_000
     data = visible(model, system.positions(np.zeros((1, system.n_sites), int)))
     chains = negatives.pcd(ej.gibbs(model), k=1, init=system.exact_positions(n))
