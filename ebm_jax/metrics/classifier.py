@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import secrets
+import sys
 import zipfile
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,6 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from ebm_jax import checks
 from ebm_jax import data as datasets
 from ebm_jax.data import cache
 from ebm_jax.energies.networks import ConvNet
@@ -54,41 +56,54 @@ class Classifier(NamedTuple):
     accuracy: float
     sha256: str
 
-    def probabilities(self, images: Any) -> np.ndarray:
-        """Returns p(y | x), float64 `(n, n_classes)`.
+    def read(self, images: Any) -> tuple[np.ndarray, np.ndarray]:
+        """Returns the features and the probabilities of images.
+
+        Args:
+          images: `(n, height, width)`.
+
+        Returns:
+          What the last layer sees, float32 `(n, 64)`, and p(y | x), float64 `(n, n_classes)`.
 
         Raises:
-          ValueError: If images do not fit or lie outside [−1, 1].
+          ValueError: If images do not fit, are not floats, or lie outside [−1, 1].
         """
-        logits = self._apply(_logits, images).astype(np.float64)
-        odds = np.exp(logits - logits.max(axis=1, keepdims=True))
-        return odds / odds.sum(axis=1, keepdims=True)
+        x = self._check(images)
+        # Rows are filled up with zeros, so that any number of images runs the same program.
+        padded = np.concatenate([x, np.zeros((-len(x) % _ROWS, *x.shape[1:]), np.float32)])
+        parts = [
+            jax.device_get(_read(self.model, self.params, padded[i : i + _ROWS]))
+            for i in range(0, len(padded), _ROWS)
+        ]
+        features, logits = (np.concatenate(part)[: len(x)] for part in zip(*parts, strict=True))
+        odds = np.exp(logits.astype(np.float64) - logits.max(axis=1, keepdims=True))
+        return features, odds / odds.sum(axis=1, keepdims=True)
 
     def features(self, images: Any) -> np.ndarray:
-        """Returns what the last layer sees, float32 `(n, 64)`.
+        """Returns what the last layer sees, float32 `(n, 64)`; takes and refuses what `read` does."""
+        return self.read(images)[0]
 
-        Raises:
-          ValueError: If images do not fit or lie outside [−1, 1].
-        """
-        return self._apply(_features, images)
+    def probabilities(self, images: Any) -> np.ndarray:
+        """Returns p(y | x), float64 `(n, n_classes)`; takes and refuses what `read` does."""
+        return self.read(images)[1]
 
-    def _apply(self, function: Any, images: Any) -> np.ndarray:
-        x = np.asarray(images, np.float32)
+    def _check(self, images: Any) -> np.ndarray:
+        """Returns images in float32."""
+        x = np.asarray(images)
         if x.shape[1:] != self.model.shape or len(x) == 0:
             shape = ", ".join(map(str, self.model.shape))
             raise ValueError(f"images has shape {x.shape}; the classifier of {self.name} reads (n, {shape})")
+        # Grey values of 0 and 1, and bits, would pass the check of the range.
+        if not np.issubdtype(x.dtype, np.floating):
+            raise ValueError(
+                f"images has dtype {x.dtype}; give floats in [-1, 1], of grey values x / 127.5 - 1"
+            )
         bad = x[~((x >= -1) & (x <= 1))]
         if len(bad):
             raise ValueError(
                 f"images holds {bad[0]}; clip them to [-1, 1], and scale grey values by x / 127.5 - 1"
             )
-        # Rows are filled up with zeros, so that any number of images runs the same program.
-        padded = np.concatenate([x, np.zeros((-len(x) % _ROWS, *x.shape[1:]), np.float32)])
-        parts = [
-            np.asarray(function(self.model, self.params, padded[i : i + _ROWS]))
-            for i in range(0, len(padded), _ROWS)
-        ]
-        return np.concatenate(parts)[: len(x)]
+        return x.astype(np.float32)
 
 
 def load(name: str, cache_dir: str | os.PathLike[str] | None = None) -> Classifier:
@@ -107,22 +122,26 @@ def load(name: str, cache_dir: str | os.PathLike[str] | None = None) -> Classifi
     """
     path = path_of(name, cache_dir)
     if not path.exists():
-        print(f"Training the classifier of {name} (once; a few minutes for mnist)", flush=True)
+        print(
+            f"training the classifier of {name}, once on this machine (a few minutes for mnist)",
+            file=sys.stderr,
+            flush=True,
+        )
         return train(name, cache_dir)
+    model = _model(name)
+    struct = model.params_struct()
     try:
         with np.load(path, allow_pickle=False) as file:
-            arrays = {key: file[key] for key in file.files}
-        facts = json.loads(str(arrays.pop("facts")))
-        model = _model(name)
-        struct = model.params_struct()
-        leaves = [arrays[f"leaf{i}"] for i in range(len(jax.tree.leaves(struct)))]
+            facts = json.loads(str(file["facts"]))
+            leaves = [file[f"leaf{i}"] for i in range(len(jax.tree.leaves(struct)))]
         params = jax.tree.unflatten(jax.tree.structure(struct), leaves)
-        sound = digest(params) == facts["sha256"]
+        checks.check_struct("parameters", params, struct)
+        accuracy, sha256 = float(facts["accuracy"]), facts["sha256"]
+        if digest(params) != sha256:
+            raise ValueError("its hash differs")
     except (OSError, KeyError, ValueError, TypeError, EOFError, zipfile.BadZipFile) as error:
         raise ValueError(f"{path} is damaged ({error}); remove it, and it is trained again") from error
-    if not sound:
-        raise ValueError(f"{path} is damaged (its hash differs); remove it, and it is trained again")
-    return Classifier(name, model, jax.tree.map(jnp.asarray, params), facts["accuracy"], facts["sha256"])
+    return Classifier(name, model, jax.tree.map(jnp.asarray, params), accuracy, sha256)
 
 
 def train(name: str, cache_dir: str | os.PathLike[str] | None = None) -> Classifier:
@@ -140,7 +159,7 @@ def train(name: str, cache_dir: str | os.PathLike[str] | None = None) -> Classif
       DataUnavailableError: If the data are not here.
     """
     path = path_of(name, cache_dir)
-    found = datasets.load(name)
+    found = datasets.load(name, cache_dir=cache_dir)
     model = _model(name)
     images, labels = jnp.asarray(found.train.images), jnp.asarray(found.train.labels, jnp.int32)
     n_steps = _N_EPOCHS[name] * (len(images) // _BATCH)
@@ -230,11 +249,8 @@ def _epoch(
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _logits(model: JointEnergy, params: Any, images: jax.Array) -> jax.Array:
-    return jax.vmap(model.logits, (None, 0))(params, images)
-
-
-@functools.partial(jax.jit, static_argnums=0)
-def _features(model: JointEnergy, params: Any, images: jax.Array) -> jax.Array:
+def _read(model: JointEnergy, params: Any, images: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Returns the features and the logits of images, in one pass: the compiler merges what both compute."""
     module = model.module
-    return jax.vmap(lambda x: module.apply({"params": params}, x, method=module.features))(images)
+    features = jax.vmap(lambda x: module.apply({"params": params}, x, method=module.features))(images)
+    return features, jax.vmap(model.logits, (None, 0))(params, images)

@@ -3,7 +3,8 @@
 No single figure judges samples. A classifier is confident of much that is no digit (uniform noise: 0.88), the Fréchet
 distance compares two moments of its features, and neither notices a missing class by itself. `judge` gives them
 together, and says of how many samples, after how many steps of which chains, by which classifier. Judge the chains'
-untouched start beside their ends.
+untouched start beside their ends, and as many real images: the scale of the distances is that of the classifier's
+features, and they grow as samples become fewer.
 """
 
 from __future__ import annotations
@@ -70,7 +71,8 @@ def judge(
     Args:
       classifier: What `classifier.load` returns, or an object with its methods.
       samples: Images in [−1, 1], `(n, height, width)`, at least 2.
-      real: Real images that training has not seen, `(m, height, width)`, at least 2.
+      real: Real images that training has not seen, `(m, height, width)`, at least 2; or their features `(m, d)`, which
+        a caller with many sets of samples computes once, by `classifier.features(images)`.
       origin: Where the chains came from, such as "noise" or "buffer".
       n_steps: Steps of the chains from there.
       beta: Inverse temperature of the chains.
@@ -80,12 +82,15 @@ def judge(
       The figures.
 
     Raises:
-      ValueError: If images do not fit the classifier.
+      ValueError: If images do not fit the classifier, or a class is none of its classes.
     """
-    probabilities = classifier.probabilities(samples)
-    features = classifier.features(samples), classifier.features(real)
-    wanted = np.arange(probabilities.shape[1]) if classes is None else np.asarray(classes)
-    shares = np.bincount(probabilities.argmax(axis=1), minlength=probabilities.shape[1]) / len(probabilities)
+    of_samples, probabilities = classifier.read(samples)
+    features = of_samples, real if np.ndim(real) == 2 else classifier.features(real)
+    n_classes = probabilities.shape[1]
+    wanted = np.arange(n_classes) if classes is None else np.asarray(classes, int)
+    if not (len(wanted) and np.isin(wanted, np.arange(n_classes)).all()):
+        raise ValueError(f"classes is {classes}; give labels from 0 to {n_classes - 1}, or None for all")
+    shares = np.bincount(probabilities.argmax(axis=1), minlength=n_classes) / len(probabilities)
     confidence = probabilities.max(axis=1)
     return SampleFigures(
         frechet=frechet_distance(*features),

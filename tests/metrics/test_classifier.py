@@ -1,5 +1,8 @@
 """The classifier of digits: trained by the command, kept, judged by; and what a damaged file says."""
 
+import re
+
+import jax
 import numpy as np
 import pytest
 from typer.testing import CliRunner
@@ -33,6 +36,13 @@ def test_it_reads_digits_it_has_not_seen(trained, folder):
     np.testing.assert_allclose(probabilities.sum(axis=1), 1)
     assert trained.accuracy == (probabilities.argmax(axis=1) == test.labels).mean() > 0.95
     assert trained.features(images).shape == (len(images), 64)
+    both = trained.read(images)
+    np.testing.assert_array_equal(both[0], trained.features(images))
+    np.testing.assert_array_equal(both[1], probabilities)
+    # Features are those that the last layer turns into the probabilities.
+    last = trained.params["last"]
+    logits = both[0] @ last["kernel"] + last["bias"]
+    np.testing.assert_allclose(jax.nn.softmax(logits), probabilities, atol=1e-5)
     # Any number of images is read as each alone.
     np.testing.assert_allclose(trained.probabilities(images[:3]), probabilities[:3], atol=1e-6)
     assert [path.name for path in (folder / "classifiers").iterdir()] == [f"digits-{classifier.FORMAT}.npz"]
@@ -55,6 +65,13 @@ def test_figures_tell_digits_from_noise_and_from_one_class(trained):
     assert good.share_of_classes == pytest.approx(1) and good.n_samples == len(other)
     of_ones = ej.metrics.judge(trained, images[labels == 1], real, origin="data", n_steps=0, classes=[1])
     assert of_ones.share_of_classes > 0.95
+    # Features of the real images, computed once, are as good as the images.
+    assert ej.metrics.judge(trained, other, trained.features(real), origin="data", n_steps=0) == good
+    for classes in ([10], [-1], []):
+        with pytest.raises(
+            ValueError, match=rf"classes is {re.escape(str(classes))}; give labels from 0 to 9"
+        ):
+            ej.metrics.judge(trained, other, real, origin="data", n_steps=0, classes=classes)
     named = good.as_dict("start_")
     assert named["start_frechet"] == good.frechet and not any(isinstance(v, str) for v in named.values())
 
@@ -63,6 +80,10 @@ def test_figures_tell_digits_from_noise_and_from_one_class(trained):
 def test_bad_images_and_damaged_files_say_what_to_do(trained, folder):
     with pytest.raises(ValueError, match=r"images holds 2\.0; clip them to \[-1, 1\]"):
         trained.probabilities(np.full((1, 8, 8), 2.0))
+    with pytest.raises(ValueError, match="images holds nan"):
+        trained.probabilities(np.full((1, 8, 8), np.nan))
+    with pytest.raises(ValueError, match="images has dtype uint8; give floats"):
+        trained.probabilities(np.ones((1, 8, 8), np.uint8))
     with pytest.raises(ValueError, match=r"reads \(n, 8, 8\)"):
         trained.features(np.zeros((1, 9, 8)))
     with pytest.raises(ValueError, match="there is no classifier of 'cifar10'"):
@@ -72,12 +93,41 @@ def test_bad_images_and_damaged_files_say_what_to_do(trained, folder):
     with np.load(path) as file:
         arrays = dict(file)
     np.savez(folder / "changed.npz", **arrays | {"leaf0": arrays["leaf0"] + 1})
+    np.savez(folder / "other.npz", **arrays | {"leaf0": np.zeros(3, np.float32)})
+    np.savez(folder / "silent.npz", **arrays | {"facts": '{"sha256": "0"}'})
     for damaged, reason in (
         (sound[:1000], "File is not a zip file"),
         ((folder / "changed.npz").read_bytes(), "its hash differs"),
+        ((folder / "other.npz").read_bytes(), "parameters.*"),
+        ((folder / "silent.npz").read_bytes(), "'accuracy'"),
     ):
         path.write_bytes(damaged)
         with pytest.raises(ValueError, match=rf"is damaged \({reason}\); remove it, and it is trained again"):
             classifier.load("digits", folder)
     path.write_bytes(sound)
     assert classifier.load("digits", folder).sha256 == trained.sha256
+
+
+@pytest.mark.slow
+def test_a_writer_that_fails_or_comes_second_does_no_harm(trained, folder, monkeypatch):
+    path = classifier.path_of("digits", folder)
+    save = np.savez
+
+    def another_finishes_first(file, **arrays):
+        save(file, **arrays)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(np, "savez", save)
+            classifier._write(path, trained)
+        assert classifier.load("digits", folder).sha256 == trained.sha256
+
+    def full_disk(file, **arrays):
+        file.write(b"half of it")
+        raise OSError("no space left")
+
+    monkeypatch.setattr(np, "savez", another_finishes_first)
+    classifier._write(path, trained)
+    monkeypatch.setattr(np, "savez", full_disk)
+    with pytest.raises(OSError, match="no space left"):
+        classifier._write(path, trained)
+    assert classifier.load("digits", folder).sha256 == trained.sha256
+    assert [file.name for file in path.parent.iterdir()] == [path.name]

@@ -5,6 +5,7 @@ import pytest
 import scipy.linalg
 
 from ebm_jax import metrics
+from ebm_jax.metrics import distances
 
 RNG = np.random.default_rng(0)
 A, B = RNG.normal(size=(40, 3)), RNG.normal(1.0, 2.0, size=(30, 3)) @ RNG.normal(size=(3, 3))
@@ -34,6 +35,14 @@ def test_kernel_distances_are_their_double_sums():
         ]
         across = np.mean([kernel(x, y) for x in A for y in B])
         np.testing.assert_allclose(found, sum(within) - 2 * across, rtol=1e-9)
+
+
+def test_pieces_change_nothing(monkeypatch):
+    measures = (metrics.kid, lambda a, b: metrics.mmd(a, b, 1.5), metrics.precision_recall)
+    whole = [measure(A, B) for measure in measures]
+    monkeypatch.setattr(distances, "_ROWS", 7)
+    for measure, expected in zip(measures, whole, strict=True):
+        np.testing.assert_allclose(measure(A, B), expected, rtol=1e-12)
 
 
 def test_kernel_distances_are_unbiased():
