@@ -105,7 +105,7 @@ class LatentEvaluationConfig(EvaluationConfig):
     ais_chains: int = Field(default=500, ge=2, description="chains of annealed importance sampling")
     mixtures: list[Literal[10, 50, 200]] = Field(
         default=[10, 50, 200],
-        description="components of Gaussian mixtures fitted to all training latents for comparison; some of 10, 50, 200",
+        description="components of Gaussian mixtures fitted to all training latents, some of 10, 50, 200",
     )
     split: Literal["validation", "test"] = Field(
         default="validation",

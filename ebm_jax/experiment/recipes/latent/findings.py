@@ -43,8 +43,8 @@ def remarks(run: StoredRun) -> list[str]:
 def findings(runs: Mapping[str, StoredRun]) -> list[str]:
     """Returns which run makes the best samples, by the Fréchet distance, and which gains most over one Gaussian.
 
-    Runs that differ in seed alone count as one, by their means. Each run has an autoencoder of its own, so gains compare
-    densities of different latents and are only ranked for equal numbers of them.
+    Runs that differ in seed alone count as one, by their means. Each run has an autoencoder of its own, so gains are of
+    densities of different latents. They are only ranked for equal numbers of latents.
     """
     groups = group_by_seed(runs)
     varied = varied_settings(groups)

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ebm_jax.energies.latent import LatentModel, LatentParams
+from ebm_jax.experiment.recipes.images import judging
 from ebm_jax.experiment.recipes.latent.config import LatentConfig
 from ebm_jax.graphs.blocks import SamplingSchedule
 from ebm_jax.run import sample
@@ -126,6 +127,7 @@ def final_draws(
     frames: uint8 `(n_frames, n_chains, height, width)`, along chains from N(0, I). steps: their steps. data: held-out
     images. reconstructions: of these. landscape: energies `(n_slices, rows, columns)` of two coordinates at a time,
     the others being those of the end of a chain. path: latents of this chain, `(n_steps + 1, n_latents)`.
+    grid: coordinates along which it is drawn. classifier_sha256: which classifier judges the samples.
     """
     n_steps = config.generation.n_steps
     frames, steps = draw_frames(config, model, params, key, N_PICTURES, n_steps)
@@ -140,6 +142,7 @@ def final_draws(
         "landscape": landscapes(model, params, path[-1]),
         "path": path,
         "grid": grid(),
+        "classifier_sha256": np.asarray(judging.load_classifier(config.data.name).sha256),
     }
 
 
