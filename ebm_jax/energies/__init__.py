@@ -3,4 +3,6 @@
 import lazy_loader
 
 # They load Flax.
-__getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submodules=["networks", "neural"])
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__, submodules=["autoencoder", "latent", "networks", "neural"]
+)

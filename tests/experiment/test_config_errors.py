@@ -84,7 +84,7 @@ def test_an_override_does_not_hide_a_wrong_section(write):
         ("1: 2", ["1: keys are text"]),
         ("training:", ["training: null", "a section"]),
         ("health: [1]", ["health: [1]", "a section"]),
-        ("recipe: rmb", ["recipe: 'rmb'", "one of rbm, conv, jem", "did you mean rbm?"]),
+        ("recipe: rmb", ["recipe: 'rmb'", "one of rbm, conv, jem, latent", "did you mean rbm?"]),
         ("recipe: [rbm]", ["recipe: ['rbm']"]),
         ("name: 2024-01-01", ["name: 2024-01-01", "text is wanted: put it in quotes"]),
         ("name: a/b", ["name: 'a/b'", "slashes"]),

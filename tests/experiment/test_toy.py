@@ -136,9 +136,9 @@ def test_a_resume_learns_shapes_without_a_state(toy, trained):
 
 
 def test_the_registry(toy):
-    assert base.names() == ("rbm", "conv", "jem", "toy") and base.find("toy") is toy.RECIPE
+    assert base.names() == ("rbm", "conv", "jem", "latent", "toy") and base.find("toy") is toy.RECIPE
     with pytest.raises(
-        ConfigError, match="'tyo' was given; one of rbm, conv, jem, toy is wanted: did you mean toy"
+        ConfigError, match="'tyo' was given; one of rbm, conv, jem, latent, toy is wanted: did you mean toy"
     ):
         parse_config({"recipe": "tyo"}, name="x")
 

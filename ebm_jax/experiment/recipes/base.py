@@ -270,3 +270,5 @@ _CONV = "ebm_jax.experiment.recipes.conv"
 register("conv", config=f"{_CONV}.config:ConvConfig", recipe=f"{_CONV}.recipe:RECIPE")
 _JEM = "ebm_jax.experiment.recipes.jem"
 register("jem", config=f"{_JEM}.config:JemConfig", recipe=f"{_JEM}.recipe:RECIPE")
+_LATENT = "ebm_jax.experiment.recipes.latent"
+register("latent", config=f"{_LATENT}.config:LatentConfig", recipe=f"{_LATENT}.recipe:RECIPE")

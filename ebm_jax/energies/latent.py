@@ -1,0 +1,168 @@
+"""Energies of latents, and the model of images that they make with an autoencoder.
+
+    E(z) = ½|z|² + f(z)
+
+f is a network. Without it the energy is that of N(0, I), so latents are whitened first: f then learns how they differ
+from one Gaussian, and chains of any start come back from far away.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from ebm_jax import checks
+from ebm_jax.energies.autoencoder import Autoencoder
+from ebm_jax.energies.neural import NeuralEnergy
+from ebm_jax.types import Key, PyTree
+
+
+@dataclass(frozen=True)
+class LatentEnergy(NeuralEnergy):
+    """The energy E(z) = ½|z|² + c f(z) of a vector.
+
+    Args:
+      module: A Flax Linen module that takes one vector and returns one number, f.
+      shape: `(n_latents,)`.
+      scale: c.
+
+    Raises:
+      ValueError: If the module is no Linen module or returns more than one number.
+
+    Example:
+      >>> model = ej.energies.latent.LatentEnergy(ej.energies.networks.MLP((8,)), shape=(4,))
+      >>> model.energy(model.init(jax.random.key(0)), jnp.ones(4)).shape
+      ()
+    """
+
+    def energy(self, params: PyTree, x: Float[Array, " n_latents"]) -> Float[Array, ""]:
+        """Returns E(x; params) of one vector, float32."""
+        return 0.5 * jnp.dot(x, x, precision="highest") + super().energy(params, x)
+
+
+class Whitening(NamedTuple):
+    """An affine map after which data have mean 0 and covariance I: w = (z − mean) @ forward.
+
+    Attributes:
+      mean: `(n_latents,)`.
+      forward: Covariance^(−1/2), the symmetric root, `(n_latents, n_latents)`.
+      backward: Its inverse.
+    """
+
+    mean: Float[Array, " n_latents"] | np.ndarray
+    forward: Float[Array, "n_latents n_latents"] | np.ndarray
+    backward: Float[Array, "n_latents n_latents"] | np.ndarray
+
+    def apply(self, z: Any) -> Any:
+        """Returns whitened vectors, `(..., n_latents)`."""
+        return jnp.matmul(z - self.mean, self.forward, precision="highest")
+
+    def undo(self, w: Any) -> Any:
+        """Returns the vectors that `apply` whitens to `w`."""
+        return jnp.matmul(w, self.backward, precision="highest") + self.mean
+
+
+def whitening_of(z: Any) -> Whitening:
+    """Returns the whitening of data, computed in float64.
+
+    Args:
+      z: `(n, n_latents)`, of a covariance of full rank.
+
+    Returns:
+      The map, float32.
+
+    Raises:
+      ValueError: If the covariance has no full rank.
+    """
+    z = np.asarray(z, np.float64)
+    mean = z.mean(axis=0)
+    values, vectors = np.linalg.eigh(np.atleast_2d(np.cov(z.T)))
+    if not values[0] > 1e-10 * values[-1]:
+        raise ValueError(
+            f"the latents vary by {values[0]:.2g} along one direction and {values[-1]:.2g} along another, so they "
+            "cannot be whitened; use fewer latents"
+        )
+    forward, backward = (vectors * values**power @ vectors.T for power in (-0.5, 0.5))
+    return Whitening(*(np.asarray(part, np.float32) for part in (mean, forward, backward)))
+
+
+class LatentParams(NamedTuple):
+    """Parameters of a `LatentModel`: those of the energy, those of the autoencoder, and the whitening between them."""
+
+    energy: PyTree
+    autoencoder: PyTree
+    whitening: Whitening
+
+
+@dataclass(frozen=True)
+class LatentModel:
+    """An energy of whitened latents with the autoencoder that makes images of them.
+
+    Args:
+      prior: The energy of whitened latents.
+      autoencoder: The autoencoder.
+
+    Raises:
+      ValueError: If their numbers of latents differ.
+
+    Example:
+      >>> prior = ej.energies.latent.LatentEnergy(ej.energies.networks.MLP((8,)), shape=(2,))
+      >>> coder = ej.energies.autoencoder.Autoencoder((8, 8), n_latents=2, n_hidden=16)
+      >>> model = ej.energies.latent.LatentModel(prior, coder)
+      >>> model.decode(model.init(jax.random.key(0)), jnp.zeros(2)).shape
+      (8, 8)
+    """
+
+    prior: LatentEnergy
+    autoencoder: Autoencoder
+
+    position_dtypes = checks.FLOATS
+
+    def __post_init__(self) -> None:
+        """Checks that both parts fit.
+
+        Raises:
+          ValueError: If their numbers of latents differ.
+        """
+        if self.prior.shape != (self.autoencoder.n_latents,):
+            raise ValueError(
+                f"prior has vectors of shape {self.prior.shape}, and the autoencoder has {self.autoencoder.n_latents} "
+                "latents; give both the same number"
+            )
+
+    def init(self, key: Key) -> LatentParams:
+        """Draws parameters, with a whitening that changes nothing."""
+        checks.check_key(key)
+        one, two = jax.random.split(key)
+        n = self.autoencoder.n_latents
+        identity = Whitening(jnp.zeros(n), jnp.eye(n), jnp.eye(n))
+        return LatentParams(self.prior.init(one), self.autoencoder.init(two), identity)
+
+    def params_struct(self) -> LatentParams:
+        """Returns the shapes and dtypes of the parameters."""
+        n = self.autoencoder.n_latents
+        vector, matrix = (jax.ShapeDtypeStruct(shape, jnp.float32) for shape in ((n,), (n, n)))
+        return LatentParams(
+            self.prior.params_struct(), self.autoencoder.params_struct(), Whitening(vector, matrix, matrix)
+        )
+
+    def position_struct(self) -> jax.ShapeDtypeStruct:
+        """Returns the shape and dtype of one vector of latents."""
+        return self.prior.position_struct()
+
+    def energy(self, params: LatentParams, x: Float[Array, " n_latents"]) -> Float[Array, ""]:
+        """Returns the energy of one vector of whitened latents."""
+        return self.prior.energy(params.energy, x)
+
+    def encode(self, params: LatentParams, image: Float[Array, "..."]) -> Float[Array, " n_latents"]:
+        """Returns the whitened latents of one image with pixels in {0, 1}."""
+        return params.whitening.apply(self.autoencoder.encode(params.autoencoder, image))
+
+    def decode(self, params: LatentParams, x: Float[Array, " n_latents"]) -> Float[Array, "..."]:
+        """Returns the probabilities of the pixels of one image."""
+        return self.autoencoder.decode(params.autoencoder, params.whitening.undo(x))
