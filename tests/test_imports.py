@@ -34,7 +34,7 @@ LEVEL_OF = {module: level for level, modules in enumerate(LEVELS) for module in 
 
 # Who may import a library at all, and who may do so at the top of a module, by prefix of the module's name.
 ANYWHERE = {
-    "flax": ("training", "energies.networks", "energies.neural", "energies.latent"),
+    "flax": ("training", "energies.networks", "energies.neural", "energies.latent", "energies.autoencoder"),
     "optax": ("training", "experiment.recipes", "metrics.classifier", "cli.demo"),
     "lazy_loader": ("", "energies", "metrics"),
     "blackjax": ("interop.blackjax",),
