@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 from ebm_jax.experiment.recipes.base import StoredRun
 from ebm_jax.experiment.recipes.comparison import group_by_seed, number, varied_settings
@@ -10,9 +11,10 @@ from ebm_jax.experiment.recipes.comparison import group_by_seed, number, varied_
 
 def remarks(run: StoredRun) -> list[str]:
     """Returns what the figures of samples are worth: their start, their floor, and the temperature of the chains."""
-    metrics, generation = run.metrics, run.config.generation
+    config: Any = run.config
+    metrics, generation = run.metrics, config.generation
     sentences = [
-        f"Samples are judged by the classifier of {run.config.data.name} with the SHA-256 "
+        f"Samples are judged by the classifier of {config.data.name} with the SHA-256 "
         f"{str(run.draws['classifier_sha256'])[:16]}…; distances of two classifiers cannot be compared. A Fréchet "
         "distance of few images is biased upwards: that of training images is the floor at this number."
     ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 from ebm_jax.experiment.recipes.base import StoredRun
 from ebm_jax.experiment.recipes.comparison import group_by_seed, number, varied_settings
@@ -18,7 +19,8 @@ _STRANGE = {
 
 def remarks(run: StoredRun) -> list[str]:
     """Returns how good the classifier, its energy and its samples are, each beside what it is to be compared with."""
-    metrics, generation, split = run.metrics, run.config.generation, run.config.evaluation.split
+    config: Any = run.config
+    metrics, generation, split = run.metrics, config.generation, config.evaluation.split
     areas = {name: number(metrics.get(f"auroc_{name}")) for name in _STRANGE}
     known = ", ".join(f"{_STRANGE[name]} {area:.3f}" for name, area in areas.items() if area == area)
     ends, noise = (
