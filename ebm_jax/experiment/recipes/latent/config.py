@@ -90,8 +90,8 @@ class LatentTrainingConfig(TrainingConfig):
 class LatentGenerationConfig(Section):
     """MALA chains that make samples from N(0, I), the energy without its network."""
 
-    n_steps: int = Field(default=600, ge=1, description="steps of a chain")
-    every: int = Field(default=25, ge=1, description="steps between two pictures of a chain")
+    n_steps: int = Field(default=3000, ge=1, description="steps of a chain")
+    every: int = Field(default=100, ge=1, description="steps between two pictures of a chain")
     tuning_steps: int = Field(
         default=300, ge=1, description="steps of other chains before, which tune the step size"
     )

@@ -26,6 +26,8 @@ _N_TUNING = 256
 _HALF_WIDTH = 4.0
 _N_GRID = 81
 _N_SLICES = 2
+# Longer paths would cover the landscape.
+_MAX_PATH = 500
 
 
 class Chains(NamedTuple):
@@ -126,14 +128,15 @@ def final_draws(
 
     frames: uint8 `(n_frames, n_chains, height, width)`, along chains from N(0, I). steps: their steps. data: held-out
     images. reconstructions: of these. landscape: energies `(n_slices, rows, columns)` of two coordinates at a time,
-    the others being those of the end of a chain. path: latents of this chain, `(n_steps + 1, n_latents)`.
+    the others being those of the end of a chain. path: latents of this chain, a row a step, `(n_rows, n_latents)`.
     grid: coordinates along which it is drawn. classifier_sha256: which classifier judges the samples.
     """
     n_steps = config.generation.n_steps
     frames, steps = draw_frames(config, model, params, key, N_PICTURES, n_steps)
     few = held_out[:N_PICTURES]
     z = jax.vmap(model.encode, (None, 0))(params, jnp.asarray(few, jnp.float32))
-    path = run_chains(config, model, params, jax.random.fold_in(key, 1), 1, n_steps, 1).positions[:, 0]
+    n_path = min(n_steps, _MAX_PATH)
+    path = run_chains(config, model, params, jax.random.fold_in(key, 1), 1, n_path, 1).positions[:, 0]
     return {
         "frames": frames,
         "steps": steps,
