@@ -202,6 +202,52 @@ class Recipe(abc.ABC):
         return []
 
 
+class PackagedRecipe(Recipe):
+    """A recipe whose package has the modules `training`, `figures` and `findings`, imported when they are asked for.
+
+    `training` has `build` and `struct`, `figures` has `captions`, `run_figures` and `comparison_figures`, and
+    `findings` has `remarks` and `findings`, with the arguments of the methods.
+    """
+
+    def _module(self, name: str) -> Any:
+        package = type(self).__module__.rpartition(".")[0]
+        return import_module(f"{package}.{name}")
+
+    def build(self, config: Any) -> Experiment:
+        """Loads the data and returns the experiment.
+
+        Raises:
+          ConfigError: If a batch has more rows than the data.
+          DataFileError, DataUnavailableError: As `ebm_jax.data.load` does.
+        """
+        return self._module("training").build(config)
+
+    def struct(self, config: Any) -> Any:
+        """Returns the shapes and dtypes of the train state, without data."""
+        return self._module("training").struct(config)
+
+    @property
+    def captions(self) -> Mapping[str, str]:
+        """Captions of the figures of one run."""
+        return self._module("figures").captions
+
+    def run_figures(self, run: StoredRun) -> dict[str, Figure]:
+        """Returns figures of one run by their place in its folder."""
+        return self._module("figures").run_figures(run)
+
+    def remarks(self, run: StoredRun) -> list[str]:
+        """Returns sentences for the page of one run."""
+        return self._module("findings").remarks(run)
+
+    def comparison_figures(self, runs: Mapping[str, StoredRun]) -> dict[str, Figure]:
+        """Returns figures that compare runs, by file name."""
+        return self._module("figures").comparison_figures(runs)
+
+    def findings(self, runs: Mapping[str, StoredRun]) -> list[str]:
+        """Returns what a comparison of runs shows, in sentences."""
+        return self._module("findings").findings(runs)
+
+
 def measure(metrics: Iterable[Metric], context: Any, groups: Iterable[str]) -> dict[str, float]:
     """Measures groups of metrics.
 
