@@ -107,6 +107,7 @@ class Recipe(abc.ABC):
       metrics: What it measures, in the order of reports.
       best: Name of the metric by which checkpoints are compared. Larger is better; an evaluation may lack it.
       captions: Caption of each figure of `run_figures`, by its name.
+      memory_fields: Fields of the configuration that scale its memory, as dotted paths. An error of memory names them.
       can_skip: Whether its train step skips failed updates, which `health.policy: skip` asks for.
     """
 
@@ -115,6 +116,7 @@ class Recipe(abc.ABC):
     metrics: ClassVar[tuple[Metric, ...]]
     best: ClassVar[str]
     captions: ClassVar[Mapping[str, str]] = {}
+    memory_fields: ClassVar[tuple[str, ...]] = ("training.batch_size",)
     can_skip: ClassVar[bool] = False
 
     @property

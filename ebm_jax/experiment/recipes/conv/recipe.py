@@ -21,6 +21,13 @@ class ConvRecipe(PackagedRecipe):
     Config = ConvConfig
     metrics = METRICS
     best = "share_above_0_9"
+    memory_fields = (
+        "training.batch_size",
+        "buffer.capacity",
+        "model.channels",
+        "model.dense",
+        "evaluation.n_chains",
+    )
     can_skip = True
 
     def model(self, config: ConvConfig) -> NeuralEnergy:
