@@ -211,6 +211,12 @@ class Checkpoints:
             if later > step:
                 self._discard(later)
 
+    def remove_newest(self) -> None:
+        """Removes the newest checkpoint, unless there is no other."""
+        _, *later = self.steps()
+        if later:
+            self._discard(later[-1])
+
     def _write(self, step: int, arrays: dict[str, np.ndarray], facts: dict[str, Any]) -> None:
         place = self._place(step)
         self.folder.mkdir(parents=True, exist_ok=True)

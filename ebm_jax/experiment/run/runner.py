@@ -271,6 +271,9 @@ class _Run:
                 "with a lower training.learning_rate"
             )
         rollbacks = self.rollbacks
+        # A run that fails again before its next checkpoint went back to a state that was failing already.
+        if rollbacks and rollbacks[-1]["step"] == self.saved:
+            self.checkpoints.remove_newest()
         self._restore(self.checkpoints.load_latest(self.struct))
         n_recorded = len(self.rollbacks)
         factor = health.rollback_factor ** (len(rollbacks) + 1)
