@@ -95,14 +95,14 @@ def test_a_failed_run_goes_back_with_a_lower_rate(tmp_path, monkeypatch, with_re
     assert fingerprint(tmp_path / "again") == fingerprint(tmp_path / "run")
 
 
-def test_a_second_failure_goes_back_one_checkpoint_further(tmp_path, monkeypatch):
+def test_every_rollback_goes_one_checkpoint_further_back(tmp_path, monkeypatch):
     """Checkpoints lie at steps 3, 6, 9, …; the update of step 11 fails until the rate has been lowered three times."""
     rollback = config(health={"policy": "rollback"})
     fail_at(monkeypatch, 11, above=0.125)
     runner.train(rollback, tmp_path / "run", ["test"])
     events = [row for row in read_metrics(tmp_path / "run") if row["kind"] == "rollback"]
-    # The third failure finds a new checkpoint of step 9.
-    assert [(event["step"], event["rate_factor"]) for event in events] == [(9, 0.5), (6, 0.25), (9, 0.125)]
+    # Two checkpoints are kept, so the third rollback goes no further than the second.
+    assert [(event["step"], event["rate_factor"]) for event in events] == [(9, 0.5), (6, 0.25), (6, 0.125)]
     # A run that is killed at the third repeats all of them.
     restore = runner._Run._restore
 

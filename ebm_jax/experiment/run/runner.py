@@ -271,9 +271,8 @@ class _Run:
                 "with a lower training.learning_rate"
             )
         rollbacks = self.rollbacks
-        # A run that fails again before its next checkpoint went back to a state that was failing already.
-        if rollbacks and rollbacks[-1]["step"] == self.saved:
-            self.checkpoints.remove_newest()
+        # A slow instability is older than the newest checkpoint, so each rollback goes one checkpoint further back.
+        self.checkpoints.remove_newest(len(rollbacks))
         self._restore(self.checkpoints.load_latest(self.struct))
         n_recorded = len(self.rollbacks)
         factor = health.rollback_factor ** (len(rollbacks) + 1)
