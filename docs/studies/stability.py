@@ -43,6 +43,7 @@ def figures(folder):
         "rollbacks": [[row["sick_step"], row["step"]] for row in rollbacks],
         "updates_discarded": sum(row["sick_step"] - row["step"] for row in rollbacks),
         "accuracy": metrics.get("accuracy"),
+        "frechet": metrics.get("frechet"),
     }
 
 
@@ -53,10 +54,18 @@ def main():
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
     found = {}
-    print(
-        "| policy | seed | updates | first past a limit | largest \\|gap\\| | last gap | last norm | rollbacks | rate |"
+    headings = (
+        "policy",
+        "seed",
+        "updates",
+        "first past a limit",
+        "largest gap",
+        "last gap",
+        "last norm",
+        "rollbacks",
     )
-    print("| --- | --- | --- | --- | --- | --- | --- | --- | --- |")
+    headings += ("discarded", "last rate", "accuracy", "Fréchet distance")
+    print(f"| {' | '.join(headings)} |\n|{' --- |' * len(headings)}")
     for sweep in options.sweeps:
         runs = sorted(path.parent for path in sweep.glob("*/metrics.jsonl"))
         found[sweep.name] = [figures(run) for run in runs]
@@ -64,7 +73,9 @@ def main():
             print(
                 f"| {sweep.name} | {seed} | {run['updates']:,} | {run['first_excess'] or '–'} "
                 f"| {run['largest_energy_gap']:.2g} | {run['last_energy_gap'] or math.nan:.2g} "
-                f"| {run['last_gradient_norm'] or math.nan:.2g} | {len(run['rollbacks'])} | {run['last_rate']:.2g} |"
+                f"| {run['last_gradient_norm'] or math.nan:.2g} | {len(run['rollbacks'])} "
+                f"| {run['updates_discarded']:,} | {run['last_rate']:.2g} | {run['accuracy'] or math.nan:.3f} "
+                f"| {run['frechet'] or math.nan:.0f} |"
             )
         for name in ("config.yaml", "environment.json"):
             (options.out / sweep.name).mkdir(parents=True, exist_ok=True)
