@@ -30,7 +30,7 @@ from ebm_jax.energies.neural import JointEnergy
 NAMES = ("digits", "mnist", "fashion_mnist")
 
 # Raise this when the network or its training changes.
-FORMAT = 1
+FORMAT = 2
 _ROWS = 500
 _BATCH = 100
 _N_EPOCHS = {"digits": 30, "mnist": 6, "fashion_mnist": 6}
@@ -46,13 +46,17 @@ class Classifier(NamedTuple):
       name: The data set.
       model: The network, as a `JointEnergy`.
       params: Its parameters.
+      mean: Mean of what the last layer sees, over the training images, float32 `(64,)`.
+      scale: Standard deviation of the same; 1 for units that are the same for all images.
       accuracy: Share of the test set that it reads correctly.
-      sha256: Hash of the parameters.
+      sha256: Hash of the parameters, `mean` and `scale`.
     """
 
     name: str
     model: JointEnergy
     params: Any
+    mean: np.ndarray
+    scale: np.ndarray
     accuracy: float
     sha256: str
 
@@ -63,24 +67,19 @@ class Classifier(NamedTuple):
           images: `(n, height, width)`.
 
         Returns:
-          What the last layer sees, float32 `(n, 64)`, and p(y | x), float64 `(n, n_classes)`.
+          Standardized features, float32 `(n, 64)`, and p(y | x), float64 `(n, n_classes)`. The features are what the
+          last layer sees, less `mean`, over `scale`. Without that, distances would depend on the scale that a network
+          happened to learn.
 
         Raises:
           ValueError: If images do not fit, are not floats, or lie outside [−1, 1].
         """
-        x = self._check(images)
-        # Rows are filled up with zeros, so that any number of images runs the same program.
-        padded = np.concatenate([x, np.zeros((-len(x) % _ROWS, *x.shape[1:]), np.float32)])
-        parts = [
-            jax.device_get(_read(self.model, self.params, padded[i : i + _ROWS]))
-            for i in range(0, len(padded), _ROWS)
-        ]
-        features, logits = (np.concatenate(part)[: len(x)] for part in zip(*parts, strict=True))
+        units, logits = _read(self.model, self.params, self._check(images))
         odds = np.exp(logits.astype(np.float64) - logits.max(axis=1, keepdims=True))
-        return features, odds / odds.sum(axis=1, keepdims=True)
+        return (units - self.mean) / self.scale, odds / odds.sum(axis=1, keepdims=True)
 
     def features(self, images: Any) -> np.ndarray:
-        """Returns what the last layer sees, float32 `(n, 64)`; takes and refuses what `read` does."""
+        """Returns standardized features, float32 `(n, 64)`; takes and refuses what `read` does."""
         return self.read(images)[0]
 
     def probabilities(self, images: Any) -> np.ndarray:
@@ -134,14 +133,15 @@ def load(name: str, cache_dir: str | os.PathLike[str] | None = None) -> Classifi
         with np.load(path, allow_pickle=False) as file:
             facts = json.loads(str(file["facts"]))
             leaves = [file[f"leaf{i}"] for i in range(len(jax.tree.leaves(struct)))]
+            mean, scale = file["mean"], file["scale"]
         params = jax.tree.unflatten(jax.tree.structure(struct), leaves)
         checks.check_struct("parameters", params, struct)
         accuracy, sha256 = float(facts["accuracy"]), facts["sha256"]
-        if digest(params) != sha256:
+        if digest((params, mean, scale)) != sha256:
             raise ValueError("its hash differs")
     except (OSError, KeyError, ValueError, TypeError, EOFError, zipfile.BadZipFile) as error:
         raise ValueError(f"{path} is damaged ({error}); remove it, and it is trained again") from error
-    return Classifier(name, model, jax.tree.map(jnp.asarray, params), accuracy, sha256)
+    return Classifier(name, model, jax.tree.map(jnp.asarray, params), mean, scale, accuracy, sha256)
 
 
 def train(name: str, cache_dir: str | os.PathLike[str] | None = None) -> Classifier:
@@ -171,8 +171,11 @@ def train(name: str, cache_dir: str | os.PathLike[str] | None = None) -> Classif
     for epoch in range(_N_EPOCHS[name]):
         state = _epoch(model, tx.update, jax.random.fold_in(jax.random.key(1), epoch), state, images, labels)
     params = jax.device_get(state[0])
+    units, _ = _read(model, params, np.asarray(found.train.images, np.float32) / 127.5 - 1)
+    mean, scale = units.mean(axis=0), units.std(axis=0)
+    scale = np.where(scale > 1e-6, scale, np.float32(1))
     test = np.asarray(found.test.images, np.float32) / 127.5 - 1
-    fresh = Classifier(name, model, params, 0.0, digest(params))
+    fresh = Classifier(name, model, params, mean, scale, 0.0, digest((params, mean, scale)))
     accuracy = float((fresh.probabilities(test).argmax(axis=1) == found.test.labels).mean())
     fresh = fresh._replace(accuracy=accuracy)
     _write(path, fresh)
@@ -215,7 +218,12 @@ def _write(path: Path, classifier: Classifier) -> None:
     leaves = {f"leaf{i}": np.asarray(leaf) for i, leaf in enumerate(jax.tree.leaves(classifier.params))}
     try:
         with partial.open("wb") as file:
-            named: dict[str, Any] = {"facts": np.asarray(facts), **leaves}
+            named: dict[str, Any] = {
+                "facts": np.asarray(facts),
+                "mean": classifier.mean,
+                "scale": classifier.scale,
+                **leaves,
+            }
             np.savez(file, **named)
         os.replace(partial, path)
     finally:
@@ -248,9 +256,20 @@ def _epoch(
     return jax.lax.scan(body, state, (order.reshape(n_batches, _BATCH), keys))[0]
 
 
+def _read(model: JointEnergy, params: Any, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Returns what the last layer sees, and the logits."""
+    # Rows are filled up with zeros, so that any number of images runs the same program.
+    padded = np.concatenate([images, np.zeros((-len(images) % _ROWS, *images.shape[1:]), np.float32)])
+    parts = [
+        jax.device_get(_read_rows(model, params, padded[i : i + _ROWS])) for i in range(0, len(padded), _ROWS)
+    ]
+    units, logits = (np.concatenate(part)[: len(images)] for part in zip(*parts, strict=True))
+    return units, logits
+
+
 @functools.partial(jax.jit, static_argnums=0)
-def _read(model: JointEnergy, params: Any, images: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Returns the features and the logits of images, in one pass: the compiler merges what both compute."""
+def _read_rows(model: JointEnergy, params: Any, images: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Returns the same of one chunk, in one pass: the compiler merges what both compute."""
     module = model.module
-    features = jax.vmap(lambda x: module.apply({"params": params}, x, method=module.features))(images)
-    return features, jax.vmap(model.logits, (None, 0))(params, images)
+    units = jax.vmap(lambda x: module.apply({"params": params}, x, method=module.features))(images)
+    return units, jax.vmap(model.logits, (None, 0))(params, images)

@@ -23,7 +23,7 @@ JEM = find("jem")
 TINY = {
     "recipe": "jem",
     "name": "tiny",
-    "data": {"name": "digits", "classes": [3, 5, 8], "n_train": 200},
+    "data": {"name": "digits", "classes": [3, 5, 8], "n_train": 200, "shift": 1},
     "model": {"features": [16]},
     "langevin": {"n_steps": 2, "step_size": 0.5},
     "negatives": {"n_chains": 8, "capacity": 32, "conditional": True},
@@ -103,6 +103,18 @@ def test_commands(whole, tmp_path):
     assert row["accuracy"] == pytest.approx((read == test.labels).mean())
     cli("plot", whole, "--out", tmp_path / "page")
     assert "classifies best" in (tmp_path / "page" / "report.md").read_text()
+
+
+def test_images_move_by_whole_pixels():
+    image = np.arange(1, 13, dtype=np.uint8).reshape(3, 4)
+    rows = np.tile(image, (200, 1, 1)), np.arange(200)
+    moved, labels = training.NoisyRows(0.0, 1)(jax.random.key(0), rows)
+    padded = np.pad(image, 1)
+    expected = {padded[i : i + 3, j : j + 4].tobytes() for i in range(3) for j in range(3)}
+    found = np.rint((np.asarray(moved) + 1) * 127.5).astype(np.uint8)
+    # All nine places occur among 200 draws, except with probability 9 (8/9)^200 < 1e-9.
+    assert {x.tobytes() for x in found} == expected
+    np.testing.assert_array_equal(labels, rows[1])
 
 
 def test_learning_rate():

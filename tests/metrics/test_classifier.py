@@ -39,10 +39,15 @@ def test_it_reads_digits_it_has_not_seen(trained, folder):
     both = trained.read(images)
     np.testing.assert_array_equal(both[0], trained.features(images))
     np.testing.assert_array_equal(both[1], probabilities)
-    # Features are those that the last layer turns into the probabilities.
+    # Features are those that the last layer turns into the probabilities, standardized over the training images.
     last = trained.params["last"]
-    logits = both[0] @ last["kernel"] + last["bias"]
+    logits = (both[0] * trained.scale + trained.mean) @ last["kernel"] + last["bias"]
     np.testing.assert_allclose(jax.nn.softmax(logits), probabilities, atol=1e-5)
+    seen = trained.features(np.asarray(ej.data.load("digits").train.images, np.float32) / 127.5 - 1)
+    np.testing.assert_allclose(seen.mean(axis=0), 0, atol=1e-4)
+    live = seen.std(axis=0) > 0
+    assert live.sum() > 32
+    np.testing.assert_allclose(seen.std(axis=0)[live], 1, rtol=1e-3)
     # Any number of images is read as each alone.
     np.testing.assert_allclose(trained.probabilities(images[:3]), probabilities[:3], atol=1e-6)
     assert [path.name for path in (folder / "classifiers").iterdir()] == [f"digits-{classifier.FORMAT}.npz"]

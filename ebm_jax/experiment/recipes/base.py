@@ -105,7 +105,8 @@ class Recipe(abc.ABC):
       name: Value of the key `recipe` of a configuration.
       Config: Its configuration, a subclass of `config.sections.ExperimentConfig`.
       metrics: What it measures, in the order of reports.
-      best: Name of the metric by which checkpoints are compared. Larger is better; an evaluation may lack it.
+      best: Name of the metric by which checkpoints are compared; an evaluation may lack it.
+      smallest_is_best: Whether a smaller value of that metric is the better one.
       captions: Caption of each figure of `run_figures`, by its name.
       can_skip: Whether its train step skips failed updates, which `health.policy: skip` asks for.
     """
@@ -114,6 +115,7 @@ class Recipe(abc.ABC):
     Config: ClassVar[type[ExperimentConfig]]
     metrics: ClassVar[tuple[Metric, ...]]
     best: ClassVar[str]
+    smallest_is_best: ClassVar[bool] = False
     captions: ClassVar[Mapping[str, str]] = {}
     can_skip: ClassVar[bool] = False
 

@@ -222,7 +222,7 @@ class _Run:
         found = self.experiment.evaluate(params, settings, groups)
         found |= self.experiment.evaluate_state(self.state, settings, groups)
         value = found.get(self.recipe.best)
-        if value is not None and math.isfinite(value) and (self.best is None or value > self.best["value"]):
+        if value is not None and math.isfinite(value) and self._is_best(value):
             self.best = {"step": self.step, "metric": self.recipe.best, "value": value}
         self._record(self._row("evaluation") | found, writer)
         if self.experiment.snapshot is not None and (drawn := self.experiment.snapshot(params, self.step)):
@@ -231,6 +231,12 @@ class _Run:
         LOGGER.info("step %d: %s (%.1f s)", self.step, shown, time.perf_counter() - began)
         if self.best is not None and self.best["step"] == self.step:
             self._save()
+
+    def _is_best(self, value: float) -> bool:
+        if self.best is None:
+            return True
+        before = self.best["value"]
+        return value < before if self.recipe.smallest_is_best else value > before
 
     def _save(self) -> None:
         if self.saved == self.step:

@@ -20,7 +20,8 @@ class ConvRecipe(PackagedRecipe):
     name = "conv"
     Config = ConvConfig
     metrics = METRICS
-    best = "share_above_0_9"
+    best = "frechet"
+    smallest_is_best = True
     can_skip = True
 
     def model(self, config: ConvConfig) -> NeuralEnergy:

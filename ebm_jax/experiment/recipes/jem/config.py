@@ -24,8 +24,13 @@ from ebm_jax.experiment.recipes.images.config import (
 
 
 class JemDataConfig(ImageDataConfig):
-    """The images and their classes, and the noise on the images."""
+    """The images and their classes, and what is done to the images of a batch."""
 
+    shift: int = Field(
+        default=0,
+        ge=0,
+        description="largest number of pixels by which every image of a batch is moved at random, both ways",
+    )
     noise: float = Field(
         default=0.2,
         ge=0,

@@ -41,19 +41,31 @@ _EVERY_EVALUATION = ("classifier", "ood")
 
 @dataclass(frozen=True)
 class NoisyRows:
-    """A function for `Plan.prepare`: grey values become floats with normal noise; labels stay.
+    """A function for `Plan.prepare`: grey values become floats, moved and with normal noise; labels stay.
 
     Attributes:
       scale: Standard deviation of the noise.
+      shift: Largest number of pixels by which an image is moved; black fills what it leaves.
     """
 
     scale: float
+    shift: int = 0
 
     def __call__(self, key: Key, rows: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
         """Returns floats and labels from a batch of uint8 and labels."""
         pixels, labels = rows
+        if self.shift:
+            pixels = _shifted(jax.random.fold_in(key, 1), pixels, self.shift)
         x = data.as_floats(pixels)
         return x + self.scale * jax.random.normal(key, x.shape), labels
+
+
+def _shifted(key: Key, pixels: jax.Array, shift: int) -> jax.Array:
+    """Moves each image by whole numbers of pixels, uniform in [-shift, shift] along either side."""
+    padded = jnp.pad(pixels, ((0, 0), (shift, shift), (shift, shift)))
+    corners = jax.random.randint(key, (len(pixels), 2), 0, 2 * shift + 1)
+    shape = pixels.shape[1:]
+    return jax.vmap(lambda image, corner: jax.lax.dynamic_slice(image, corner, shape))(padded, corners)
 
 
 class _Trainer(NamedTuple):
@@ -87,7 +99,7 @@ def build(config: JemConfig) -> Experiment:
     rows = jax.device_put((images.train, images.labels[0]))
     skip = config.health.policy == "skip"
     limits = optimiser.limits(config.health) if skip else None
-    prepare = NoisyRows(config.data.noise)
+    prepare = NoisyRows(config.data.noise, config.data.shift)
     classification = network_objectives.classification(config.objective.logsumexp_l2)
 
     def advance_state(state: TrainState, n_steps: int) -> tuple[TrainState, Any]:
