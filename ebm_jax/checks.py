@@ -100,7 +100,8 @@ def check_finite(name: str, tree: PyTree) -> None:
     for path, leaf in _with_paths(tree, name):
         if isinstance(leaf, Tracer) or not jnp.issubdtype(jnp.result_type(leaf), jnp.inexact):
             continue
-        values = np.asarray(leaf)
+        # On a CPU NumPy ends the process when it reads an array that could not be allocated; waiting for it raises.
+        values = np.asarray(jax.block_until_ready(leaf))
         # A float64 that JAX is about to cut to float32 may not fit.
         with np.errstate(over="ignore"):
             bad = ~np.isfinite(values.astype(jax.dtypes.canonicalize_dtype(values.dtype)))

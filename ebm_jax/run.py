@@ -343,7 +343,8 @@ def _check_observer(observe: Any) -> Any:
 
 
 def _raise_on_nonfinite(kernel: Any, samples: Samples) -> None:
-    bad = np.flatnonzero(np.asarray(samples.info.n_nonfinite))
+    # On a CPU NumPy ends the process when it reads an array that could not be allocated; waiting for it raises.
+    bad = np.flatnonzero(jax.block_until_ready(samples.info.n_nonfinite))
     if bad.size:
         chain = int(bad[0])
         step = int(samples.info.first_nonfinite[chain])

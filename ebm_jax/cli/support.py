@@ -38,10 +38,11 @@ def run_error_messages() -> Iterator[None]:
         from ebm_jax.data import DataFileError
         from ebm_jax.experiment.run.checkpoint import CheckpointError
         from ebm_jax.experiment.run.folder import RunFolderError
+        from ebm_jax.experiment.run.memory import OutOfMemory
         from ebm_jax.experiment.run.runner import RunFailed
         from ebm_jax.experiment.run.trained import RequestError
 
-        failures = (OSError, DataFileError, CheckpointError, RunFailed)
+        failures = (OSError, DataFileError, CheckpointError, RunFailed, OutOfMemory)
         with error_messages(usage=(RunFolderError, FileExistsError, RequestError), failed=failures):
             yield
 

@@ -16,8 +16,8 @@ from tests.experiment.runs import RBM, built, config, fingerprint, interrupted, 
 pytestmark = pytest.mark.usefixtures("quick_runs")
 
 
-def fail_at(monkeypatch, at):
-    """Makes the update of step `at` find an infinity whenever it is taken at the full learning rate."""
+def fail_at(monkeypatch, at, above=0.5):
+    """Makes the update of step `at` find an infinity whenever its learning rate has a factor over `above`."""
 
     def spoiled(configuration):
         experiment = built(configuration)
@@ -26,7 +26,7 @@ def fail_at(monkeypatch, at):
             new, metrics = experiment.advance(state, n)
             factor = float(next(x.factor for x in state.opt_state if hasattr(x, "factor")))
             step = int(state.step)
-            if step < at <= step + n and factor == 1:
+            if step < at <= step + n and factor > above:
                 counts = np.array(metrics.n_nonfinite)
                 counts[at - step - 1] = 3
                 metrics = metrics._replace(n_nonfinite=counts)
@@ -91,6 +91,32 @@ def test_a_failed_run_goes_back_with_a_lower_rate(tmp_path, monkeypatch, with_re
     assert rates[9] == pytest.approx(0.1 * (1 - 8 / 24), rel=1e-5)
     assert "At step 11 3 values are NaN or infinite" in (tmp_path / "run" / "report.md").read_text()
     interrupted(tmp_path / "again", rollback, 15)
+    runner.resume(tmp_path / "again")
+    assert fingerprint(tmp_path / "again") == fingerprint(tmp_path / "run")
+
+
+def test_every_rollback_goes_one_checkpoint_further_back(tmp_path, monkeypatch):
+    """Checkpoints lie at steps 3, 6, 9, …; the update of step 11 fails until the rate has been lowered three times."""
+    rollback = config(health={"policy": "rollback"})
+    fail_at(monkeypatch, 11, above=0.125)
+    runner.train(rollback, tmp_path / "run", ["test"])
+    events = [row for row in read_metrics(tmp_path / "run") if row["kind"] == "rollback"]
+    # Two checkpoints are kept, so the third rollback goes no further than the second.
+    assert [(event["step"], event["rate_factor"]) for event in events] == [(9, 0.5), (6, 0.25), (6, 0.125)]
+    # A run that is killed at the third repeats all of them.
+    restore = runner._Run._restore
+
+    class Killed(BaseException):
+        pass
+
+    def fatal(self, restored):
+        if len(self.rollbacks) == 2:
+            raise Killed
+        restore(self, restored)
+
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(runner._Run, "_restore", fatal)
+        runner.train(rollback, tmp_path / "again", ["test"])
     runner.resume(tmp_path / "again")
     assert fingerprint(tmp_path / "again") == fingerprint(tmp_path / "run")
 

@@ -108,6 +108,7 @@ class Recipe(abc.ABC):
       best: Name of the metric by which checkpoints are compared; an evaluation may lack it.
       smallest_is_best: Whether a smaller value of that metric is the better one.
       captions: Caption of each figure of `run_figures`, by its name.
+      memory_fields: Fields of the configuration that scale its memory, as dotted paths. An error of memory names them.
       can_skip: Whether its train step skips failed updates, which `health.policy: skip` asks for.
     """
 
@@ -117,6 +118,7 @@ class Recipe(abc.ABC):
     best: ClassVar[str]
     smallest_is_best: ClassVar[bool] = False
     captions: ClassVar[Mapping[str, str]] = {}
+    memory_fields: ClassVar[tuple[str, ...]] = ("training.batch_size",)
     can_skip: ClassVar[bool] = False
 
     @property

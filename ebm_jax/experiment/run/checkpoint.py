@@ -211,6 +211,12 @@ class Checkpoints:
             if later > step:
                 self._discard(later)
 
+    def remove_newest(self, n: int) -> None:
+        """Removes the `n` newest checkpoints, but leaves one of the `keep` newest."""
+        kept = self.steps()[-self.keep :]
+        for step in kept[1:][::-1][:n]:
+            self._discard(step)
+
     def _write(self, step: int, arrays: dict[str, np.ndarray], facts: dict[str, Any]) -> None:
         place = self._place(step)
         self.folder.mkdir(parents=True, exist_ok=True)

@@ -22,7 +22,8 @@ import platform
 import shlex
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
 from typing import IO, Any
@@ -276,7 +277,8 @@ def finite(value: Any) -> Any:
     return value
 
 
-def console() -> logging.Handler:
+@contextmanager
+def console() -> Iterator[None]:
     """Sends the log to the console as well, without breaking progress bars."""
     handler = _Console()
     handler.setFormatter(logging.Formatter("%(message)s"))
@@ -285,7 +287,10 @@ def console() -> logging.Handler:
     LOGGER.setLevel(logging.DEBUG)
     LOGGER.propagate = False
     LOGGER.addHandler(handler)
-    return handler
+    try:
+        yield
+    finally:
+        LOGGER.removeHandler(handler)
 
 
 class _Console(logging.Handler):

@@ -37,6 +37,7 @@ from ebm_jax.experiment.run.folder import (
     write_json,
 )
 from ebm_jax.experiment.run.health import first_failure, summarize
+from ebm_jax.experiment.run.memory import OutOfMemory, memory_errors_of_run
 from ebm_jax.experiment.run.process import collected_signals, event_writer
 
 
@@ -56,16 +57,18 @@ def train(config: Config, out: Path, command: Sequence[str]) -> None:
       ConfigError: If the data or the model do not allow such a run.
       RunFolderError: If `out` exists or is in use.
       RunFailed: If the run stops early.
+      OutOfMemory: If there is too little memory.
       CheckpointError: If a checkpoint cannot be written.
     """
-    with _logging():
+    with console():
         # All this comes before there is a folder, so that a run that cannot begin leaves nothing behind.
         recipe = find(config.recipe)
         if config.health.policy == "skip" and not recipe.can_skip:
             problem = f"skip was given, and the recipe {recipe.name} skips no updates: give stop or rollback"
             raise ConfigError(config.name, [f"health.policy: {problem}"])
-        experiment = recipe.build(config)
-        _check_saving(recipe, config, experiment)
+        with memory_errors_of_run(config):
+            experiment = recipe.build(config)
+            _check_saving(recipe, config, experiment)
         folder = RunFolder.create(out, config, command)
         with _held(folder):
             _Run(folder, recipe, experiment).go()
@@ -82,9 +85,10 @@ def resume(path: Path) -> None:
     Raises:
       RunFolderError: If `path` is not a run, or is in use, or was changed.
       RunFailed: If the run stops early.
+      OutOfMemory: If there is too little memory. The checkpoints stay.
       CheckpointError: If a checkpoint cannot be written, or none can be read.
     """
-    with _logging():
+    with console():
         folder = RunFolder.open(path)
         with _held(folder):
             if folder.finished:
@@ -172,7 +176,7 @@ class _Run:
         """Makes one call of updates, and what is due after it."""
         n = self._next_call()
         state, metrics = self.experiment.advance(self.state, n)
-        metrics = jax.device_get(metrics)
+        metrics = jax.device_get(jax.block_until_ready(metrics))
         failure = first_failure(metrics, self.config.health, self.step)
         if failure is not None and self.config.health.policy != "skip":
             self._reject(self.step + failure[0] + 1, failure[1])
@@ -273,6 +277,8 @@ class _Run:
                 "with a lower training.learning_rate"
             )
         rollbacks = self.rollbacks
+        # A slow instability is older than the newest checkpoint, so each rollback goes one checkpoint further back.
+        self.checkpoints.remove_newest(len(rollbacks))
         self._restore(self.checkpoints.load_latest(self.struct))
         n_recorded = len(self.rollbacks)
         factor = health.rollback_factor ** (len(rollbacks) + 1)
@@ -334,18 +340,10 @@ class _Run:
 def _held(folder: RunFolder) -> Iterator[None]:
     """Closes the folder at the end, and logs why a run stopped; the command prints that to the console."""
     try:
-        yield
-    except (RunFailed, CheckpointError, RunFolderError) as error:
+        with memory_errors_of_run(folder.config, folder.path):
+            yield
+    except (RunFailed, OutOfMemory, CheckpointError, RunFolderError) as error:
         LOGGER.debug("%s", error)
         raise
     finally:
         folder.close()
-
-
-@contextmanager
-def _logging() -> Iterator[None]:
-    handler = console()
-    try:
-        yield
-    finally:
-        LOGGER.removeHandler(handler)

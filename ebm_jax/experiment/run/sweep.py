@@ -173,7 +173,8 @@ def _end(job: Job, children: _Children) -> Outcome:
     else:
         status, failed = f"failed (exit code {code})", True
     minutes = (time.monotonic() - start) / 60
-    _say(f"{job.name}: {status} after {minutes:.1f} min" + (f", see {job.log}" if failed else ""))
+    reason = f", see {job.log}: {_last_line(job.log)}" if failed else ""
+    _say(f"{job.name}: {status} after {minutes:.1f} min{reason}")
     return Outcome(job, status, failed, minutes)
 
 
@@ -195,6 +196,11 @@ def _forwarded_signals() -> Iterator[_Children]:
             process.terminate()
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _last_line(log: Path) -> str:
+    """Returns the last line of a log, which says why a run failed."""
+    return (log.read_text(encoding="utf-8", errors="replace").splitlines() or ["it is empty"])[-1]
 
 
 def _text(value: Any) -> str:

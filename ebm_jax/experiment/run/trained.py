@@ -14,6 +14,7 @@ from ebm_jax.experiment.config import Config, load_config
 from ebm_jax.experiment.recipes.base import Recipe, find
 from ebm_jax.experiment.run.checkpoint import CheckpointError, Checkpoints
 from ebm_jax.experiment.run.folder import finite, stored_config, write_arrays
+from ebm_jax.experiment.run.memory import memory_errors, memory_settings
 from ebm_jax.types import PyTree
 
 PICTURES = (".png", ".npz")
@@ -55,6 +56,7 @@ def open_run(path: Path, checkpoint: str = "last") -> TrainedRun:
       RunFolderError: If `path` is not a run, or its configuration was changed.
       RequestError: If the run has no such checkpoint.
       CheckpointError: If the run has no checkpoint yet, or this one is damaged.
+      OutOfMemory: If there is too little memory for the train state.
     """
     config = stored_config(path)
     recipe = find(config.recipe)
@@ -74,7 +76,8 @@ def open_run(path: Path, checkpoint: str = "last") -> TrainedRun:
         if not checkpoint.isdigit() or int(checkpoint) not in steps:
             raise RequestError(f"{path} has no checkpoint {checkpoint!r}; give last, best, or one of {steps}")
         step = int(checkpoint)
-    state = jax.device_put(checkpoints.load(step, recipe.struct(config)).tree)
+    with memory_errors(memory_settings(config), "They take effect in a new run"):
+        state = jax.device_put(checkpoints.load(step, recipe.struct(config)).tree)
     return TrainedRun(config, recipe, recipe.params(config, state), state, step)
 
 
@@ -130,8 +133,13 @@ def draw(run: TrainedRun, n: int, n_steps: int | None, seed: int, output: Path, 
       seed: Seed of the chains.
       output: File for the samples: a picture (.png), or arrays (.npz).
       frames: GIF of the chains, or None.
+
+    Raises:
+      OutOfMemory: If there is too little memory for so many chains.
     """
-    pictures, steps = run.recipe.draw(run.config, run.params, n, n_steps, seed)
+    settings = {"--num-samples": n, "--steps": "its default" if n_steps is None else n_steps}
+    with memory_errors(settings, "The run is unchanged"):
+        pictures, steps = run.recipe.draw(run.config, run.params, n, n_steps, seed)
     output.parent.mkdir(parents=True, exist_ok=True)
     if output.suffix == ".npz":
         write_arrays(output, {"samples": pictures[-1], "frames": pictures, "steps": steps})
@@ -159,14 +167,16 @@ def judge(
     Raises:
       RequestError: If an override is of another section.
       ConfigError: If a value is wrong.
+      OutOfMemory: If there is too little memory.
     """
     for text in overrides:
         if not text.startswith("evaluation."):
             raise RequestError(f"{text!r} is no setting of the evaluation; give evaluation.KEY=VALUE")
     config = load_config(path / "config.yaml", overrides)
-    experiment = run.recipe.build(config)
-    found = experiment.evaluate(run.params, config.evaluation, groups)
-    found |= experiment.evaluate_state(run.state, config.evaluation, groups)
+    with memory_errors(memory_settings(config, "evaluation."), "The run is unchanged"):
+        experiment = run.recipe.build(config)
+        found = experiment.evaluate(run.params, config.evaluation, groups)
+        found |= experiment.evaluate_state(run.state, config.evaluation, groups)
     row = {"step": run.step, "evaluation": config.evaluation.model_dump(), "metrics": found}
     with (path / "evaluations.jsonl").open("a", encoding="utf-8") as file:
         file.write(json.dumps(finite(row)) + "\n")

@@ -22,6 +22,13 @@ class ConvRecipe(PackagedRecipe):
     metrics = METRICS
     best = "frechet"
     smallest_is_best = True
+    memory_fields = (
+        "training.batch_size",
+        "buffer.capacity",
+        "model.channels",
+        "model.dense",
+        "evaluation.n_chains",
+    )
     can_skip = True
 
     def model(self, config: ConvConfig) -> NeuralEnergy:

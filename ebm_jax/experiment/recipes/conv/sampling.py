@@ -38,7 +38,8 @@ def _kernel(section: Any, model: NeuralEnergy) -> Langevin:
 
 def noise(config: ConvConfig, key: Key, n: int) -> jax.Array:
     """Draws images of uniform noise in [-1, 1], where all chains start."""
-    return starts.uniform(data.image_shape(config.data))(key, n)
+    # Waiting raises if there is no memory for them, where NumPy would end the process.
+    return jax.block_until_ready(starts.uniform(data.image_shape(config.data))(key, n))
 
 
 def ends(config: ConvConfig, model: NeuralEnergy, params: PyTree, key: Key, start: jax.Array) -> np.ndarray:

@@ -21,6 +21,13 @@ class JemRecipe(PackagedRecipe):
     Config = JemConfig
     metrics = METRICS
     best = "share_above_0_9"
+    memory_fields = (
+        "training.batch_size",
+        "negatives.n_chains",
+        "negatives.capacity",
+        "model.features",
+        "evaluation.n_chains",
+    )
     can_skip = True
 
     def model(self, config: JemConfig) -> JointEnergy:

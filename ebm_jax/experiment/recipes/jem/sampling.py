@@ -44,7 +44,8 @@ def generation_kernel(config: JemConfig, energy: Any) -> Langevin:
 
 def noise(model: JointEnergy, key: Key, n: int) -> jax.Array:
     """Draws images of uniform noise in [-1, 1], where all chains start."""
-    return starts.uniform(model.shape)(key, n)
+    # Waiting raises if there is no memory for them, where NumPy would end the process.
+    return jax.block_until_ready(starts.uniform(model.shape)(key, n))
 
 
 def ends(config: JemConfig, model: JointEnergy, params: PyTree, key: Key, start: jax.Array) -> np.ndarray:

@@ -22,6 +22,14 @@ class LatentRecipe(PackagedRecipe):
     Config = LatentConfig
     metrics = METRICS
     best = "gain"
+    memory_fields = (
+        "training.batch_size",
+        "negatives.n_chains",
+        "autoencoder.n_hidden",
+        "model.features",
+        "evaluation.n_chains",
+        "evaluation.ais_chains",
+    )
     can_skip = True
 
     def model(self, config: LatentConfig) -> LatentModel:

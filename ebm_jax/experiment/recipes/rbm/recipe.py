@@ -21,6 +21,15 @@ class RBMRecipe(PackagedRecipe):
     Config = RBMConfig
     metrics = METRICS
     best = "log_likelihood_lower"
+    memory_fields = (
+        "training.batch_size",
+        "negatives.n_chains",
+        "model.n_hidden",
+        "evaluation.n_test",
+        "evaluation.ais_chains",
+        "evaluation.n_chains",
+        "evaluation.chain_steps",
+    )
     can_skip = True
 
     def model(self, config: RBMConfig) -> RBM:
