@@ -29,7 +29,7 @@ class JemDataConfig(ImageDataConfig):
     shift: int = Field(
         default=0,
         ge=0,
-        description="largest number of pixels by which every image of a batch is moved at random, both ways",
+        description="largest number of pixels by which images of a batch are moved at random in the classifier epochs",
     )
     noise: float = Field(
         default=0.2,

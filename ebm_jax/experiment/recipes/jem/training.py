@@ -99,12 +99,12 @@ def build(config: JemConfig) -> Experiment:
     rows = jax.device_put((images.train, images.labels[0]))
     skip = config.health.policy == "skip"
     limits = optimiser.limits(config.health) if skip else None
-    prepare = NoisyRows(config.data.noise, config.data.shift)
+    moved, still = (NoisyRows(config.data.noise, shift) for shift in (config.data.shift, 0))
     classification = network_objectives.classification(config.objective.logsumexp_l2)
 
     def advance_state(state: TrainState, n_steps: int) -> tuple[TrainState, Any]:
         in_first = int(state.step) < n_first
-        objective, drawn = (classification, None) if in_first else (joint, source)
+        objective, drawn, prepare = (classification, None, moved) if in_first else (joint, source, still)
         plan = Plan(model, n_batches, batch_size, n_steps, prepare, skip, objective)
         return advance(plan, drawn, None, run_key, state, rows, limits)
 
