@@ -1,14 +1,14 @@
-"""Trains ebmkit's `JEMLoss` as long as `configs/jem_mnist.yaml` takes, and judges it by the code of the recipe `jem`.
+"""Trains a joint model of MNIST by ebmkit's `JEMLoss`, and judges it by the code of the recipe `jem`.
 
-    python benchmarks/quality_jem.py [--settings documented classifier_first] [--seconds 180] [--seeds 3]
+    python benchmarks/quality_jem.py [--settings documented as_ours] [--seconds 180] [--seeds 3]
         [--models FOLDER] [--out FILE]
 
-Both packages train the perceptron 784–512–512–512–10 on the same rows of MNIST, on one core. The trained parameters
-are copied into our network, so every figure comes from the same functions; the chains that make samples have the
-settings of ebmkit's sampler. `documented` is `examples/train_mnist_jem.py` of ebmkit 0.16.0 with this network in place
-of its convolutional one. The other settings are tries of ours to do better in the same time. Seconds are CPU seconds
-of training alone. `--models` keeps trained parameters there, and reads those that are there already. `--out` appends
-the figures to a file of JSON lines.
+The network, the rows and the split are those of `configs/jem_mnist.yaml`, on one core. The trained parameters are
+copied into our network, so every figure comes from the same functions. The chains that make samples have the settings
+of ebmkit's sampler. `documented` is `examples/train_mnist_jem.py` of ebmkit 0.16.0 with this network in place of its
+convolutional one. The other settings are tries of ours to do better in the same time. Seconds are CPU seconds of
+training alone. `--models` keeps trained parameters there, and reads those that are there already. `--out` appends the
+figures to a file of JSON lines.
 """
 
 import argparse
@@ -73,7 +73,7 @@ SETTINGS = {
     "shorter_chains": Setting(k=20, learning_rate=1e-3, ema_decay=0.99),
     # The same after a classifier, with the smaller penalty of ebmkit's example in the plane.
     "classifier_first": Setting(classifier_share=0.5, k=20, l2=0.1, learning_rate=5e-4, ema_decay=0.99),
-    # The numbers of our configuration.
+    # Like our configuration, but for images that are moved: a classifier first, then small steps of few chains.
     "as_ours": Setting(
         classifier_share=0.5,
         k=20,
