@@ -16,6 +16,8 @@ from ebm_jax.experiment.run import runner
 from ebm_jax.experiment.run.folder import read_metrics, read_result
 from tests.experiment import runs
 
+# Networks this small take longer to compile than to train.
+pytestmark = pytest.mark.usefixtures("quick_compilation")
 CONV = find("conv")
 TINY = {
     "recipe": "conv",
