@@ -38,7 +38,7 @@ def config(name="tiny"):
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory):
+def whole(tmp_path_factory, digits_classifier):
     """A whole run, with its report."""
     path = tmp_path_factory.mktemp("conv") / "tiny"
     runner.train(config(), path, ["test"])

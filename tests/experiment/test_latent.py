@@ -47,7 +47,7 @@ def config(name="tiny"):
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory):
+def whole(tmp_path_factory, digits_classifier):
     """A whole run, with its report."""
     path = tmp_path_factory.mktemp("latent") / "tiny"
     runner.train(config(), path, ["test"])
