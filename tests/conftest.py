@@ -68,6 +68,23 @@ def quick_compilation():
     jax.clear_caches()
 
 
+@pytest.fixture(scope="session")
+def digits_classifier():
+    """The classifier that judges samples of digits. The command trains it once for all workers."""
+    from typer.testing import CliRunner
+
+    from ebm_jax.cli.main import app
+    from ebm_jax.metrics import classifier
+
+    if classifier.path_of("digits").exists():
+        return classifier.load("digits")
+    result = CliRunner().invoke(app, ["classifier", "digits"])
+    assert result.exit_code == 0, result.output
+    found = classifier.load("digits")
+    assert found.sha256 in result.output and f"{found.accuracy:.2%}" in result.output
+    return found
+
+
 @pytest.fixture
 def as_shipped():
     """Turns annotation checks off for a test of bad input: users have none, and must get the package's own words."""

@@ -132,10 +132,15 @@ def run_chains(kernel, key, params, beta, positions, clamped=None, n_steps=1):
     return kernel.packed_positions(packed), info
 
 
-def run_patched(*args, **kwargs):
-    """`run_chains`, compiled anew, so that patches of the package take effect; leaves other compiled code alone."""
+def patched_run():
+    """Returns `run_chains` to be compiled anew, so that patches of the package take effect; leaves other code alone."""
 
     def fresh(*args, n_steps=1):
         return run_chains.__wrapped__(*args, n_steps=n_steps)
 
-    return jax.jit(fresh, static_argnames="n_steps")(*args, **kwargs)
+    return jax.jit(fresh, static_argnames="n_steps")
+
+
+def run_patched(*args, **kwargs):
+    """Runs `patched_run()` once."""
+    return patched_run()(*args, **kwargs)

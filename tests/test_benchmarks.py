@@ -45,6 +45,9 @@ KEYS = {
 }
 
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
+
 @pytest.fixture
 def runner(monkeypatch):
     """The runner as a module; what it does to the search path is undone."""

@@ -191,6 +191,7 @@ def test_one_array_is_kept_for_a_function(tmp_path):
     np.testing.assert_array_equal(ej.load(tmp_path / "x", model=_energy)[1], [0, 1, 2])
 
 
+@pytest.mark.usefixtures("quick_compilation")
 def test_networks_come_back_with_their_variables(tmp_path):
     model = ej.NeuralEnergy(ResNet((2, 3), spectral=True), (4, 4), scale=2.0)
     key = jax.random.key(0)

@@ -113,12 +113,16 @@ def test_mutants_are_told_apart(mutant, monkeypatch):
 
 
 def test_a_badly_mixing_model_shows_in_the_gap():
-    """Two far modes: the forward estimate misses none here, but a single short ladder leaves both sides apart."""
+    """Two far modes: the forward estimate misses none here, but a ladder of two real steps leaves both sides apart.
+
+    The others are next to nothing, so that the walk has the length that is compiled already.
+    """
     model = ISING
+    betas = np.append(np.linspace(0, 1e-3, LENGTH - 2), [0.5, 1.0])
     params = ej.IsingParams(jnp.full((3, 4), 0.02), jnp.asarray([3.0, 3.0]))
-    data = exact.sample(jax.random.key(0), model, params, 100)
+    data = exact.sample(jax.random.key(0), model, params, N_CHAINS)
     bounds = partition.log_likelihood_bounds(
-        jax.random.key(1), model, params, data, start=data, betas=3, n_chains=100
+        jax.random.key(1), model, params, data, start=data, betas=betas, n_chains=N_CHAINS
     )
     truth = float(
         -np.mean(jax.vmap(model.energy, (None, 0))(params, data)) - exact.log_partition(model, params)

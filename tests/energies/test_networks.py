@@ -15,6 +15,7 @@ from ebm_jax.energies.target import target_of
 from ebm_jax.training import Objective, make_train_step, negatives, regularized
 
 KEY = jax.random.key(0)
+pytestmark = pytest.mark.usefixtures("quick_compilation")
 NET = ConvNet((4, 6), (5, 3), (2, 2), (4, 1), (8,), n_outputs=3)
 
 

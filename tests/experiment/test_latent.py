@@ -24,6 +24,8 @@ from ebm_jax.experiment.run import runner
 from ebm_jax.experiment.run.folder import read_metrics, read_result
 from tests.experiment import runs
 
+# Networks this small take longer to compile than to train.
+pytestmark = pytest.mark.usefixtures("quick_compilation")
 LATENT = find("latent")
 TINY = {
     "recipe": "latent",
@@ -45,7 +47,7 @@ def config(name="tiny"):
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory):
+def whole(tmp_path_factory, digits_classifier):
     """A whole run, with its report."""
     path = tmp_path_factory.mktemp("latent") / "tiny"
     runner.train(config(), path, ["test"])

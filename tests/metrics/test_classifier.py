@@ -1,14 +1,13 @@
 """The classifier of digits: trained by the command, kept, judged by; and what a damaged file says."""
 
 import re
+import shutil
 
 import jax
 import numpy as np
 import pytest
-from typer.testing import CliRunner
 
 import ebm_jax as ej
-from ebm_jax.cli.main import app
 from ebm_jax.metrics import classifier
 
 
@@ -18,14 +17,19 @@ def folder(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def trained(folder):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("EBM_JAX_CACHE_DIR", str(folder))
-        result = CliRunner().invoke(app, ["classifier", "digits"])
-    assert result.exit_code == 0, result.output
+def trained(folder, digits_classifier):
+    """A copy of the classifier, which tests damage and overwrite."""
+    path = classifier.path_of("digits", folder)
+    path.parent.mkdir(parents=True)
+    shutil.copy(classifier.path_of("digits"), path)
     found = classifier.load("digits", folder)
-    assert found.sha256 in result.output and f"{found.accuracy:.2%}" in result.output
+    assert found.sha256 == digits_classifier.sha256
     return found
+
+
+def test_one_that_is_missing_is_trained(tmp_path, monkeypatch, as_shipped):
+    monkeypatch.setattr(classifier, "train", lambda *arguments: arguments)
+    assert classifier.load("digits", tmp_path) == ("digits", tmp_path)
 
 
 @pytest.mark.slow

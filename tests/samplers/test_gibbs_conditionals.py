@@ -8,6 +8,10 @@ import pytest
 import ebm_jax as ej
 from tests import conditionals, oracles, systems
 
+# Sites of 17 levels are written out, which takes seconds to optimize and nothing to run. `test_gibbs` and the
+# certificates run every path as it is shipped.
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 # Sites 8 and 9 have no neighbours.
 GRAPH = ej.Graph(10, systems.random_graph().edges)
 

@@ -12,6 +12,7 @@ from ebm_jax.energies.target import target_of
 from ebm_jax.training import Negatives, classification, contrastive, improved, joint, negatives, regularized
 from ebm_jax.training.negatives import starts
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
 KEY = jax.random.key(0)
 CENTRES = np.asarray([[-1.0, 0.0], [1.0, 0.5]])
 WIDTH = 0.5
