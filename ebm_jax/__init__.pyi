@@ -130,9 +130,6 @@ from .run import (
     Samples as Samples,
 )
 from .run import (
-    init_chains as init_chains,
-)
-from .run import (
     sample as sample,
 )
 from .samplers.adaptation import warm_up as warm_up
@@ -173,6 +170,7 @@ from .samplers.langevin import (
 from .samplers.mala import mala as mala
 from .samplers.metropolis import metropolis as metropolis
 from .samplers.parts import within_gibbs as within_gibbs
+from .samplers.start import init_chains as init_chains
 from .samplers.tempering import (
     parallel_tempering as parallel_tempering,
 )

@@ -28,8 +28,9 @@ from ebm_jax.energies.potts import Potts, PottsParams
 from ebm_jax.energies.rbm import RBM, RBMParams
 from ebm_jax.graphs.blocks import SamplingSchedule
 from ebm_jax.graphs.grids import Grid
-from ebm_jax.run import init_chains, sample
+from ebm_jax.run import sample
 from ebm_jax.samplers.gibbs import gibbs
+from ebm_jax.samplers.start import init_chains
 from ebm_jax.training import fit, negatives
 from ebm_jax.types import count_parameters
 

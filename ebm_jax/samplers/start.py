@@ -1,4 +1,4 @@
-"""How a driver begins: it checks what it was given, makes states of positions, and packs the chains."""
+"""How chains begin: positions drawn for them, checked arguments, states of positions, packed chains."""
 
 from __future__ import annotations
 
@@ -8,10 +8,46 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from ebm_jax import checks
+from ebm_jax import checks, rng
 from ebm_jax.chains import chain_keys, count_chains, strongly_typed, zero_info
+from ebm_jax.energies.base import DiscreteModel
 from ebm_jax.samplers.base import Kernel, check_clamped
 from ebm_jax.types import Info, Key, PyTree
+
+
+def init_chains(key: Key, model: Any, n_chains: int) -> PyTree:
+    """Draws configurations with independent uniform levels, to start chains from.
+
+    Args:
+      key: A typed key.
+      model: A discrete model. Units that are real numbers are drawn from N(0, 1).
+      n_chains: At least 1.
+
+    Returns:
+      Positions with a leading chain axis.
+
+    Raises:
+      ValueError: If the model is not discrete, or `n_chains` is less than 1.
+
+    Example:
+      >>> ej.init_chains(jax.random.key(0), ej.Ising(ej.Grid(3, 4)), 16).shape
+      (16, 3, 4)
+    """
+    checks.check_key(key)
+    checks.check_integer("n_chains", n_chains, 1)
+    if not hasattr(model, "draw_position") and not isinstance(model, DiscreteModel):
+        raise ValueError(f"{model!r} has no discrete levels; start its chains from arrays of your own")
+    return _draw_positions(model, key, n_chains)
+
+
+# Compiled as a whole: its operations one by one would be a dozen programs for every shape.
+@functools.partial(jax.jit, static_argnums=(0, 2))
+def _draw_positions(model: Any, key: Key, n_chains: int) -> PyTree:
+    if hasattr(model, "draw_position"):
+        return jax.vmap(model.draw_position)(jax.random.split(key, n_chains))
+    words = jax.random.bits(key, (n_chains, model.graph.n_sites), jnp.uint32)
+    levels = rng.below(words, model.n_levels).astype(jnp.int32)
+    return jax.vmap(model.from_levels)(levels)
 
 
 def begin(key: Key, kernel: Any, params: PyTree, init: PyTree, clamped: Any) -> tuple[PyTree, PyTree]:

@@ -3,6 +3,7 @@
 import json
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
@@ -14,7 +15,7 @@ from ebm_jax.experiment.config import ConfigError, parse_config
 from ebm_jax.experiment.config.sections import TrainingConfig
 from ebm_jax.experiment.recipes import optimiser
 from ebm_jax.experiment.recipes.base import find
-from ebm_jax.experiment.recipes.jem import figures, training
+from ebm_jax.experiment.recipes.jem import evaluation, figures, training
 from ebm_jax.experiment.run import runner
 from ebm_jax.experiment.run.folder import read_metrics, read_result
 from tests.experiment import runs
@@ -109,7 +110,7 @@ def test_commands(whole, tmp_path):
 
 def test_images_move_by_whole_pixels():
     image = np.arange(1, 13, dtype=np.uint8).reshape(3, 4)
-    rows = np.tile(image, (200, 1, 1)), np.arange(200)
+    rows = jnp.tile(image, (200, 1, 1)), jnp.arange(200)
     moved, labels = training.NoisyRows(0.0, 1)(jax.random.key(0), rows)
     padded = np.pad(image, 1)
     expected = {padded[i : i + 3, j : j + 4].tobytes() for i in range(3) for j in range(3)}
@@ -117,6 +118,16 @@ def test_images_move_by_whole_pixels():
     # All nine places occur among 200 draws, except with probability 9 (8/9)^200 < 1e-9.
     assert {x.tobytes() for x in found} == expected
     np.testing.assert_array_equal(labels, rows[1])
+
+
+def test_noise_is_rough_whether_grey_or_black_and_white():
+    """A chain that saturates has as much contrast as a digit, and is still noise."""
+    digits = np.asarray(ej.data.load("digits").test.images, np.float32) / 127.5 - 1
+    grey = np.random.default_rng(0).uniform(-1, 1, digits.shape)
+    np.testing.assert_allclose(evaluation.roughness(grey).mean(), 2 / 3, atol=0.02)
+    half_way = (evaluation.roughness(grey).mean() + evaluation.roughness(digits).mean()) / 2
+    assert (evaluation.roughness(np.sign(grey)) > half_way).all()
+    np.testing.assert_array_equal(evaluation.roughness(np.array([[[0.0, 1.0], [0.0, 1.0]]])), [0.5])
 
 
 def test_learning_rate():

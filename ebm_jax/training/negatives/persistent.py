@@ -13,9 +13,8 @@ from jaxtyping import Array
 from ebm_jax import checks
 from ebm_jax.energies.base import DiscreteModel
 from ebm_jax.energies.target import Target
-from ebm_jax.run import init_chains
 from ebm_jax.samplers.base import Kernel
-from ebm_jax.samplers.start import check_kernel
+from ebm_jax.samplers.start import check_kernel, init_chains
 from ebm_jax.training import rbm_gradient
 from ebm_jax.training.sources import (
     Negatives,

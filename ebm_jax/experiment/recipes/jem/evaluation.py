@@ -22,8 +22,6 @@ from ebm_jax.metrics import auroc, expected_calibration_error
 from ebm_jax.types import Key, PyTree
 
 _CHUNK = 1000
-# Mean |x| of x uniform in [-1, 1].
-_NOISE_CONTRAST = 0.5
 
 
 class Evaluation:
@@ -101,12 +99,12 @@ class Evaluation:
         return {name: -_log_sum_exp(logits_of(self.model, self.params, x[:n])) for name, x in kinds.items()}
 
     def samples(self) -> dict[str, float]:
-        """Returns the figures of fresh chains from noise, and the share of them that stay grey."""
+        """Returns the figures of fresh chains from noise, and the share of them that stay noise."""
         n_steps = self.config.generation.n_steps
         ends = sampling.ends(self.config, self.model, self.params, self.chains_key, self.noise)
         found = self.judge.figures(ends, "noise", n_steps)
-        half_way = (_NOISE_CONTRAST + _contrast(self.unseen).mean()) / 2
-        return found | {"stuck_chains": float((_contrast(ends) < half_way).mean())}
+        half_way = (roughness(np.asarray(self.noise)).mean() + roughness(self.unseen).mean()) / 2
+        return found | {"stuck_chains": float((roughness(ends) > half_way).mean())}
 
     def start(self) -> dict[str, float]:
         """Returns the same figures of the chains before their first step."""
@@ -161,9 +159,14 @@ def _log_sum_exp(logits: np.ndarray) -> np.ndarray:
     return np.logaddexp.reduce(logits, axis=1)
 
 
-def _contrast(images: np.ndarray) -> np.ndarray:
-    """Returns the mean distance of an image's pixels from the middle grey, from 0 to 1."""
-    return np.abs(images).reshape(len(images), -1).mean(axis=1)
+def roughness(images: np.ndarray) -> np.ndarray:
+    """Returns the mean absolute difference of neighbouring pixels, `(n,)`. Noise is rough, grey or not.
+
+    Args:
+      images: `(n, height, width)`.
+    """
+    down, across = (np.abs(np.diff(images, axis=axis)).mean(axis=(1, 2)) for axis in (1, 2))
+    return (down + across) / 2
 
 
 @functools.partial(jax.jit, static_argnums=0)

@@ -35,7 +35,7 @@ def remarks(run: StoredRun) -> list[str]:
         f"After {generation.n_steps} steps from noise the mean confidence of the judge is {ends[0]:.3f}, "
         f"{ends[1]:.1%} of the chains are read with more than 0.9, and the Fréchet distance is {ends[2]:.1f}. Before "
         f"the first step these are {noise[0]:.3f}, {noise[1]:.1%} and {noise[2]:.1f}.",
-        f"{number(metrics.get('stuck_chains')):.1%} of the chains are stuck in grey; the rarest class "
+        f"{number(metrics.get('stuck_chains')):.1%} of the chains stay noise; the rarest class "
         f"has {number(metrics.get('rarest_class')):.1%} of the chains. Chains steered to a class are read as it in "
         f"{number(metrics.get('class_accuracy')):.1%} of the cases.",
         f"Chains of this step size and noise sample at the temperature {temperature:.2g} of the energy, not at 1: they "

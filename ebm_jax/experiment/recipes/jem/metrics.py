@@ -23,7 +23,7 @@ METRICS = (
     Metric(
         "stuck_chains",
         "samples",
-        "share of fresh chains stuck in grey: mean |x| less than half way from noise to unseen images",
+        "share of fresh chains that stay noise: neighbouring pixels differ by more than midway from images to noise",
         3,
     ),
     *of_samples("start", "start_", "their noise", methodcaller("start")),

@@ -13,8 +13,9 @@ from ebm_jax.energies.rbm import RBM, RBMParams
 from ebm_jax.experiment.recipes.rbm.config import RBMEvaluationConfig
 from ebm_jax.experiment.recipes.rbm.data import Bits, as_images
 from ebm_jax.graphs.blocks import SamplingSchedule
-from ebm_jax.run import init_chains, sample
+from ebm_jax.run import sample
 from ebm_jax.samplers.gibbs import gibbs
+from ebm_jax.samplers.start import init_chains
 
 # Rows of the training set for what is compared with the test set.
 TRAIN_ROWS = 10_000
