@@ -184,7 +184,7 @@ REGISTRY = {
     },
     "within_gibbs": {"mixed": _label_and_pixels},
 }
-NOT_KERNELS = {"warm_up", "tune_ladder", "swap_report"}
+NOT_KERNELS = {"init_chains", "warm_up", "tune_ladder", "swap_report"}
 # Unadjusted: they leave another law invariant, and steps have derivatives.
 BIASED = {"ula", "langevin"}
 
