@@ -27,7 +27,8 @@ if "EBM_JAX_CACHE_DIR" not in os.environ:
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "0"
 # jaxlib 0.10 compiles these small programs a third faster with XLA's older code for fused loops. Later versions have
-# the newer code alone, and end the process at a flag that they do not know. `XLA_FLAGS= make test` compiles as users do.
+# the newer code alone, and end the process at a flag that they do not know. `XLA_FLAGS= make test` compiles as users'
+# programs are compiled.
 if importlib.metadata.version("jaxlib").startswith("0.10."):
     os.environ.setdefault("XLA_FLAGS", "--xla_cpu_use_fusion_emitters=false")
 

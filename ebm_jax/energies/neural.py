@@ -193,8 +193,9 @@ class JointEnergy(Network):
 class ClassConditional:
     """The energy E(x, y) of a joint model whose chains carry their class: a configuration is the pair `(x, label)`.
 
-    `label` is a float32 vector `(n_classes,)` that is 1 at the class and 0 elsewhere, and E = −Σ_y label[y] f(x)[y].
-    Clamp it, and a kernel of continuous energies draws x given the class.
+    `label` is a float32 vector `(n_classes,)` that is 1 at the class and 0 elsewhere. With several ones it is a set S
+    of classes, and E = −log Σ_{y in S} exp f(x)[y]; with ones alone that is the E(x) of the joint model. Clamp the
+    label, and a kernel of continuous energies draws x given the class or the set.
 
     Args:
       joint: A `JointEnergy`.
@@ -231,7 +232,7 @@ class ClassConditional:
     def energy(self, params: PyTree, x: tuple[Any, Any]) -> Float[Array, ""]:
         """Returns E(x, y; params) of one configuration `(x, label)`."""
         image, label = x
-        return -jnp.sum(label * self.joint.logits(params, image))
+        return -jax.nn.logsumexp(self.joint.logits(params, image), where=label > 0)
 
 
 # Every call of an energy asks for the collections; modules and shapes compare by value.

@@ -15,7 +15,7 @@ from ebm_jax.experiment.config import ConfigError, parse_config
 from ebm_jax.experiment.config.sections import TrainingConfig
 from ebm_jax.experiment.recipes import optimiser
 from ebm_jax.experiment.recipes.base import find
-from ebm_jax.experiment.recipes.jem import evaluation, figures, training
+from ebm_jax.experiment.recipes.jem import evaluation, figures, sampling, training
 from ebm_jax.experiment.run import runner
 from ebm_jax.experiment.run.folder import read_metrics, read_result
 from tests.experiment import runs
@@ -29,8 +29,8 @@ TINY = {
     "data": {"name": "digits", "classes": [3, 5, 8], "n_train": 200, "shift": 1},
     "model": {"features": [16]},
     "langevin": {"n_steps": 2, "step_size": 0.5},
-    "negatives": {"n_chains": 8, "capacity": 32, "conditional": True},
-    "generation": {"n_steps": 6, "every": 2},
+    "negatives": {"n_chains": 8, "capacity": 32, "conditional": 0.5},
+    "generation": {"n_steps": 6, "every": 2, "final_step_size": 1.0},
     "training": {"n_epochs": 4, "classifier_epochs": 2, "batch_size": 20, "steps_per_call": 5},
     "checkpoints": {"every_epochs": 0.5},
     "evaluation": {"samples_every": 3, "n_chains": 20},
@@ -55,10 +55,10 @@ def test_the_classifier_comes_first_and_the_energy_joins(whole):
     by_phase = {phase: [row for row in rows if (row["epoch"] > 2) == phase] for phase in (False, True)}
     assert all(row["energy_gap"] is None and "age" not in row for row in by_phase[False])
     assert all(row["energy_gap"] is not None and row["movement"] > 0 for row in by_phase[True])
-    # Chains of one class keep it: the buffer holds one-hot labels after training.
+    # Chains keep their class or classes: after training the buffer still holds one-hot labels, and ones alone.
     _, state = runs.last_state(whole)
     _, labels = state.negatives.positions
-    assert set(np.unique(labels)) == {0.0, 1.0} and (labels.sum(axis=1) == 1).all()
+    assert set(np.unique(labels)) == {0.0, 1.0} and set(labels.sum(axis=1)) == {1, 3}
     assert int(state.negatives.count) == 2 * N_BATCHES
 
 
@@ -106,6 +106,13 @@ def test_commands(whole, tmp_path):
     assert row["accuracy"] == pytest.approx((read == test.labels).mean())
     cli("plot", whole, "--out", tmp_path / "page")
     assert "classifies best" in (tmp_path / "page" / "report.md").read_text()
+
+
+def test_step_sizes_of_generation_fall_geometrically():
+    section = config().generation.model_copy(update={"step_size": 8.0, "final_step_size": 2.0})
+    tiny = config().model_copy(update={"generation": section})
+    kernel = sampling.generation_kernel(tiny, JEM.model(tiny), 3)
+    np.testing.assert_allclose([kernel.step_size(jnp.int32(i)) for i in range(4)], [8, 4, 2, 2], rtol=1e-6)
 
 
 def test_images_move_by_whole_pixels():

@@ -251,6 +251,31 @@ def test_labels_stay_with_their_chains():
     assert (np.asarray(found.positions[0]) != np.asarray(state.positions[0])).all()
 
 
+def test_some_labels_are_dropped():
+    """The number of 400 labels that are kept is binomial: outside [60, 140] with probability 1e-5."""
+    start = starts.drop_labels(starts.with_labels(starts.uniform((2,)), 3), 0.75)
+    x, label = map(np.asarray, start(KEY, 400))
+    n_classes = label.sum(axis=1)
+    assert x.shape == (400, 2) and set(n_classes) == {1, 3}
+    assert 60 <= (n_classes == 1).sum() <= 140
+    with pytest.raises(ValueError, match=r"rate is 1\.5; give a probability"):
+        starts.drop_labels(start, 1.5)
+
+
+def test_the_energy_of_a_set_of_classes():
+    """One class: −f(x)[y]; all of them: E(x). A logit 200 above those of the set must not swallow them."""
+    joint_model = ej.JointEnergy(MLP((4,), n_outputs=3), (2,), 3)
+    params, x = joint_model.init(KEY), jnp.array([0.3, -0.7])
+    output = max(params, key=lambda name: params[name]["bias"].shape == (3,))
+    params[output]["bias"] = params[output]["bias"].at[0].add(200.0)
+    model, logits = ClassConditional(joint_model), np.asarray(joint_model.logits(params, x), np.float64)
+    for chosen in ([1], [1, 2], [0, 1, 2]):
+        label = jnp.zeros(3).at[jnp.array(chosen)].set(1.0)
+        energy, gradient = jax.value_and_grad(model.energy, argnums=1)(params, (x, label))
+        np.testing.assert_allclose(energy, -np.logaddexp.reduce(logits[chosen]), rtol=1e-5)
+        assert all(np.isfinite(leaf).all() for leaf in gradient)
+
+
 def test_chains_of_a_class_train_the_joint_model():
     joint_model = ej.JointEnergy(MLP((4,), n_outputs=3), (2,), 3)
     kernel = ej.langevin(ClassConditional(joint_model), step_size=0.1, noise_scale=0.1)

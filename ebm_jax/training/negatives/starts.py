@@ -202,6 +202,43 @@ def with_labels(start: Any, n_classes: int) -> Labelled:
     return Labelled(as_start(start), checks.check_integer("n_classes", n_classes, 2))
 
 
+@functools.partial(jax.tree_util.register_dataclass, data_fields=("start", "rate"), meta_fields=())
+@dataclass(frozen=True, eq=False)
+class PartlyLabelled:
+    """What `drop_labels` builds."""
+
+    start: Any
+    rate: Any
+
+    def __call__(self, key: Key, n: int) -> tuple[Any, Array]:
+        """Draws n pairs and drops some of their labels."""
+        first, second = jax.random.split(key)
+        x, label = self.start(first, n)
+        dropped = jax.random.uniform(second, (n, 1)) < self.rate
+        return x, jnp.where(dropped, jnp.ones_like(label), label)
+
+
+def drop_labels(start: Any, rate: float) -> PartlyLabelled:
+    """Pairs of another start, some of them with ones in place of their label, which stand for all classes.
+
+    A chain of a `ClassConditional` energy that keeps such a label follows E(x). So one buffer holds chains with and
+    without a class.
+
+    Args:
+      start: A start of pairs `(x, label)`.
+      rate: Probability with which a label is dropped, 0 to 1.
+
+    Returns:
+      A start of pairs `(x, label)`.
+
+    Raises:
+      ValueError: If the rate is no probability, or `start` cannot be called.
+    """
+    if not 0 <= rate <= 1:
+        raise ValueError(f"rate is {rate}; give a probability, 0 to 1")
+    return PartlyLabelled(as_start(start), jnp.float32(rate))
+
+
 def as_start(start: Any) -> Any:
     """Returns a start as a pytree: a function becomes a `jax.tree_util.Partial`.
 

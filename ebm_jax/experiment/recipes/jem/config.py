@@ -92,8 +92,11 @@ class NegativesConfig(BufferConfig):
     start: Literal["uniform", "class_gaussians"] = Field(
         default="uniform", description="uniform noise, or a Gaussian fitted to the images of each class"
     )
-    conditional: bool = Field(
-        default=False, description="whether each chain follows the energy of one random class"
+    conditional: float = Field(
+        default=0.0,
+        ge=0,
+        le=1,
+        description="share of chains that follow the energy of one random class; the others follow E(x)",
     )
 
     @field_validator("capacity")
@@ -151,7 +154,12 @@ class JemGenerationConfig(GenerationConfig):
     """Langevin chains that make samples from uniform noise, clamped to [-1, 1]."""
 
     n_steps: int = Field(default=200, ge=1, description="steps of a chain")
-    step_size: float = Field(default=2.0, gt=0, description="α, what the gradient is multiplied by")
+    step_size: float = Field(
+        default=2.0, gt=0, description="α of the first step, what the gradient is multiplied by"
+    )
+    final_step_size: float | None = Field(
+        default=None, gt=0, description="α of the last step; between them it is geometric; null: the first"
+    )
     noise_scale: float = Field(default=0.01, ge=0, description="σ, standard deviation of the noise of a step")
     clip: float | None = Field(
         default=None, gt=0, description="largest absolute derivative by a pixel; null: any"

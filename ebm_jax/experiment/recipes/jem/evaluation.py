@@ -102,22 +102,28 @@ class Evaluation:
         """Returns the figures of fresh chains from noise, and the share of them that stay noise."""
         n_steps = self.config.generation.n_steps
         ends = sampling.ends(self.config, self.model, self.params, self.chains_key, self.noise)
-        found = self.judge.figures(ends, "noise", n_steps)
-        half_way = (roughness(np.asarray(self.noise)).mean() + roughness(self.unseen).mean()) / 2
-        return found | {"stuck_chains": float((roughness(ends) > half_way).mean())}
+        return self.judge.figures(ends, "noise", n_steps) | {"stuck_chains": self._share_of_noise(ends)}
 
     def start(self) -> dict[str, float]:
         """Returns the same figures of the chains before their first step."""
         return self.judge.figures(np.asarray(self.noise), "noise", 0, prefix="start_")
 
     def conditional(self) -> dict[str, float]:
-        """Returns the share of chains steered to a class that the judge reads as this class."""
-        images = sampling.ends_of_classes(
-            self.config, self.model, self.params, self.classes_key, sampling.N_OF_CLASS
-        )
-        read = self.judge.classifier.probabilities(images.reshape(-1, *self.model.shape)).argmax(axis=1)
-        wanted = np.repeat(self.judge.classes, sampling.N_OF_CLASS)
-        return {"class_accuracy": float((read == wanted).mean())}
+        """Returns the figures of chains that keep a class, equally many of each, and the share read as their class."""
+        n_each = max(self.settings.n_chains // self.model.n_classes, 1)
+        ends = sampling.ends_of_classes(self.config, self.model, self.params, self.classes_key, n_each)
+        images = ends.reshape(-1, *self.model.shape)
+        read = self.judge.classifier.probabilities(images).argmax(axis=1)
+        found = self.judge.figures(images, "noise", self.config.generation.n_steps, prefix="conditional_")
+        return found | {
+            "class_accuracy": float((read == np.repeat(self.judge.classes, n_each)).mean()),
+            "conditional_stuck_chains": self._share_of_noise(images),
+        }
+
+    def _share_of_noise(self, images: np.ndarray) -> float:
+        """Returns the share of images whose neighbouring pixels differ by more than midway from data to noise."""
+        half_way = (roughness(np.asarray(self.noise)).mean() + roughness(self.unseen).mean()) / 2
+        return float((roughness(images) > half_way).mean())
 
 
 def strange_images(name: str, unseen: np.ndarray, split: str, key: Key) -> dict[str, np.ndarray]:

@@ -14,7 +14,7 @@ from ebm_jax.experiment.recipes.comparison import SeedGroup, band, group_by_seed
 
 captions = {
     "samples/samples.png": "Unseen images, and the ends of chains that began at uniform noise.",
-    "samples/classes.png": "Ends of chains that follow the energy of one class, a row for each class.",
+    "samples/classes.png": "Ends of chains that keep one class, a row for each class.",
     "samples/chains.png": "Eight chains from noise at increasing numbers of steps.",
     "samples/training.png": "The same chains in the course of training; above each column its update.",
     "plots/loss.png": "Loss and accuracy of training and unseen images after each evaluated epoch.",

@@ -23,11 +23,13 @@ def remarks(run: StoredRun) -> list[str]:
     metrics, generation, split = run.metrics, config.generation, config.evaluation.split
     areas = {name: number(metrics.get(f"auroc_{name}")) for name in _STRANGE}
     known = ", ".join(f"{_STRANGE[name]} {area:.3f}" for name, area in areas.items() if area == area)
-    ends, noise = (
+    ends, noise, kept = (
         [number(metrics.get(f"{prefix}{name}")) for name in ("mean_confidence", "share_above_0_9", "frechet")]
-        for prefix in ("", "start_")
+        for prefix in ("", "start_", "conditional_")
     )
-    temperature = implied_temperature(generation.step_size, generation.noise_scale)
+    temperature = implied_temperature(
+        generation.final_step_size or generation.step_size, generation.noise_scale
+    )
     return [
         f"Of the {split} images {number(metrics.get('accuracy')):.2%} are classified correctly; the expected "
         f"calibration error is {number(metrics.get('ece')):.4f}.",
@@ -36,10 +38,13 @@ def remarks(run: StoredRun) -> list[str]:
         f"{ends[1]:.1%} of the chains are read with more than 0.9, and the Fréchet distance is {ends[2]:.1f}. Before "
         f"the first step these are {noise[0]:.3f}, {noise[1]:.1%} and {noise[2]:.1f}.",
         f"{number(metrics.get('stuck_chains')):.1%} of the chains stay noise; the rarest class "
-        f"has {number(metrics.get('rarest_class')):.1%} of the chains. Chains steered to a class are read as it in "
-        f"{number(metrics.get('class_accuracy')):.1%} of the cases.",
-        f"Chains of this step size and noise sample at the temperature {temperature:.2g} of the energy, not at 1: they "
-        "are short runs that go downhill, not samples of exp(−E).",
+        f"has {number(metrics.get('rarest_class')):.1%} of the chains.",
+        f"Chains that keep one class, equally many of each, are read as it in "
+        f"{number(metrics.get('class_accuracy')):.1%} of the cases, with a mean confidence of {kept[0]:.3f}; "
+        f"{kept[1]:.1%} are read with more than 0.9, the Fréchet distance is {kept[2]:.1f}, and "
+        f"{number(metrics.get('conditional_stuck_chains')):.1%} stay noise.",
+        f"Chains of the last step size and noise sample at the temperature {temperature:.2g} of the energy, not at 1: "
+        "they are short runs that go downhill, not samples of exp(−E).",
     ]
 
 

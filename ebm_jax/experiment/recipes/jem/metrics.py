@@ -30,8 +30,10 @@ METRICS = (
     Metric(
         "class_accuracy",
         "conditional",
-        "chains steered to a class that are read as it",
+        "chains that keep a class: read as it",
         3,
         methodcaller("conditional"),
     ),
+    *of_samples("conditional", "conditional_", "chains that keep a class", None),
+    Metric("conditional_stuck_chains", "conditional", "share of chains that keep a class and stay noise", 3),
 )

@@ -34,12 +34,19 @@ def training_kernel(config: JemConfig, model: JointEnergy) -> Langevin:
     )
 
 
-def generation_kernel(config: JemConfig, energy: Any) -> Langevin:
-    """Returns the kernel that makes samples of a `JointEnergy` or a `ClassConditional` one."""
+def generation_kernel(config: JemConfig, energy: Any, n_steps: int) -> Langevin:
+    """Returns the kernel that makes samples of a `JointEnergy` or a `ClassConditional` one in `n_steps` steps."""
     section = config.generation
+    first, last = section.step_size, section.final_step_size
+    step_size = first if last is None else jax.tree_util.Partial(_geometric, first, last, n_steps)
     return langevin(
-        energy, section.step_size, section.noise_scale, clip=section.clip, clip_by="value", bounds=(-1.0, 1.0)
+        energy, step_size, section.noise_scale, clip=section.clip, clip_by="value", bounds=(-1.0, 1.0)
     )
+
+
+def _geometric(first: Any, last: Any, n_steps: Any, step: jax.Array) -> jax.Array:
+    """Returns the number of a step of a geometric sequence, which keeps its last number."""
+    return first * (last / first) ** jnp.minimum(step / jnp.maximum(n_steps - 1, 1), 1.0)
 
 
 def noise(model: JointEnergy, key: Key, n: int) -> jax.Array:
@@ -50,8 +57,9 @@ def noise(model: JointEnergy, key: Key, n: int) -> jax.Array:
 
 def ends(config: JemConfig, model: JointEnergy, params: PyTree, key: Key, start: jax.Array) -> np.ndarray:
     """Returns where chains of the section `generation` end, floats in [-1, 1]."""
-    schedule = SamplingSchedule(config.generation.n_steps, 1)
-    return np.asarray(sample(key, generation_kernel(config, model), params, start, schedule).positions[0])
+    n_steps = config.generation.n_steps
+    kernel = generation_kernel(config, model, n_steps)
+    return np.asarray(sample(key, kernel, params, start, SamplingSchedule(n_steps, 1)).positions[0])
 
 
 def ends_of_classes(
@@ -73,9 +81,11 @@ def ends_of_classes(
     labels = jnp.repeat(jnp.eye(model.n_classes), n_each, axis=0)
     start = noise(model, noise_key, len(labels)), labels
     given = label_mask(model), start
-    kernel = generation_kernel(config, ClassConditional(model))
-    schedule = SamplingSchedule(config.generation.n_steps, 1)
-    images, _ = sample(chains_key, kernel, params, start, schedule, clamped=given).positions
+    n_steps = config.generation.n_steps
+    kernel = generation_kernel(config, ClassConditional(model), n_steps)
+    images, _ = sample(
+        chains_key, kernel, params, start, SamplingSchedule(n_steps, 1), clamped=given
+    ).positions
     return np.asarray(images[0]).reshape(model.n_classes, n_each, *model.shape)
 
 
@@ -102,5 +112,5 @@ def draw_frames(
     """
     noise_key, chains_key = jax.random.split(key)
     start = noise(model, noise_key, n)
-    kernel = generation_kernel(config, model)
+    kernel = generation_kernel(config, model, n_steps)
     return chains.run_chains(chains_key, kernel, params, start, n_steps, config.generation.every)

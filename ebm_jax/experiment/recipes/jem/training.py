@@ -187,12 +187,14 @@ def _source(config: JemConfig, model: JointEnergy, images: data.Images | None) -
     section, n_classes = config.negatives, model.n_classes
     if section.start == "class_gaussians" and images is not None:
         start = negatives.starts.class_gaussians(
-            data.as_floats(images.train), images.labels[0], n_classes, labelled=section.conditional
+            data.as_floats(images.train), images.labels[0], n_classes, labelled=section.conditional > 0
         )
     else:
         start = negatives.starts.uniform(model.shape)
         if section.conditional:
             start = negatives.starts.with_labels(start, n_classes)
+    if 0 < section.conditional < 1:
+        start = negatives.starts.drop_labels(start, 1 - section.conditional)
     clamped = jax.tree.map(jnp.asarray, sampling.label_mask(model)) if section.conditional else None
     kernel, k = sampling.training_kernel(config, model), config.langevin.n_steps
     if section.method == "short_run":
