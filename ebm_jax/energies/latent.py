@@ -146,10 +146,8 @@ class LatentModel:
     def params_struct(self) -> LatentParams:
         """Returns the shapes and dtypes of the parameters."""
         n = self.autoencoder.n_latents
-        vector, matrix = (jax.ShapeDtypeStruct(shape, jnp.float32) for shape in ((n,), (n, n)))
-        return LatentParams(
-            self.prior.params_struct(), self.autoencoder.params_struct(), Whitening(vector, matrix, matrix)
-        )
+        structs: Any = [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in ((n,), (n, n), (n, n))]
+        return LatentParams(self.prior.params_struct(), self.autoencoder.params_struct(), Whitening(*structs))
 
     def position_struct(self) -> jax.ShapeDtypeStruct:
         """Returns the shape and dtype of one vector of latents."""

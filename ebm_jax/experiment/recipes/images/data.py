@@ -61,10 +61,12 @@ def load_images(config: ImageDataConfig) -> Images:
     rows = (slice(config.n_train), slice(None), slice(None))
     images, labels = [], []
     for split, few in zip((found.train, found.validation, found.test), rows, strict=True):
-        kept = np.isin(split.labels, wanted)
+        classes = np.asarray(split.labels)
+        kept = np.isin(classes, wanted)
         images.append(np.asarray(split.images)[kept][few])
-        labels.append(np.searchsorted(wanted, np.asarray(split.labels)[kept][few]).astype(np.int32))
-    return Images(*images, tuple(labels))
+        labels.append(np.searchsorted(wanted, classes[kept][few]).astype(np.int32))
+    train, validation, test = images
+    return Images(train, validation, test, tuple(labels))
 
 
 def as_floats(pixels: Any) -> Any:

@@ -42,7 +42,8 @@ def run_figures(run: StoredRun) -> dict[str, Figure]:
         "one Gaussian": frames[0],
         "samples": frames[-1],
     }
-    first = run.config.autoencoder.n_epochs
+    config: Any = run.config
+    first = config.autoencoder.n_epochs
     figures = {
         "samples/samples.png": plots.compare(panels),
         "samples/chains.png": plots.chain_strip(frames[chosen, :8], draws["steps"][chosen].tolist()),
@@ -59,8 +60,9 @@ def run_figures(run: StoredRun) -> dict[str, Figure]:
 
 def comparison_figures(runs: Mapping[str, StoredRun]) -> dict[str, Figure]:
     """Returns the figures that compare finished runs, by file name. Samples are those of the first seed."""
+    configs: Any = {name: run.config for name, run in runs.items()}
     groups = group_by_seed(
-        {name: _phase(run, run.config.autoencoder.n_epochs, second=True) for name, run in runs.items()}
+        {name: _phase(run, configs[name].autoencoder.n_epochs, second=True) for name, run in runs.items()}
     )
     first = {name: group.runs[0].draws for name, group in groups.items()}
     return {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 from ebm_jax.experiment.recipes.base import StoredRun
 from ebm_jax.experiment.recipes.comparison import group_by_seed, number, varied_settings
@@ -10,8 +11,8 @@ from ebm_jax.experiment.recipes.comparison import group_by_seed, number, varied_
 
 def remarks(run: StoredRun) -> list[str]:
     """Returns what the likelihood is compared with and how log Z is known, and what the samples are compared with."""
-    metrics, config = run.metrics, run.config
-    sentences = []
+    config: Any = run.config
+    metrics, sentences = run.metrics, []
     if metrics.get("gain") is not None:
         mixtures = {n: metrics.get(f"gain_gmm_{n}") for n in (10, 50, 200)}
         known = [f"{number(gain):.3f} with {n}" for n, gain in mixtures.items() if gain is not None]
