@@ -33,8 +33,8 @@ from ebm_jax.types import PyTree
 
 # Sites of a tile. One row of the matrix meets 64 columns of chains, so smaller products pay for reading it.
 SITES = 32
-# With more blocks than this "general" compiles for longer than a second a block.
-MANY_GROUPS = 8
+# With more blocks than this "general" compiles for long: up to 2 s a block. A torus of odd sides has nine.
+MANY_GROUPS = 9
 # Automatic choice takes this path where the matrix has at most 64 MiB, or where a sixteenth of it is filled.
 _FEW_ENTRIES = 2**24
 _FILLED = 1 / 16
