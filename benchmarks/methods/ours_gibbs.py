@@ -15,7 +15,7 @@ def model_of(task: Task, edges=None):
     """Returns the model on a new graph."""
     if task.kind == "rbm":
         return ej.RBM(task.n_visible, task.n_hidden)
-    if task.kind == "graph":
+    if task.kind in ("graph", "dense"):
         graph = ej.Graph(task.n_sites, edges)
     else:
         graph = ej.Grid(task.side, task.side, "periodic" if task.periodic else "free")

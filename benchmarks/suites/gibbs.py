@@ -24,11 +24,12 @@ def prepared(task, device):
         jax.block_until_ready(method.call())
     absent = {}
     kind = "rbm" if task.kind == "rbm" else "potts"
+    modules = MODULES | ({"numba": "numba_dense"} if task.kind == "dense" else {})
     for peer in task.peers:
         admit(
             task.name,
             peer,
-            functools.partial(_prepare, MODULES[peer].format(kind=kind), task, device),
+            functools.partial(_prepare, modules[peer].format(kind=kind), task, device),
             methods,
             absent,
         )

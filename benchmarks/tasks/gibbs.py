@@ -10,7 +10,7 @@ class Task(NamedTuple):
 
     Attributes:
       name: Name of the task.
-      kind: "grid", "graph" or "rbm".
+      kind: "grid", "graph" (random regular), "dense" (a spin glass on a complete graph) or "rbm".
       n_chains: Number of chains.
       n_sweeps: Sweeps of a call.
       peers: Peers that run it. The first is the main peer.
@@ -47,7 +47,7 @@ class Task(NamedTuple):
     @property
     def sites(self) -> int:
         """Sites of one chain."""
-        return {"grid": self.side**2, "graph": self.n_sites, "rbm": self.n_visible + self.n_hidden}[self.kind]
+        return {"grid": self.side**2, "rbm": self.n_visible + self.n_hidden}.get(self.kind, self.n_sites)
 
     @property
     def work(self) -> int:
@@ -93,6 +93,8 @@ CPU_TASKS = (
         **REGULAR,
     ),
     Task("rbm_784_500", "rbm", 128, 100, ("torch",), {"ratio": 1.7, **MEMORY}),
+    Task("sk_32", "dense", 64, 100, ("thrml",), {"ratio": 20}, n_sites=32, coupling="edge"),
+    Task("sk_1024", "dense", 64, 20, ("numba",), {"ratio": 1}, n_sites=1024, coupling="edge"),
 )
 
 # THRML makes one object per site, which would take too long on the huge grid.
@@ -107,6 +109,7 @@ GPU_TASKS = (
     Task("ising_128_tied", "grid", 4096, 50, ("thrml", "hamon"), MEMORY, **ISING),
     Task("ising_128_bits", "grid", 4096, 50, ("thrml", "hamon"), MEMORY, bias="tied", **ISING),
     Task("rbm_784_500", "rbm", 4096, 100, ("torch",), MEMORY),
+    Task("sk_1024", "dense", 4096, 20, (), {}, n_sites=1024, coupling="edge"),
     Task("ising_16384_bits", "grid", 1, 20, (), {"updates_per_ns": 100, **MEMORY}, path="bits", **HUGE),
     Task("ising_16384_grid", "grid", 1, 20, (), MEMORY, path="grid", **HUGE),
     Task("potts3_regular_100k", "graph", 256, 10, ("thrml",), MEMORY, n_sites=100_000, **REGULAR),
@@ -140,16 +143,18 @@ def system(task: Task) -> System:
     """Returns edges, biases and couplings of a grid or graph task."""
     rng = np.random.default_rng(0)
     tied = tied_coupling(task)
-    if task.kind == "graph":
-        edges = random_regular(task.n_sites, 3, rng)
+    if task.kind in ("graph", "dense"):
         n_sites = task.n_sites
+        complete = np.stack(np.triu_indices(n_sites, 1), 1)
+        edges = complete if task.kind == "dense" else random_regular(n_sites, 3, rng)
     else:
         pieces = grid_edges(task.side, task.periodic)
         edges, n_sites = np.concatenate(pieces), task.side**2
     if tied is not None:
         weights = np.repeat(tied, [len(p) for p in pieces])
     else:
-        weights = rng.normal(0.4, 0.2, len(edges))
+        mean, deviation = (0.0, n_sites**-0.5) if task.kind == "dense" else (0.4, 0.2)
+        weights = rng.normal(mean, deviation, len(edges))
     shape = (n_sites,) if task.n_levels == 2 else (n_sites, task.n_levels)
     bias = np.zeros(shape) if task.n_levels == 2 else rng.normal(0, 0.3, shape)
     return System(edges, bias, weights, tied)

@@ -47,6 +47,16 @@ class Layout(abc.ABC):
     def build(cls, model: Any, spec: BlockSpec) -> tuple[Layout, PyTree]:
         """Returns the layout and the index tables of a model and blocks that fit."""
 
+    @classmethod
+    def pays(cls, model: Any, spec: BlockSpec) -> bool:
+        """Returns whether automatic choice should take this layout for a model and blocks that fit it."""
+        del model, spec
+        return True
+
+    def n_updates(self, spec: BlockSpec) -> int:
+        """Returns how many calls of `update` make a sweep: one for each free group of the blocks."""
+        return len(spec.free)
+
     @abc.abstractmethod
     def pack(self, tables: PyTree, x: PyTree) -> PyTree:
         """Lays out configurations with a leading chain axis."""

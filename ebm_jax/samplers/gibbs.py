@@ -6,9 +6,10 @@ One step updates the free blocks of a specification in order. All sites of a blo
 
 which leaves p(x) ∝ exp(−β E(x)) invariant (Geman and Geman 1984). The update runs on the path that the structure
 allows: "bits" (an Ising model with tied coupling and bias on a periodic grid: 32 sites to a word), "grid" (an Ising or
-Potts grid with its default blocks: shifts, no index tables), "bipartite" (an RBM: matrix products) or "general"
-(anything else: gathers). Every draw depends only on the chain's key, the step and the site. "grid" and "general" share
-their random words: a model that fits both has the same chains on both.
+Potts grid with its default blocks: shifts, no index tables), "bipartite" (an RBM: matrix products), "dense" (many
+blocks: a matrix of couplings, and sites one after the other) or "general" (anything else: gathers). Every draw depends
+only on the chain's key, the step and the site. "grid" and "general" share their random words: a model that fits both
+has the same chains on both.
 
 A sweep in fixed order is not reversible, though each block is. Differentiation treats floating inputs as constants: no
 gradient passes through a draw, and `jax.grad` of a program around a sampler sees zero there.
@@ -30,6 +31,7 @@ from ebm_jax.graphs.blocks import BlockSpec
 from ebm_jax.lattice import bipartite
 from ebm_jax.lattice.base import Layout
 from ebm_jax.lattice.bits import BitsLayout
+from ebm_jax.lattice.dense import DenseLayout
 from ebm_jax.lattice.general import GeneralLayout
 from ebm_jax.lattice.grid import GridLayout
 from ebm_jax.samplers.base import ChainState
@@ -38,7 +40,13 @@ from ebm_jax.samplers.sweeps import sweeps, sweeps_of_one_chain
 from ebm_jax.types import Info, Key, PyTree
 
 # The fastest comes first.
-LAYOUTS: tuple[type[Layout], ...] = (BitsLayout, GridLayout, bipartite.BipartiteLayout, GeneralLayout)
+LAYOUTS: tuple[type[Layout], ...] = (
+    BitsLayout,
+    GridLayout,
+    bipartite.BipartiteLayout,
+    DenseLayout,
+    GeneralLayout,
+)
 
 
 class PackedGibbs(NamedTuple):
@@ -81,7 +89,7 @@ class Gibbs(DiscreteKernel):
 
     @property
     def path(self) -> str:
-        """Which update runs: "bits", "grid", "bipartite" or "general"."""
+        """Which update runs: "bits", "grid", "bipartite", "dense" or "general"."""
         return self.layout.path
 
     def step(self, key: Key, params: PyTree, beta: Any, state: ChainState) -> tuple[ChainState, Info]:
@@ -138,7 +146,8 @@ def gibbs(model: BlockModel, spec: BlockSpec | None = None, *, path: str = "auto
     Args:
       model: Gives the graph and the family: a `PairwiseModel` or a `LayeredModel` of `ebm_jax.energies.base`.
       spec: Which sites are updated together. The default is `model.default_spec()`.
-      path: "auto" takes the fastest that fits; "bits", "grid", "bipartite" and "general" force one.
+      path: "auto" takes the fastest that fits; "bits", "grid", "bipartite", "dense" and "general" force
+        one.
 
     Returns:
       A `Kernel` for `sample`. Its `path` names the update that runs.
@@ -170,7 +179,7 @@ def gibbs(model: BlockModel, spec: BlockSpec | None = None, *, path: str = "auto
     for layout in LAYOUTS:
         if path in ("auto", layout.path):
             obstacle = layout.obstacle(model, chosen)
-            if obstacle is None:
+            if obstacle is None and (path != "auto" or layout.pays(model, chosen)):
                 return Gibbs(model, chosen, *layout.build(model, chosen))
     if path == "auto":
         raise ValueError(refusal)

@@ -33,7 +33,7 @@ def sweeps(kernel: Any, words: jax.Array, params: PyTree, betas: jax.Array, pack
 
     def sweep(weights: PyTree, odds: bool, carry: Any) -> Any:
         blocks, step = carry.blocks, carry.step
-        for group in range(len(kernel.spec.free)):
+        for group in range(layout.n_updates(kernel.spec)):
             blocks = layout.update(group, tables, weights, odds, words, step, blocks, carry.masks)
         return carry._replace(blocks=blocks, step=step + jnp.uint32(1))
 

@@ -379,7 +379,7 @@ def test_which_path_runs_for_other_structures():
         assert ej.gibbs(ej.Potts(grid, n_levels)).path == "grid"
     for spec, path in [
         (ej.BlockSpec(checker[::-1]), "grid"),
-        (ej.BlockSpec([ej.Block([site]) for site in everything]), "general"),
+        (ej.BlockSpec([ej.Block([site]) for site in everything]), "dense"),
         (ej.BlockSpec(checker[:1], clamped=checker[1:]), "general"),
     ]:
         for model in (ej.Ising(grid), ej.Potts(grid, 3, "matrix")):
