@@ -59,18 +59,25 @@ class Slots(NamedTuple):
     """The neighbours of the sites of a group.
 
     Attributes:
-      n_slots: How many neighbours a site has at most.
+      stop: The number behind that of the last slot. Traced numbers make a loop.
       at: Gives the configuration in a slot, `(*sites, chains)`.
+      start: The number of the first slot.
     """
 
-    n_slots: int
+    stop: Any
     at: Callable[[Any], Array]
+    start: Any = 0
+
+    @property
+    def written_out(self) -> bool:
+        """Whether there are few slots, each of which is written into the program."""
+        return isinstance(self.stop, int) and self.stop <= UNROLLED_SLOTS
 
     def read(self) -> Slots:
-        """Reads every slot once for all levels, unless there are too many to write out."""
-        if self.n_slots > UNROLLED_SLOTS:
+        """Reads every slot once for all levels, where slots are written out."""
+        if not self.written_out:
             return self
-        return Slots(self.n_slots, [self.at(slot) for slot in range(self.n_slots)].__getitem__)
+        return Slots(self.stop, [self.at(slot) for slot in range(self.stop)].__getitem__)
 
 
 def largest_log_odds(site: Site, spins: bool) -> Float[Array, ""]:
@@ -141,9 +148,9 @@ def _combine(
         weight = weight_of_slot(slot, slots.at(slot))
         return total * weight if odds else total + weight
 
-    if slots.n_slots > UNROLLED_SLOTS:
-        return jax.lax.fori_loop(0, slots.n_slots, include, jnp.broadcast_to(bias, shape))
-    for slot in range(slots.n_slots):
+    if not slots.written_out:
+        return jax.lax.fori_loop(slots.start, slots.stop, include, jnp.broadcast_to(bias, shape))
+    for slot in range(slots.stop):
         bias = include(slot, bias)
     return bias
 

@@ -7,9 +7,9 @@ One step updates the free blocks of a specification in order. All sites of a blo
 which leaves p(x) ∝ exp(−β E(x)) invariant (Geman and Geman 1984). The update runs on the path that the structure
 allows: "bits" (an Ising model with tied coupling and bias on a periodic grid: 32 sites to a word), "grid" (an Ising or
 Potts grid with its default blocks: shifts, no index tables), "bipartite" (an RBM: matrix products), "dense" (many
-blocks: a matrix of couplings, and sites one after the other) or "general" (anything else: gathers). Every draw depends
-only on the chain's key, the step and the site. "grid" and "general" share their random words: a model that fits both
-has the same chains on both.
+blocks: a matrix of couplings, and sites one after the other) or "general" (anything else: gathers, with many blocks in
+one loop). Every draw depends only on the chain's key, the step and the site. "grid" and "general" share their random
+words: a model that fits both has the same chains on both.
 
 A sweep in fixed order is not reversible, though each block is. Differentiation treats floating inputs as constants: no
 gradient passes through a draw, and `jax.grad` of a program around a sampler sees zero there.
@@ -34,6 +34,7 @@ from ebm_jax.lattice.bits import BitsLayout
 from ebm_jax.lattice.dense import DenseLayout
 from ebm_jax.lattice.general import GeneralLayout
 from ebm_jax.lattice.grid import GridLayout
+from ebm_jax.lattice.looped import LoopedLayout
 from ebm_jax.samplers.base import ChainState
 from ebm_jax.samplers.discrete import DiscreteKernel, count_nonfinite
 from ebm_jax.samplers.sweeps import sweeps, sweeps_of_one_chain
@@ -45,6 +46,7 @@ LAYOUTS: tuple[type[Layout], ...] = (
     GridLayout,
     bipartite.BipartiteLayout,
     DenseLayout,
+    LoopedLayout,
     GeneralLayout,
 )
 
@@ -165,7 +167,7 @@ def gibbs(model: BlockModel, spec: BlockSpec | None = None, *, path: str = "auto
       >>> ej.sample(jax.random.key(2), kernel, params, start, ej.SamplingSchedule(10, 5, 10)).positions.shape
       (5, 8, 4, 4)
     """
-    check_choice("path", path, ("auto", *(layout.path for layout in LAYOUTS)))
+    check_choice("path", path, ("auto", *dict.fromkeys(layout.path for layout in LAYOUTS)))
     refusal = f"gibbs cannot update {model!r}; give an Ising, Potts or RBM model, or another kernel"
     if not isinstance(model, BlockModel):
         raise ValueError(refusal)
@@ -175,15 +177,15 @@ def gibbs(model: BlockModel, spec: BlockSpec | None = None, *, path: str = "auto
     # A graph's own blocks fit it; they may be huge, so they are not checked again.
     if spec is not None:
         chosen.check(model.graph)
-    obstacle = None
-    for layout in LAYOUTS:
-        if path in ("auto", layout.path):
-            obstacle = layout.obstacle(model, chosen)
-            if obstacle is None and (path != "auto" or layout.pays(model, chosen)):
-                return Gibbs(model, chosen, *layout.build(model, chosen))
-    if path == "auto":
-        raise ValueError(refusal)
-    raise ValueError(f'path="{path}" does not fit {model!r}: {obstacle}; use path="auto"')
+    asked = [layout for layout in LAYOUTS if path in ("auto", layout.path)]
+    obstacles = [layout.obstacle(model, chosen) for layout in asked]
+    fitting = [layout for layout, obstacle in zip(asked, obstacles, strict=True) if obstacle is None]
+    if not fitting:
+        if path == "auto":
+            raise ValueError(refusal)
+        raise ValueError(f'path="{path}" does not fit {model!r}: {obstacles[-1]}; use path="auto"')
+    layout = next((layout for layout in fitting if layout.pays(model, chosen)), fitting[0])
+    return Gibbs(model, chosen, *layout.build(model, chosen))
 
 
 def _info(n: int, step: jax.Array, params: PyTree, beta: jax.Array) -> Info:

@@ -1,4 +1,4 @@
-"""Dense graphs: one loop over all sites draws each from its conditional, whatever runs beside it."""
+"""Graphs of many blocks: one loop over sites or blocks draws each from its conditional, whatever runs beside it."""
 
 import jax
 import jax.numpy as jnp
@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import ebm_jax as ej
-from ebm_jax.lattice import dense
+from ebm_jax.lattice import dense, looped
 from tests import conditionals, statistics, systems
 
 
@@ -28,16 +28,22 @@ CASES = {
     "ising_10_tied": (ej.Ising(complete(10), "tied"), sites_alone(complete(10), 3)),
     "potts_11_edge": (ej.Potts(complete(11), 3, "edge"), None),
     "potts_10_matrix": (ej.Potts(complete(10), 3, "matrix"), None),
+    "ising_hub_tied": (
+        ej.Ising(ej.Graph(30, [*complete(10).edges, *((10, i) for i in range(11, 30))]), "tied"),
+        None,
+    ),
     "potts_grid_9_levels": (ej.Potts(ej.Grid(3, 4), 9, "matrix"), sites_alone(ej.Grid(3, 4))),
 }
 
 
+@pytest.mark.parametrize("path", ["dense", "general"])
 @pytest.mark.parametrize("name", CASES)
-def test_every_site_is_drawn_from_its_conditional(name):
+def test_every_site_is_drawn_from_its_conditional(name, path):
     model, spec = CASES[name]
-    kernel = ej.gibbs(model, spec)
-    assert kernel.path == ("general" if name == "ising_10_tied" else "dense")
-    kernel = ej.gibbs(model, spec, path="dense")
+    kernel = ej.gibbs(model, spec, path=path)
+    many = name != "ising_10_tied"
+    assert ej.gibbs(model, spec).path == ("dense" if many else "general")
+    assert isinstance(kernel.layout, looped.LoopedLayout) == (many and path == "general")
     scale = 0.6 if model.graph.n_sites < 40 else 0.2
     conditionals.check(kernel, systems.draw_params(model, seed=3, scale=scale), name, beta=0.9)
 
@@ -67,9 +73,10 @@ def test_a_certificate():
     assert found.ok and "skipped" not in {check.status for check in found.checks}, found
 
 
-def test_a_chain_does_not_know_what_runs_beside_it():
+@pytest.mark.parametrize("path", ["dense", "general"])
+def test_a_chain_does_not_know_what_runs_beside_it(path):
     model = ej.Ising(complete(40))
-    kernel, params = ej.gibbs(model), systems.draw_params(model, scale=0.2)
+    kernel, params = ej.gibbs(model, path=path), systems.draw_params(model, scale=0.2)
     x = ej.init_chains(jax.random.key(0), model, 130)
     keys = jax.random.split(jax.random.key(1), 130)
 
@@ -110,11 +117,12 @@ def test_tables_of_each_chain():
         np.testing.assert_array_equal(found[i], alone(keys[i], several[i], x[i]))
 
 
-def test_the_program_does_not_grow_with_the_number_of_blocks():
+@pytest.mark.parametrize("path", ["dense", "general"])
+def test_the_program_does_not_grow_with_the_number_of_blocks(path):
     lengths = []
     for n in (32, 320):
         model = ej.Ising(complete(n))
-        kernel, params = ej.gibbs(model), model.init(jax.random.key(0))
+        kernel, params = ej.gibbs(model, path=path), model.init(jax.random.key(0))
         x = ej.init_chains(jax.random.key(0), model, 4)
         program = jax.make_jaxpr(lambda p, x, k=kernel: k.steps(jax.random.key(1), p, 1.0, k.init(p, x), 5))
         lengths.append(str(program(params, x[0])).count(" = "))
@@ -125,8 +133,8 @@ def test_which_path_runs():
     assert ej.gibbs(ej.Ising(complete(4))).path == "general"
     assert ej.gibbs(ej.Ising(complete(300))).path == "dense"
     assert ej.gibbs(ej.Potts(complete(12), 4, "matrix")).path == "dense"
-    # A long path whose sites are updated one by one: its matrix would have 900 million entries.
-    path = ej.Graph(30_000, np.stack([np.arange(29_999), np.arange(1, 30_000)], axis=1))
-    assert not dense.DenseLayout.pays(ej.Ising(path), sites_alone(path))
+    # A long path whose sites are updated one by one: its matrix would have 36 million entries.
+    path = ej.Graph(6_000, np.stack([np.arange(5_999), np.arange(1, 6_000)], axis=1))
+    assert ej.gibbs(ej.Ising(path, "tied"), sites_alone(path)).path == "general"
     with pytest.raises(ValueError, match="edges"):
         ej.gibbs(ej.RBM(2, 2), path="dense")
