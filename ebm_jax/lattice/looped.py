@@ -167,7 +167,7 @@ class LoopedLayout(Layout):
         def redraw(piece: Any, rows: Array) -> Array:
             start = piece * self.size
 
-            def own(column: Array, axis: int = 0) -> Array:
+            def own(column: Any, axis: int = 0) -> Array:
                 return jax.lax.dynamic_slice_in_dim(column, start, self.size, axis)
 
             word, other = rng.site_words(words, step, own(tables.counter)[:, None])
