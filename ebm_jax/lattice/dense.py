@@ -145,9 +145,7 @@ class DenseLayout(Layout):
         if self.spins:
             values = jnp.where(rows, 1.0, -1.0)[:, None]
         else:
-            values = (rows[:, None] == jnp.arange(self.n_levels, dtype=rows.dtype)[:, None]).astype(
-                jnp.float32
-            )
+            values = jax.nn.one_hot(rows, self.n_levels, axis=1)
         values = jnp.pad(values, ((0, len(tables.counter) - len(tables.order)), (0, 0), (0, 0)))
         return _tiles(values)
 
@@ -234,7 +232,6 @@ class DenseLayout(Layout):
         """Draws all free sites of a tile of chains."""
         width, (n_rows, levels, n_chains) = self._width, x.shape
         columns = width, levels // width, n_chains
-
         lower = np.kron(np.tri(SITES, k=-1, dtype=np.float32), np.ones((width, width), np.float32))
 
         def sweep_sites(tile: Any, x: Array) -> Array:
@@ -261,14 +258,13 @@ class DenseLayout(Layout):
             def draw_site(i: Any, carry: tuple[Array, Array]) -> tuple[Array, Array]:
                 fields, sites = carry
                 field = jax.lax.dynamic_slice_in_dim(fields, i * width, width).reshape(levels, n_chains)
-                new = self._draw(scale * field, noise[i])
+                new = self._draw(scale[None] * field, noise[i])
                 if not self.spins:
                     new = jnp.where(keeps[i], sites[i], new)
                 # The matrix is symmetric, and its rows are contiguous.
                 coupling = jax.lax.dynamic_slice_in_dim(corner, i * width, width)
-                return fields + _product(jnp.swapaxes(coupling, 0, 1), new.reshape(columns)), sites.at[i].set(
-                    new
-                )
+                fields = fields + _product(jnp.swapaxes(coupling, 0, 1), new.reshape(columns))
+                return fields, sites.at[i].set(new)
 
             _, sites = jax.lax.fori_loop(0, SITES, draw_site, (fields, old))
             # Where a field is infinite no threshold holds a spin.
@@ -280,9 +276,8 @@ class DenseLayout(Layout):
     def _draw(self, logits: Float[Array, "levels TILE"], noise: Array) -> Float[Array, "levels TILE"]:
         """Draws one site of every chain: ±1, or a one-hot vector."""
         if self.spins:
-            return jnp.where(logits > noise, 1.0, -1.0)
-        level = categorical(lambda k: logits[k], self.n_levels, noise)
-        return (level == jnp.arange(self.n_levels, dtype=level.dtype)[:, None]).astype(jnp.float32)
+            return jnp.where(logits > noise[None], 1.0, -1.0)
+        return jax.nn.one_hot(categorical(lambda k: logits[k], self.n_levels, noise), self.n_levels, axis=0)
 
     def _rows(self, tables: DenseTables, x: Array) -> Array:
         return x.reshape(x.shape[0], -1).T[tables.order]
