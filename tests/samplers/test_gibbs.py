@@ -86,12 +86,12 @@ def test_sweep_leaves_the_law_invariant(name):
     np.testing.assert_allclose(law @ matrix, law, atol=1e-12)
 
 
-def test_exact_start_stays_exact_and_several_steps_are_the_power_of_one():
+@pytest.mark.parametrize("name", ["potts_2x2_matrix", "ising_graph"])
+def test_exact_start_stays_exact_and_several_steps_are_the_power_of_one(name):
     """Stationarity alone would pass a kernel that never moves, and one step a kernel that repeats its draws.
 
-    `test_certificate` asks the same of a grid and of an RBM.
+    `test_certificate` asks the same of an RBM.
     """
-    name = "ising_graph"
     system, n, n_steps = systems.get(name), 200_000, 4
     starts = jax.tree.map(
         lambda exact, every: jnp.asarray(np.concatenate([exact, np.repeat(every[:1], n, axis=0)])),
