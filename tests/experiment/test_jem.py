@@ -108,6 +108,12 @@ def test_commands(whole, tmp_path):
     assert "classifies best" in (tmp_path / "page" / "report.md").read_text()
 
 
+def test_files_of_older_runs_say_whether_all_chains_keep_a_class():
+    for given, share in ((True, 1.0), (False, 0.0)):
+        read = parse_config({**TINY, "negatives": {"conditional": given}})
+        assert read.negatives.conditional == share
+
+
 def test_step_sizes_of_generation_fall_geometrically():
     section = config().generation.model_copy(update={"step_size": 8.0, "final_step_size": 2.0})
     tiny = config().model_copy(update={"generation": section})

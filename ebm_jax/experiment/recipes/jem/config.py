@@ -99,6 +99,12 @@ class NegativesConfig(BufferConfig):
         description="share of chains that follow the energy of one random class; the others follow E(x)",
     )
 
+    @field_validator("conditional", mode="before")
+    @classmethod
+    def _read_all_or_none(cls, value: Any) -> Any:
+        # Files of runs from before there were shares say true or false.
+        return float(value) if isinstance(value, bool) else value
+
     @field_validator("capacity")
     @classmethod
     def _check_capacity(cls, value: int, info: Any) -> int:
