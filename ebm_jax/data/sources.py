@@ -67,8 +67,17 @@ def find(spec: DatasetSpec, folder: Path) -> FoundFiles | None:
       The files, or None if there are none.
 
     Raises:
-      DataFileError: If only some files of a set are there.
+      DataFileError: If only some files of a set are there, or the folder cannot be searched.
     """
+    try:
+        return _find(spec, folder)
+    except OSError as error:
+        raise DataFileError(
+            f"{folder} cannot be searched ({files.reason(error)}); it should hold {layout_help(spec)}"
+        ) from error
+
+
+def _find(spec: DatasetSpec, folder: Path) -> FoundFiles | None:
     if spec.name == "cifar10":
         return _find_cifar10(spec, folder)
     if spec.name == "binarized_mnist":

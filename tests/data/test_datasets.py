@@ -148,6 +148,10 @@ def test_link_to_itself_is_no_folder(tmp_path):
     os.symlink(tmp_path / "loop", tmp_path / "loop")
     with pytest.raises(data.DataFileError, match="not a folder"):
         data.load("mnist", data_dir=tmp_path / "loop")
+    with pytest.raises(
+        data.DataFileError, match=r"cannot be searched \(.*too long.*it should hold mnist/train-"
+    ):
+        data.load("mnist", data_dir=tmp_path / ("x" * 5000))
 
 
 def broken_idx(path, how):
