@@ -228,6 +228,9 @@ def _build_model(described: dict[str, Any], arrays: dict[str, np.ndarray], prefi
 def _build(described: Any, arrays: dict[str, np.ndarray], prefix: str, name: str) -> Any:
     """Returns the field `name` of a model from its description."""
     if isinstance(described, list):
+        # Each layer of a network has arrays, and shapes have few axes. A network of 10⁶ layers takes hours to make.
+        if len(described) > len(arrays) + 8:
+            raise ValueError(f"{name} lists {len(described):,} values, and there are {len(arrays)} arrays")
         return tuple(_build(item, arrays, prefix, f"{name}.{i}") for i, item in enumerate(described))
     if described == _SITES and prefix + name in arrays:
         return Block(arrays[prefix + name])

@@ -164,6 +164,15 @@ def test_whatever_a_file_holds_the_error_is_one_line_with_its_name(model, tmp_pa
     assert n_refused > 200
 
 
+def test_networks_with_more_layers_than_arrays_are_not_made(tmp_path):
+    path = tmp_path / "model.npz"
+    ej.save(path, MODELS[10], systems.draw_params(MODELS[10]))
+    layers = {"features": [1] * 100_000}
+    rewrite(path, lambda structure: structure["fields"]["module"]["fields"].update(layers))
+    with pytest.raises(ValueError, match=r"features lists 100,000 values, and there are 5 arrays"):
+        ej.load(path)
+
+
 def test_pipes_folders_and_bombs_are_refused(tmp_path):
     os.mkfifo(tmp_path / "pipe")
     np.savez_compressed(tmp_path / "bomb", structure=np.asarray("{}"), x=np.zeros(3_000_000))
