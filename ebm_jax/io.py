@@ -16,7 +16,6 @@ import os
 import pkgutil
 import tempfile
 import warnings
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -25,7 +24,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ebm_jax import checks, energies
+from ebm_jax import checks, energies, files
 from ebm_jax.energies.target import target_of
 from ebm_jax.graphs import Bipartite, Graph, Grid
 from ebm_jax.graphs.blocks import Block
@@ -39,6 +38,9 @@ _NETWORKS = f"{energies.__name__}.networks"
 
 # Fields that Linen adds to a module.
 _OF_LINEN = {"parent", "name"}
+
+# Kinds of dtypes that a parameter may have.
+_KINDS = "biufc"
 
 # What stands in the JSON text for a block, whose sites are an array of the file.
 _SITES = "sites"
@@ -60,7 +62,7 @@ def save(path: str | os.PathLike[str], model: Any, params: Any, *, overwrite: bo
 
     Raises:
       ValueError: If the model has no energy, or the parameters do not fit it or cannot be described.
-      FileExistsError: If the file exists and `overwrite` is False.
+      FileExistsError: If the file exists and `overwrite` is False, or is a folder.
       FileNotFoundError: If the folder does not exist.
 
     Example:
@@ -89,6 +91,8 @@ def save(path: str | os.PathLike[str], model: Any, params: Any, *, overwrite: bo
         arrays.clear()
         structure = {"format": FORMAT, "params": _skeleton(params)}
     target = Path(path)
+    if target.is_dir():
+        raise FileExistsError(f"{target} is a folder; name a file in it")
     if target.exists() and not overwrite:
         raise FileExistsError(f"{target} exists; choose another name, or pass overwrite=True")
     if not target.parent.is_dir():
@@ -122,8 +126,8 @@ def load(path: str | os.PathLike[str], *, model: Any = None) -> tuple[Any, Any]:
 
     Raises:
       FileNotFoundError: If there is no such file.
-      ValueError: If the file is damaged or was not written by `save`, is of another model than the given one, or holds
-        float64 while JAX is set to float32.
+      ValueError: If the file cannot be read, is damaged or was not written by `save`, is of another model than the
+        given one, or holds float64 while JAX is set to float32.
 
     Example:
       >>> ej.load("absent.npz")
@@ -131,18 +135,26 @@ def load(path: str | os.PathLike[str], *, model: Any = None) -> tuple[Any, Any]:
       FileNotFoundError: absent.npz does not exist; ebm_jax.save writes such files
     """
     target = Path(path)
-    if not target.exists():
-        raise FileNotFoundError(f"{target} does not exist; ebm_jax.save writes such files")
-    arrays, described, tree = _read(target)
+    try:
+        arrays, described, structs, tree = _read(target)
+    except (FileNotFoundError, NotADirectoryError):
+        raise FileNotFoundError(f"{target} does not exist; ebm_jax.save writes such files") from None
+    # What a file describes can be wrong in every way in which classes can be called wrongly.
+    except Exception as error:
+        raise ValueError(
+            f"{target} is damaged or was not written by ebm_jax.save ({files.reason(error)}); save it anew"
+        ) from error
     if described is None and model is None:
         warnings.warn(
             f"{target} holds parameters alone, because its model could not be described; give load(path, model=model)",
             stacklevel=2,
         )
     if described is not None and model is not None and model != described:
-        raise ValueError(f"{target} holds {described!r}, and model is {model!r}; give that model, or none")
+        found, given = files.one_line(repr(described)), files.one_line(repr(model))
+        raise ValueError(f"{target} holds {found}, and model is {given}; give that model, or none")
     owner = model if described is None else described
-    structs = [] if owner is None else _possible_structs(owner)
+    if described is None and model is not None:
+        structs = _possible_structs(model)
     params = _params_of(target, owner, structs, arrays) if structs else tree
     leaves = jax.tree.leaves(params)
     if any(leaf.dtype == np.float64 for leaf in leaves) and not jax.config.read("jax_enable_x64"):
@@ -152,19 +164,17 @@ def load(path: str | os.PathLike[str], *, model: Any = None) -> tuple[Any, Any]:
     return owner, jax.tree.map(jnp.asarray, params)
 
 
-def _read(path: Path) -> tuple[dict[str, np.ndarray], Any, PyTree]:
-    """Returns the arrays of a file, and the model that it describes or, without one, the tree of parameters."""
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
-        structure = _read_structure(arrays)
-        if "params" in structure:
-            return arrays, None, _from_skeleton(structure["params"], arrays)
-        return arrays, _build_model(structure, arrays, ""), None
-    except (zipfile.BadZipFile, KeyError, TypeError, EOFError, OSError, ValueError) as error:
-        raise ValueError(
-            f"{path} is damaged or was not written by ebm_jax.save ({error}); save it anew"
-        ) from error
+def _read(path: Path) -> tuple[dict[str, np.ndarray], Any, list[PyTree], PyTree]:
+    """Returns the arrays of a file, and the model that it describes with what it takes as parameters.
+
+    A file that describes no model has the tree of its parameters instead.
+    """
+    arrays = files.read_npz(path)
+    structure = _read_structure(arrays)
+    if "params" in structure:
+        return arrays, None, [], _from_skeleton(structure["params"], arrays)
+    model = _build_model(structure, arrays, "")
+    return arrays, model, _possible_structs(model), None
 
 
 def _describe_model(model: Any, arrays: dict[str, np.ndarray], prefix: str) -> dict[str, Any]:
@@ -218,6 +228,9 @@ def _build_model(described: dict[str, Any], arrays: dict[str, np.ndarray], prefi
 def _build(described: Any, arrays: dict[str, np.ndarray], prefix: str, name: str) -> Any:
     """Returns the field `name` of a model from its description."""
     if isinstance(described, list):
+        # Each layer of a network has arrays, and shapes have few axes. A network of 10⁶ layers takes hours to make.
+        if len(described) > len(arrays) + 8:
+            raise ValueError(f"{name} lists {len(described):,} values, and there are {len(arrays)} arrays")
         return tuple(_build(item, arrays, prefix, f"{name}.{i}") for i, item in enumerate(described))
     if described == _SITES and prefix + name in arrays:
         return Block(arrays[prefix + name])
@@ -270,8 +283,9 @@ def _params_of(path: Path, model: Any, structs: list[PyTree], arrays: dict[str, 
             params = jax.tree.unflatten(jax.tree.structure(struct), [arrays[name] for name in names])
             checks.check_struct(f"params in {path}", params, struct, dtypes=checks.FLOATS)
             return params
+    found, given = files.one_line(", ".join(stored)) or "no parameters", files.one_line(repr(model))
     raise ValueError(
-        f"{path} holds {', '.join(stored)}, which are not the parameters of {model!r}; give the model that was saved"
+        f"{path} holds {found}, which are not the parameters of {given}; give the model that was saved"
     )
 
 
@@ -291,7 +305,7 @@ def _skeleton(tree: Any, path: str = "params") -> Any:
             "jax.tree.leaves(params)"
         )
     # NumPy writes the bits of other dtypes, such as bfloat16, and cannot say what they were.
-    if not isinstance(tree.dtype, np.dtype) or tree.dtype.kind not in "biufc":
+    if not isinstance(tree.dtype, np.dtype) or tree.dtype.kind not in _KINDS:
         raise ValueError(f"{path} has dtype {tree.dtype}, which files do not keep; convert it to float32")
     return path
 
@@ -299,6 +313,8 @@ def _skeleton(tree: Any, path: str = "params") -> Any:
 def _from_skeleton(described: Any, arrays: dict[str, np.ndarray]) -> Any:
     """The inverse of `_skeleton`."""
     if isinstance(described, str):
+        if arrays[described].dtype.kind not in _KINDS:
+            raise ValueError(f"{described} has dtype {arrays[described].dtype}")
         return arrays[described]
     ((kind, items),) = described.items()
     if kind == "dict":

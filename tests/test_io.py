@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+import os
+import random
 
 import jax
 import numpy as np
@@ -64,6 +66,131 @@ def test_damaged_files_are_refused(tmp_path):
         ej.load(path)
     with pytest.raises(FileNotFoundError, match="absent"):
         ej.load(tmp_path / "absent.npz")
+
+
+# What may stand anywhere in the description of a model.
+HOSTILE = [
+    None,
+    True,
+    -1,
+    0,
+    10**30,
+    1e400,
+    float("nan"),
+    "a\nb" * 300,
+    [],
+    [[]],
+    {},
+    {"type": "RBM"},
+    {"type": "Grid", "height": 10**6, "width": 10**6},
+    {"type": "Graph", "n_sites": 10**12},
+    {"list": [["structure"]]},
+    {"dict": {"a": "structure"}},
+    "sites",
+]
+
+
+def places(described, path=()):
+    """Lists the paths of all values in a JSON text."""
+    yield path
+    if isinstance(described, dict | list):
+        for key, value in described.items() if isinstance(described, dict) else enumerate(described):
+            yield from places(value, (*path, key))
+
+
+def with_value(described, path, value):
+    """Returns a JSON text with another value at a path."""
+    if not path:
+        return value
+    changed = dict(described) if isinstance(described, dict) else list(described)
+    changed[path[0]] = with_value(changed[path[0]], path[1:], value)
+    return changed
+
+
+def mutants(path, rng):
+    """Writes variants of a model's file over it, one at a time: of its bytes, its structure and its arrays."""
+    content = path.read_bytes()
+    with np.load(path) as file:
+        arrays = dict(file)
+    structure = json.loads(str(arrays["structure"]))
+    for _ in range(150):
+        changed = bytearray(content[: rng.choice((len(content), rng.randrange(len(content))))])
+        # The directory of the archive is at its end.
+        start = rng.choice((0, max(0, len(changed) - 300)))
+        for _ in range(rng.randrange(4) if changed else 0):
+            changed[rng.randrange(start, len(changed))] = rng.randrange(256)
+        path.write_bytes(changed)
+        yield
+    for place in places(structure):
+        for value in HOSTILE:
+            text = json.dumps(with_value(structure, place, value))
+            np.savez(path, **{**arrays, "structure": np.asarray(text)})
+            yield
+    for name in arrays:
+        for array in (
+            np.zeros(0),
+            np.asarray(["a", "b"]),
+            np.array([{}]),
+            np.zeros(2, "f16"),
+            np.ones(1, "M8[s]"),
+        ):
+            np.savez(path, **{**arrays, name: array})
+            yield
+        np.savez(path, **{f"/etc/../{key}": array for key, array in arrays.items()})
+        yield
+    for text in ("[" * 100_000, "9" * 5000, "\ud800", '{"format": 2, "params": NaN}'):
+        np.savez(path, **{**arrays, "structure": np.asarray(text)})
+        yield
+
+
+@pytest.mark.parametrize("model", [MODELS[1], MODELS[4], MODELS[8], MODELS[10], None])
+@pytest.mark.usefixtures("as_shipped")
+@pytest.mark.filterwarnings("ignore")
+def test_whatever_a_file_holds_the_error_is_one_line_with_its_name(model, tmp_path):
+    path = tmp_path / "model.npz"
+    if model is None:
+        ej.save(path, _energy, {"a": [np.ones(2, np.float32)], "b": np.zeros(3)})
+    else:
+        ej.save(path, model, systems.draw_params(model))
+    n_refused = 0
+    for _ in mutants(path, random.Random(0)):
+        try:
+            ej.load(path)
+        except ValueError as error:
+            n_refused += 1
+            message = str(error)
+            assert str(path) in message and ";" in message
+            assert "\n" not in message and len(message) < 1000
+    assert n_refused > 200
+
+
+def test_networks_with_more_layers_than_arrays_are_not_made(tmp_path):
+    path = tmp_path / "model.npz"
+    ej.save(path, MODELS[10], systems.draw_params(MODELS[10]))
+    layers = {"features": [1] * 100_000}
+    rewrite(path, lambda structure: structure["fields"]["module"]["fields"].update(layers))
+    with pytest.raises(ValueError, match=r"features lists 100,000 values, and there are 5 arrays"):
+        ej.load(path)
+
+
+def test_pipes_folders_and_bombs_are_refused(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    np.savez_compressed(tmp_path / "bomb", structure=np.asarray("{}"), x=np.zeros(3_000_000))
+    for name, message in (
+        ("pipe", "not a regular file"),
+        ("bomb.npz", r"unpack to 24,000,\d+ bytes"),
+        ("", "Is a directory"),
+    ):
+        with pytest.raises(
+            ValueError, match=rf"{name} is damaged or was not written.*{message}.*; save it anew"
+        ):
+            ej.load(tmp_path / name)
+    with pytest.raises(ValueError, match=r"File name too long"):
+        ej.load(tmp_path / ("x" * 5000))
+    with pytest.raises(FileNotFoundError, match="does not exist"):
+        ej.load(tmp_path / "bomb.npz" / "x")
+    with pytest.raises(FileExistsError, match="is a folder; name a file in it"):
+        ej.save(tmp_path, MODELS[3], systems.draw_params(MODELS[3]), overwrite=True)
 
 
 def rewrite(path, change):

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 from typing import NamedTuple
 
+from ebm_jax import files
 from ebm_jax.data import cache, sources, tfds
 from ebm_jax.data.datasets import load
 from ebm_jax.data.specs import SPECS, DatasetSpec, lookup
@@ -21,7 +21,7 @@ class Place(NamedTuple):
 def locate(spec: DatasetSpec) -> Place:
     """Searches the places that `ebm_jax.data.load` searches, in the same order.
 
-    Only the manifest of a cache entry is opened, so a damaged file is not noticed.
+    Files in a folder are not opened, so a damaged one is not noticed. Those of the cache are hashed where they changed.
 
     Args:
       spec: The data set.
@@ -34,11 +34,11 @@ def locate(spec: DatasetSpec) -> Place:
     given, root = os.environ.get("EBM_JAX_DATA_DIR"), cache.directory()
     if given:
         try:
-            files = sources.find(spec, Path(given).expanduser())
+            found = sources.find(spec, files.expand_user(given))
         except sources.DataFileError as error:
             return Place(False, str(error))
-        if files is not None:
-            return Place(True, f"files in {files.files[0].parent}")
+        if found is not None:
+            return Place(True, f"files in {found.files[0].parent}")
     if cache.read_entry(root, spec, spec.digest) is not None:
         return Place(True, f"the cache, {root}")
     if any((root / "tfds" / spec.name).glob("*/dataset_info.json")):

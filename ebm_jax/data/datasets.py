@@ -13,6 +13,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Int32, UInt8
 
+from ebm_jax import files
 from ebm_jax.data import cache, digits, sources, tfds
 from ebm_jax.data.sources import Arrays
 from ebm_jax.data.specs import DatasetSpec, lookup
@@ -110,10 +111,9 @@ distribution by Larochelle and Murray 2011 |
       A `Dataset` whose `train`, `validation` and `test` are `Split(images, labels)`. Arrays are read-only.
 
     Raises:
-      ValueError: If the name is unknown, the set does not have these classes or has no labels at all, or a folder does
-        not exist.
-      DataFileError: (A ValueError.) If a file is missing from its set, truncated, corrupt, or of the wrong size or
-        kind. The message names the file and the expected size.
+      ValueError: If the name is unknown, or the set does not have these classes or has no labels at all.
+      DataFileError: (A ValueError.) If the folder does not exist, or a file is missing from its set, truncated,
+        corrupt, or of the wrong size or kind. The message names the file and the expected size.
       DataUnavailableError: (A FileNotFoundError.) If the set is nowhere and the network does not answer. This takes a
         few seconds at most.
 
@@ -138,7 +138,7 @@ distribution by Larochelle and Murray 2011 |
 def _fetch(spec: DatasetSpec, data_dir: str | os.PathLike[str] | None, root: Path) -> Arrays:
     """Returns a set from a folder of files, the cache at `root`, or a download."""
     given = data_dir if data_dir is not None else os.environ.get("EBM_JAX_DATA_DIR") or None
-    folder = None if given is None else Path(given).expanduser()
+    folder = None if given is None else files.expand_user(given)
     label = "data_dir" if data_dir is not None else "EBM_JAX_DATA_DIR"
     found = None if folder is None else sources.find(spec, folder)
     if found is not None:
@@ -147,7 +147,7 @@ def _fetch(spec: DatasetSpec, data_dir: str | os.PathLike[str] | None, root: Pat
     if cached is not None:
         return cached
     if folder is not None and not folder.is_dir():
-        raise ValueError(
+        raise sources.DataFileError(
             f"{label} is {str(given)!r}, which is not a folder; it should hold {sources.layout_help(spec)}"
         )
     place = f"in {label} ({folder})" if folder is not None else "in EBM_JAX_DATA_DIR (not set)"

@@ -1,24 +1,25 @@
 """Reading the files in which the data sets are published, and finding them in a folder.
 
 Every reader compares what it reads with the size that the data set must have. It raises `DataFileError`, which names
-the file and the expected size, before it returns any array.
+the file and the expected size, before it returns any array, and unpacks little more than that size.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import gzip
+import io
 import math
+import os
 import tarfile
-import zipfile
-import zlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import IO, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Int32, UInt8
 
+from ebm_jax import files
 from ebm_jax.data.specs import DatasetSpec
 
 IDX_FILES = (
@@ -36,7 +37,8 @@ BINARIZED_FILE = "binarized_mnist_packedbits.npz"
 # published result must not change with NumPy.
 SHUFFLE_SEED = 0
 
-_BROKEN = (OSError, EOFError, zlib.error, tarfile.TarError, zipfile.BadZipFile, ValueError)
+# What an archive may take beside the files of a set (headers, a licence, a page of explanations), in bytes.
+_OVERHEAD = 1_000_000
 
 
 class DataFileError(ValueError):
@@ -65,8 +67,17 @@ def find(spec: DatasetSpec, folder: Path) -> FoundFiles | None:
       The files, or None if there are none.
 
     Raises:
-      DataFileError: If only some files of a set are there.
+      DataFileError: If only some files of a set are there, or the folder cannot be searched.
     """
+    try:
+        return _find(spec, folder)
+    except OSError as error:
+        raise DataFileError(
+            f"{folder} cannot be searched ({files.reason(error)}); it should hold {layout_help(spec)}"
+        ) from error
+
+
+def _find(spec: DatasetSpec, folder: Path) -> FoundFiles | None:
     if spec.name == "cifar10":
         return _find_cifar10(spec, folder)
     if spec.name == "binarized_mnist":
@@ -77,7 +88,7 @@ def find(spec: DatasetSpec, folder: Path) -> FoundFiles | None:
     places = [folder / spec.name, folder / spec.name.replace("_", "-")]
     # MNIST and Fashion-MNIST use the same file names. Files that lie directly in the folder count as Fashion-MNIST only
     # if the folder's name says so.
-    if ("fashion" in folder.resolve().name.lower()) == (spec.name == "fashion_mnist"):
+    if ("fashion" in os.path.basename(os.path.realpath(folder)).lower()) == (spec.name == "fashion_mnist"):
         places.append(folder)
     for place in places:
         paths = {name: _plain_or_packed(place, name) for name in IDX_FILES}
@@ -109,12 +120,10 @@ def read_idx(path: Path, shape: tuple[int, ...]) -> UInt8[np.ndarray, "..."]:
     header = 4 + 4 * len(shape)
     size = header + math.prod(shape)
     try:
-        with open(path, "rb") as plain:
-            packed = plain.read(2) == b"\x1f\x8b"
-        with gzip.open(path, "rb") if packed else open(path, "rb") as stream:
-            content = stream.read(size + 1)
-    except _BROKEN as error:
-        raise DataFileError(f"{path} cannot be read to its end ({error}); expected {expected}") from error
+        content = _read(path, size + 1)
+    # The modules that unpack raise errors of many types.
+    except Exception as error:
+        raise _unreadable(path, error, expected) from error
     if len(content) < header or content[:4] != bytes((0, 0, 8, len(shape))):
         raise DataFileError(
             f"{path} begins with the bytes {content[:4].hex() or 'of nothing'}; expected {expected}"
@@ -122,9 +131,7 @@ def read_idx(path: Path, shape: tuple[int, ...]) -> UInt8[np.ndarray, "..."]:
     found = tuple(int(n) for n in np.frombuffer(content, ">u4", len(shape), offset=4))
     if found != shape:
         raise DataFileError(f"{path} declares the shape {found}; expected {expected}")
-    if len(content) != size:
-        amount = f"only {len(content):,}" if len(content) < size else "more"
-        raise DataFileError(f"{path} holds {amount} bytes; expected {expected}")
+    _check_size(path, content, size, expected)
     return np.frombuffer(content, np.uint8, offset=header).reshape(shape)
 
 
@@ -142,11 +149,10 @@ def read_cifar10(folder: Path, spec: DatasetSpec) -> Arrays:
     for name in CIFAR_FILES:
         path = folder / name
         try:
-            contents.append((path, path.read_bytes()))
-        except OSError as error:
-            raise DataFileError(
-                f"{path} cannot be read ({error}); expected {_cifar_expectation(name, spec)}"
-            ) from error
+            with files.open_regular(path) as file:
+                contents.append((path, file.read(_cifar_bytes(name, spec) + 1)))
+        except (OSError, ValueError) as error:
+            raise _unreadable(path, error, _cifar_expectation(name, spec)) from error
     return _parse_cifar10(contents, spec)
 
 
@@ -156,15 +162,21 @@ def read_cifar10_tar(path: Path, spec: DatasetSpec) -> Arrays:
     expected = (
         f"a gzipped tar with {', '.join(CIFAR_FILES)} of {_cifar_expectation(CIFAR_FILES[0], spec)} each"
     )
+    limit = sum(_cifar_bytes(name, spec) for name in CIFAR_FILES) + _OVERHEAD
     try:
-        with tarfile.open(path, "r:gz") as archive:
+        # `tarfile` itself reads headers of any length, so it gets what was unpacked under the limit.
+        unpacked = _read(path, limit + 1)
+        if len(unpacked) > limit:
+            raise ValueError(f"it unpacks to more than {limit:,} bytes")
+        with tarfile.open(fileobj=io.BytesIO(unpacked), mode="r:") as archive:
             for member in archive:
                 name = Path(member.name).name
-                stream: IO[bytes] | None = archive.extractfile(member) if name in CIFAR_FILES else None
-                if stream is not None:
-                    contents[name] = stream.read()
-    except _BROKEN as error:
-        raise DataFileError(f"{path} cannot be read to its end ({error}); expected {expected}") from error
+                if name in CIFAR_FILES and member.isreg():
+                    stream: Any = archive.extractfile(member)
+                    # One byte more than expected tells a longer file.
+                    contents[name] = stream.read(_cifar_bytes(name, spec) + 1)
+    except Exception as error:
+        raise _unreadable(path, error, expected) from error
     missing = [name for name in CIFAR_FILES if name not in contents]
     if missing:
         raise DataFileError(f"{path} lacks {', '.join(missing)}; expected {expected}")
@@ -183,10 +195,9 @@ def read_binarized_mnist(path: Path, spec: DatasetSpec) -> Arrays:
         f"{key} of shape ({n}, {width})" for key, n in zip(keys, spec.sizes, strict=True)
     )
     try:
-        with np.load(path, allow_pickle=False) as archive:
-            parts = {key: archive[key] for key in keys if key in archive}
-    except _BROKEN as error:
-        raise DataFileError(f"{path} cannot be read to its end ({error}); expected {expected}") from error
+        parts = files.read_npz(path, spec.n_images * width + _OVERHEAD)
+    except Exception as error:
+        raise _unreadable(path, error, expected) from error
     images = []
     for key, n in zip(keys, spec.sizes, strict=True):
         if key not in parts:
@@ -217,10 +228,7 @@ def _parse_cifar10(contents: list[tuple[Path, bytes]], spec: DatasetSpec) -> Arr
     images, labels = [], []
     height, width, channels = spec.image_shape
     for path, content in contents:
-        size = _cifar_rows(path.name, spec) * (1 + spec.image_bytes)
-        if len(content) != size:
-            expected = _cifar_expectation(path.name, spec)
-            raise DataFileError(f"{path} holds {len(content):,} bytes; expected {expected}")
+        _check_size(path, content, _cifar_bytes(path.name, spec), _cifar_expectation(path.name, spec))
         records = np.frombuffer(content, np.uint8).reshape(-1, 1 + spec.image_bytes)
         _check_labels(records[:, 0], path)
         labels.append(records[:, 0])
@@ -231,6 +239,28 @@ def _parse_cifar10(contents: list[tuple[Path, bytes]], spec: DatasetSpec) -> Arr
 
 def _join(images: list[np.ndarray], labels: list[np.ndarray]) -> Arrays:
     return Arrays(np.concatenate(images), np.concatenate(labels).astype(np.int32))
+
+
+def _read(path: Path, n_bytes: int) -> bytes:
+    """Returns at most the first bytes of a file, unpacked if it is gzipped."""
+    with files.open_regular(path) as file:
+        packed = file.read(2) == b"\x1f\x8b"
+        file.seek(0)
+        if not packed:
+            return file.read(n_bytes)
+        with gzip.open(file) as stream:
+            return stream.read(n_bytes)
+
+
+def _unreadable(path: Path, error: Exception, expected: str) -> DataFileError:
+    return DataFileError(f"{path} cannot be read to its end ({files.reason(error)}); expected {expected}")
+
+
+def _check_size(path: Path, content: bytes, size: int, expected: str) -> None:
+    """Raises unless the content has this size; of longer files it holds one byte more."""
+    if len(content) != size:
+        amount = f"only {len(content):,}" if len(content) < size else "more"
+        raise DataFileError(f"{path} holds {amount} bytes; expected {expected}")
 
 
 def _check_labels(labels: np.ndarray, path: Path) -> None:
@@ -244,9 +274,10 @@ def _check_labels(labels: np.ndarray, path: Path) -> None:
 def _require_all(paths: Mapping[str, Path], expectations: Mapping[str, str]) -> None:
     for name, path in paths.items():
         if not path.is_file():
-            raise DataFileError(
-                f"{path} is missing beside the other files of its set; expected {expectations[name]}"
+            problem = (
+                "is not a regular file" if path.exists() else "is missing beside the other files of its set"
             )
+            raise DataFileError(f"{path} {problem}; expected {expectations[name]}")
 
 
 def _plain_or_packed(place: Path, name: str) -> Path:
@@ -270,6 +301,10 @@ def _cifar_rows(name: str, spec: DatasetSpec) -> int:
     return test if name == CIFAR_FILES[-1] else (train + validation) // (len(CIFAR_FILES) - 1)
 
 
+def _cifar_bytes(name: str, spec: DatasetSpec) -> int:
+    return _cifar_rows(name, spec) * (1 + spec.image_bytes)
+
+
 def _cifar_expectation(name: str, spec: DatasetSpec) -> str:
     rows = _cifar_rows(name, spec)
-    return f"{rows * (1 + spec.image_bytes):,} bytes ({rows:,} records of {1 + spec.image_bytes:,})"
+    return f"{_cifar_bytes(name, spec):,} bytes ({rows:,} records of {1 + spec.image_bytes:,})"

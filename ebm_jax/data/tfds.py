@@ -16,6 +16,7 @@ from urllib.parse import urljoin, urlsplit
 
 import numpy as np
 
+from ebm_jax import files
 from ebm_jax.data import sources
 from ebm_jax.data.sources import Arrays
 from ebm_jax.data.specs import DatasetSpec
@@ -49,6 +50,7 @@ def fetch(spec: DatasetSpec, folder: Path, where_looked: str) -> Arrays:
 
     Raises:
       DataUnavailableError: Within seconds, if the server cannot be reached or TFDS does not have the set.
+      DataFileError: If the download breaks off, or what was downloaded or prepared is damaged.
     """
     if spec.name not in NAMES:
         raise DataUnavailableError(_advice(spec, f"{where_looked}, and it cannot be downloaded"))
@@ -56,12 +58,21 @@ def fetch(spec: DatasetSpec, folder: Path, where_looked: str) -> Arrays:
     prepared = any((folder / spec.name).glob("*/dataset_info.json"))
     if not prepared:
         _require_network(spec, where_looked)
-    builder = make_builder(spec, folder)
-    # What is prepared may belong to another version of TFDS.
-    if prepared and not Path(builder.data_dir).is_dir():
-        _require_network(spec, where_looked)
-    builder.download_and_prepare(file_format="array_record")
-    return read_prepared(spec, folder)
+    try:
+        builder = make_builder(spec, folder)
+        # What is prepared may belong to another version of TFDS.
+        if prepared and not Path(builder.data_dir).is_dir():
+            _require_network(spec, where_looked)
+        builder.download_and_prepare(file_format="array_record")
+        return read_prepared(spec, folder)
+    except (ImportError, DataUnavailableError, sources.DataFileError):
+        raise
+    # TFDS and its readers raise errors of many types.
+    except Exception as error:
+        raise sources.DataFileError(
+            f"TensorFlow Datasets cannot prepare or read {folder / spec.name} ({files.reason(error)}); delete it to "
+            f"download it again, or set EBM_JAX_DATA_DIR to a folder that holds {sources.layout_help(spec)}"
+        ) from error
 
 
 def make_builder(spec: DatasetSpec, folder: Path) -> Any:

@@ -12,7 +12,6 @@ import json
 import os
 import secrets
 import sys
-import zipfile
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,7 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from ebm_jax import checks
+from ebm_jax import checks, files
 from ebm_jax import data as datasets
 from ebm_jax.data import cache
 from ebm_jax.energies.networks import ConvNet
@@ -116,7 +115,8 @@ def load(name: str, cache_dir: str | os.PathLike[str] | None = None) -> Classifi
       The classifier.
 
     Raises:
-      ValueError: If there is no such classifier, or its file is damaged.
+      ValueError: If there is no such classifier.
+      DataFileError: (A ValueError.) If its file is damaged.
       DataUnavailableError: If it has to be trained and the data are not here.
     """
     path = path_of(name, cache_dir)
@@ -130,17 +130,20 @@ def load(name: str, cache_dir: str | os.PathLike[str] | None = None) -> Classifi
     model = _model(name)
     struct = model.params_struct()
     try:
-        with np.load(path, allow_pickle=False) as file:
-            facts = json.loads(str(file["facts"]))
-            leaves = [file[f"leaf{i}"] for i in range(len(jax.tree.leaves(struct)))]
-            mean, scale = file["mean"], file["scale"]
+        arrays = files.read_npz(path)
+        facts = json.loads(str(arrays["facts"]))
+        leaves = [arrays[f"leaf{i}"] for i in range(len(jax.tree.leaves(struct)))]
+        mean, scale = arrays["mean"], arrays["scale"]
         params = jax.tree.unflatten(jax.tree.structure(struct), leaves)
         checks.check_struct("parameters", params, struct)
         accuracy, sha256 = float(facts["accuracy"]), facts["sha256"]
         if digest((params, mean, scale)) != sha256:
             raise ValueError("its hash differs")
-    except (OSError, KeyError, ValueError, TypeError, EOFError, zipfile.BadZipFile) as error:
-        raise ValueError(f"{path} is damaged ({error}); remove it, and it is trained again") from error
+    # A damaged archive raises errors of many types.
+    except Exception as error:
+        raise datasets.DataFileError(
+            f"{path} is damaged ({files.reason(error)}); remove it, and it is trained again"
+        ) from error
     return Classifier(name, model, jax.tree.map(jnp.asarray, params), mean, scale, accuracy, sha256)
 
 

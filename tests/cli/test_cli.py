@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 import types
+from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
@@ -17,6 +18,8 @@ from ebm_jax.data.specs import SPECS
 from ebm_jax.experiment.config import load_config
 from ebm_jax.experiment.recipes import base
 from ebm_jax.experiment.run import sweep
+
+CONFIGS = Path(__file__).parents[2] / "configs"
 
 
 @pytest.fixture
@@ -192,6 +195,20 @@ def test_data_that_cannot_be_loaded_exit_with_1(monkeypatch, error):
     monkeypatch.setattr(data_sets, "load", fail)
     result = run("data", "prepare", "mnist")
     assert (result.exit_code, result.stderr) == (1, f"ebm-jax: {error}\n")
+
+
+def test_data_folder_that_does_not_exist_is_one_line(monkeypatch, tmp_path):
+    monkeypatch.setenv("EBM_JAX_CACHE_DIR", str(tmp_path / "cache"))
+    monkeypatch.setenv("EBM_JAX_DATA_DIR", str(tmp_path / "nowhere"))
+    folder = tmp_path / "run"
+    result = run("train", str(CONFIGS / "rbm_mnist_pcd1.yaml"), "--out", str(folder))
+    assert result.exit_code == 1 and not folder.exists()
+    assert result.stderr.startswith(
+        f"ebm-jax: EBM_JAX_DATA_DIR is '{tmp_path}/nowhere', which is not a folder"
+    )
+    assert result.stderr.count("\n") == 1
+    monkeypatch.setenv("EBM_JAX_DATA_DIR", "~nobody-of-this-name/data")
+    assert run("data", "list").exit_code == 0
 
 
 def test_doctor():

@@ -1,8 +1,10 @@
 import gzip
+import json
 import os
 import subprocess
 import sys
 import time
+import warnings
 
 import numpy as np
 import pytest
@@ -122,6 +124,90 @@ def test_damaged_entry_is_rebuilt(files, reads, damage, tmp_path):
     assert not [path for path in (tmp_path / "cache").rglob("*") if ".tmp" in path.name]
 
 
+@pytest.fixture
+def hashes(monkeypatch):
+    """Counts how often cached files are read to be hashed, as if in a fresh process."""
+    counts = []
+    original = cache.files.read_npy
+    monkeypatch.setattr(cache.files, "read_npy", lambda path: counts.append(path.name) or original(path))
+    monkeypatch.setattr(cache, "_verified", set())
+    return counts
+
+
+@pytest.mark.parametrize("name", ["images", "labels"])
+def test_content_that_changed_in_place_is_made_anew(files, reads, hashes, name, tmp_path):
+    folder = files.write_idx()
+    data.load("mnist", data_dir=folder)
+    data.load("mnist", data_dir=folder)
+    assert not hashes
+    path = entry(tmp_path) / f"{name}.npy"
+    before = path.stat()
+    with open(path, "r+b") as stream:
+        stream.seek(-50, os.SEEK_END)
+        stream.write(b"\x01" * 50)
+    # Even if the modification time is set back.
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    with pytest.warns(RuntimeWarning, match="was changed after it was stored"):
+        dataset = data.load("mnist", data_dir=folder)
+    np.testing.assert_array_equal(dataset.test.images, files.idx_images[50:])
+    np.testing.assert_array_equal(dataset.test.labels, files.idx_labels[50:])
+    assert len(reads) == 2
+    hashes.clear()
+    data.load("mnist", data_dir=folder)
+    assert len(reads) == 2 and not hashes
+
+
+@pytest.mark.parametrize("writable", [True, False])
+def test_entry_whose_times_moved_is_hashed_once(files, reads, hashes, writable, monkeypatch, tmp_path):
+    folder = files.write_idx()
+    data.load("mnist", data_dir=folder)
+    for path in entry(tmp_path).iterdir():
+        os.utime(path)
+    if not writable:
+
+        def refuse(*args):
+            raise PermissionError
+
+        monkeypatch.setattr(cache, "_write_manifest", refuse)
+    for _ in range(2):
+        dataset = data.load("mnist", data_dir=folder)
+        np.testing.assert_array_equal(dataset.test.images, files.idx_images[50:])
+        assert hashes == ["images.npy", "labels.npy"] and len(reads) == 1
+    # The manifest has the new times, so another process does not hash again.
+    monkeypatch.setattr(cache, "_verified", set())
+    data.load("mnist", data_dir=folder)
+    assert len(hashes) == (2 if writable else 4) and len(reads) == 1
+
+
+def test_manifest_of_sizes_alone_is_brought_up_to_date(files, reads, hashes, tmp_path):
+    folder = files.write_idx()
+    data.load("mnist", data_dir=folder)
+    path = entry(tmp_path) / "manifest.json"
+    manifest = json.loads(path.read_text())
+    manifest["files"] = {name: stamps[0] for name, stamps in manifest["files"].items()}
+    path.write_text(json.dumps(manifest))
+    for _ in range(2):
+        data.load("mnist", data_dir=folder)
+        assert len(hashes) == 2 and len(reads) == 1
+
+
+@pytest.mark.parametrize("name", ["manifest.json", "images.npy", "labels.npy", "link"])
+@pytest.mark.parametrize("kind", ["pipe", "folder"])
+def test_pipe_or_folder_in_place_of_a_cached_file(files, reads, name, kind, tmp_path):
+    folder = files.write_idx()
+    data.load("mnist", data_dir=folder)
+    (link,) = (tmp_path / "cache" / "sources").iterdir()
+    path = link if name == "link" else entry(tmp_path) / name
+    path.unlink()
+    (os.mkfifo if kind == "pipe" else os.mkdir)(path)
+    with warnings.catch_warnings():
+        # A folder in place of a link cannot be replaced by a link.
+        warnings.filterwarnings("ignore", "prepared data is not kept")
+        dataset = data.load("mnist", data_dir=folder)
+    np.testing.assert_array_equal(dataset.test.images, files.idx_images[50:])
+    assert len(reads) == 2
+
+
 def test_without_a_folder_only_published_content_is_served(files, publish):
     folder = files.write_idx()
     data.load("mnist", data_dir=folder)
@@ -147,6 +233,8 @@ def test_cache_folder_is_argument_then_variable_then_xdg(monkeypatch, tmp_path):
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setenv("HOME", str(tmp_path))
     assert cache.directory() == tmp_path / ".cache" / "ebm_jax"
+    # The home of an unknown user is no folder, and no reason to stop.
+    assert str(cache.directory("~nobody-of-this-name/x")) == "~nobody-of-this-name/x"
 
 
 WRITER = """

@@ -1,5 +1,8 @@
 import gzip
+import os
+import tarfile
 import time
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -133,10 +136,22 @@ def test_environment_names_the_folder_and_the_argument_goes_first(files, monkeyp
 
 
 def test_missing_folder_is_an_error(tmp_path):
+    for folder in (tmp_path / "nowhere", "~nobody-of-this-name/nowhere"):
+        with pytest.raises(
+            data.DataFileError,
+            match=r"data_dir is .*nowhere.* not a folder; it should hold mnist/train-images",
+        ):
+            data.load("mnist", data_dir=folder)
+
+
+def test_link_to_itself_is_no_folder(tmp_path):
+    os.symlink(tmp_path / "loop", tmp_path / "loop")
+    with pytest.raises(data.DataFileError, match="not a folder"):
+        data.load("mnist", data_dir=tmp_path / "loop")
     with pytest.raises(
-        ValueError, match=r"data_dir is .*nowhere.* not a folder; it should hold mnist/train-images"
+        data.DataFileError, match=r"cannot be searched \(.*too long.*it should hold mnist/train-"
     ):
-        data.load("mnist", data_dir=tmp_path / "nowhere")
+        data.load("mnist", data_dir=tmp_path / ("x" * 5000))
 
 
 def broken_idx(path, how):
@@ -186,6 +201,59 @@ def test_broken_idx_file_is_named_with_its_expected_size(files, how):
     assert isinstance(error.value, ValueError)
     assert str(path) in str(error.value)
     assert "(50, 28, 28)" in str(error.value) and f"{16 + 50 * 784:,} bytes" in str(error.value)
+
+
+def test_pipe_in_place_of_a_file_is_refused(files):
+    path = files.write_idx() / "mnist" / "train-images-idx3-ubyte.gz"
+    path.unlink()
+    os.mkfifo(path)
+    with pytest.raises(
+        data.DataFileError, match=r"train-images.* is not a regular file; expected an IDX file"
+    ):
+        data.load("mnist", data_dir=files.folder)
+    with pytest.raises(data.DataFileError, match=r"cannot be read to its end \(it is a pipe or a device"):
+        sources.read_idx(path, (50, 28, 28))
+
+
+# 30 MB of zeros, which is many times the size of each small set.
+BOMB = bytes(30_000_000)
+
+
+def bomb(files, name):
+    """Writes a small file in a published format that unpacks to far more than its set."""
+    if name == "mnist":
+        path = files.write_idx() / "mnist" / "train-images-idx3-ubyte.gz"
+        path.write_bytes(gzip.compress(gzip.decompress(path.read_bytes()) + BOMB, 1))
+    elif name == "binarized_mnist":
+        path = files.write_binarized() / "binarized_mnist" / sources.BINARIZED_FILE
+        np.savez_compressed(path, **dict(np.load(path)), more=np.frombuffer(BOMB, np.uint8))
+    else:
+        path = files.write_cifar_tar("cifar-10-binary.tar.gz") / "cifar-10-binary.tar.gz"
+        other, size = {
+            "member": ("cifar-10-batches-bin/data_batch_1.bin", 2_000_000_000_000),
+            "other": ("other.bin", len(BOMB)),
+            "header": ("cifar-10-batches-bin/data_batch_1.bin", len(BOMB)),
+        }[name]
+        info = tarfile.TarInfo(other)
+        info.size = size
+        if name == "header":
+            info.type = tarfile.GNUTYPE_LONGNAME
+        content = gzip.decompress(path.read_bytes())
+        path.write_bytes(gzip.compress(info.tobuf() + BOMB + content, 1))
+    return path
+
+
+@pytest.mark.parametrize("name", ["mnist", "binarized_mnist", "member", "other", "header"])
+def test_files_that_unpack_to_more_than_their_set_are_refused_before_they_take_memory(files, name):
+    path = bomb(files, name)
+    assert path.stat().st_size < 1_000_000
+    tracemalloc.start()
+    try:
+        with pytest.raises(data.DataFileError, match=f"{path.name}.*expected"):
+            data.load(name if "mnist" in name else "cifar10", data_dir=files.folder)
+        assert tracemalloc.get_traced_memory()[1] < 10_000_000
+    finally:
+        tracemalloc.stop()
 
 
 def test_real_sizes_are_in_the_message(files, tmp_path, monkeypatch):

@@ -97,6 +97,24 @@ def test_a_prepared_copy_needs_no_network(files, downloads, publish, monkeypatch
     np.testing.assert_array_equal(data.load("mnist").test.images, files.idx_images[50:])
 
 
+def test_damaged_copy_is_named_with_what_to_do(files, downloads, publish, monkeypatch, tmp_path):
+    downloads(files.write_idx() / "mnist")
+    publish("mnist", sources.Arrays(files.idx_images, files.idx_labels.astype(np.int32)))
+    data.load("mnist")
+    (entry,) = (tmp_path / "cache").glob("mnist-*")
+    (entry / "images.npy").unlink()
+    place = tmp_path / "cache" / "tfds" / "mnist"
+    for path in sorted(path for path in place.rglob("*") if path.suffix != ".json" or "info" in path.name):
+        if path.is_file():
+            content = path.read_bytes()
+            path.write_bytes(content[: len(content) // 2])
+            with pytest.raises(
+                data.DataFileError, match=r"tfds/mnist \(.*\); delete it to download it again"
+            ):
+                data.load("mnist")
+            path.write_bytes(content)
+
+
 def test_content_other_than_the_published_one_is_refused(files, downloads):
     downloads(files.write_idx() / "mnist")
     with pytest.raises(data.DataFileError, match=r"tfds/mnist does not hold the published data.*70 images"):

@@ -1,5 +1,6 @@
 """The classifier of digits: trained by the command, kept, judged by; and what a damaged file says."""
 
+import os
 import re
 import shutil
 
@@ -30,6 +31,21 @@ def trained(folder, digits_classifier):
 def test_one_that_is_missing_is_trained(tmp_path, monkeypatch, as_shipped):
     monkeypatch.setattr(classifier, "train", lambda *arguments: arguments)
     assert classifier.load("digits", tmp_path) == ("digits", tmp_path)
+
+
+def test_pipes_and_archives_of_another_kind_are_refused(tmp_path, as_shipped):
+    path = classifier.path_of("digits", tmp_path)
+    path.parent.mkdir()
+    np.savez_compressed(path, facts=np.asarray("{}"), mean=np.zeros(3_000_000))
+    with pytest.raises(ej.data.DataFileError, match=r"is damaged \(its arrays unpack to .*; remove it"):
+        classifier.load("digits", tmp_path)
+    np.savez(path, facts=np.asarray("[" * 100_000))
+    with pytest.raises(ej.data.DataFileError, match=r"digits.* is damaged \(.*; remove it"):
+        classifier.load("digits", tmp_path)
+    path.unlink()
+    os.mkfifo(path)
+    with pytest.raises(ej.data.DataFileError, match="not a regular file"):
+        classifier.load("digits", tmp_path)
 
 
 @pytest.mark.slow
