@@ -69,7 +69,8 @@ class Enumeration:
     def n_levels(self) -> int:
         """Levels of a site; those of an RBM's layers must agree unless one of them is chosen."""
         counts = layers.level_counts(self.model, self.layer)
-        if None in counts:
+        count = counts[0]
+        if count is None:
             raise ValueError(
                 f"the visible units of {type(self.model).__name__} are real and cannot be enumerated; "
                 "give layer='hidden'"
@@ -79,7 +80,7 @@ class Enumeration:
                 f"the layers of {type(self.model).__name__} have {counts[0]} and {counts[1]} levels; enumerate one "
                 "of them: layer='visible' or layer='hidden'"
             )
-        return counts[0]
+        return count
 
     @property
     def n_states(self) -> int:

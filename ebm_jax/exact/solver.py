@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -171,8 +171,9 @@ def marginals(model: BlockModel, params: PyTree, *, beta: float = 1.0) -> Margin
         )
     if not plan.steps:
         smallest(model).check_size(plan)
-    found = elimination.marginals(elimination.factors_of(model, params, beta))
-    n_sites, n_levels = model.graph.n_sites, model.n_levels
+    factors = elimination.factors_of(model, params, beta)
+    found = elimination.marginals(factors)
+    n_sites, n_levels = model.graph.n_sites, factors.structure.level_counts[0]
     edges = np.asarray(found[n_sites:]).reshape(-1, n_levels, n_levels)
     return Marginals(np.stack(found[:n_sites]), edges)
 
@@ -263,7 +264,7 @@ def sample(
         if by_elimination:
             uniforms = jax.random.uniform(first, (n_samples, model.graph.n_sites), jnp.float64)
             levels = elimination.sample(elimination.factors_of(model, params, beta), np.asarray(uniforms))
-            return jax.vmap(model.from_levels)(jnp.asarray(levels, jnp.int32))
+            return jax.vmap(cast(DiscreteModel, model).from_levels)(jnp.asarray(levels, jnp.int32))
         log_weights = drawn.log_weights(params, beta)
         cumulative = np.cumsum(np.exp(log_weights - logsumexp(log_weights)))
         uniform = np.asarray(jax.random.uniform(first, (n_samples,), jnp.float64))

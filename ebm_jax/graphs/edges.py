@@ -161,13 +161,16 @@ class Bipartite:
 
 def _pair(number: int, entry: Any) -> tuple[Any, Any]:
     try:
-        first, second = () if isinstance(entry, str) else entry
-        hash((first, second))
-    except (TypeError, ValueError):
+        # A word of two letters is no pair.
+        labels = () if isinstance(entry, str) else tuple(entry)
+        hash(labels)
+    except TypeError:
+        labels = ()
+    if len(labels) != 2:
         raise ValueError(
             f"edge {number} is {entry!r}; give a pair of hashable labels (weights go into an array of their own)"
-        ) from None
-    return first, second
+        )
+    return labels
 
 
 def freeze(array: np.ndarray) -> np.ndarray:

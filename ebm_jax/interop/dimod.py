@@ -64,4 +64,4 @@ def to_bqm(model: Ising, params: IsingParams, *, offset: float = 0.0, labels: An
     linear = dict(zip(names, (-bias).tolist()))
     edges = model.graph.edges.tolist()
     quadratic = {(names[i], names[j]): value for (i, j), value in zip(edges, (-coupling).tolist())}
-    return dimod.BinaryQuadraticModel(linear, quadratic, offset, "SPIN")
+    return dimod.BinaryQuadraticModel(linear, quadratic, offset, "SPIN")  # pyright: ignore[reportAttributeAccessIssue]
