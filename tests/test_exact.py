@@ -410,9 +410,9 @@ def dense(n):
     ("model", "call", "message"),
     [
         (
-            dense(23),
+            dense(28),
             exact.log_partition,
-            r"2\^23 = 8,388,608 configurations .* limit is 2\^22 = 4,194,304; use a smaller",
+            r"2\^28 = 268,435,456 configurations .* limit is 2\^22 = 4,194,304; use a smaller",
         ),
         (Ising(Grid(28, 28)), exact.log_partition, r"2\^784 \(about 10\^236\)"),
         (Ising(Grid(28, 28)), exact.probabilities, r"2\^784"),

@@ -6,7 +6,8 @@ For any discrete model p(x) = exp(−β E(x; θ)) / Z(β) with Z(β) = Σ_x exp(
 - for an RBM, over every configuration of its smaller layer, with the other layer summed in closed form: for a
   `GaussianRBM` the hidden layer is enumerated, and the real units are integrated out;
 - for Ising and Potts models on trees, strips and other thin graphs, by summing out site after site (variable
-  elimination) in an order that keeps every table at 2²² entries or fewer. On a strip these are transfer matrices.
+  elimination) in an order that keeps every table at 2²² entries or fewer. On a strip these are transfer matrices. For
+  log Z of graphs a little wider, some sites are held at each of their levels in turn.
 
 Parameters are converted to float64 whatever the user's default, and answers are NumPy float64. β belongs to the
 sampler. With hidden units the visible marginal is therefore p(v) ∝ Σ_h exp(−β E(v, h)), which is not exp(−β F(v)).

@@ -91,26 +91,31 @@ def plan_of_graph(graph: AnyGraph, n_levels: int) -> Plan:
     Returns:
       The plan. A grid's frontier runs along its longer side, that of another graph along the numbers of its sites.
     """
-    along = np.arange(graph.n_sites)
     if isinstance(graph, Grid):
         # The treewidth of a grid is at least its shorter side, so nothing needs to be tried.
         narrowest = min(graph.height, graph.width)
         if (narrowest + 1) * math.log2(n_levels) > _MAX_BITS:
             return Plan((), narrowest, 0)
-        if graph.width > graph.height:
-            along = along.reshape(graph.shape).T.reshape(-1)
-    rank = np.empty(graph.n_sites, np.int64)
-    rank[along] = np.arange(graph.n_sites)
-    ends = rank[graph.edges]
-    last = np.arange(graph.n_sites)
-    np.maximum.at(last, ends.min(axis=1), ends.max(axis=1))
     structure = structure_of_graph(graph, n_levels)
-    frontier = _follow(structure, along[np.argsort(last, kind="stable")].tolist())
+    frontier = follow(structure, frontier_of(graph))
     if frontier.steps and frontier.entries <= _QUICK_ENTRIES:
         return frontier
     searched = plan(structure)
     is_better = searched.steps and (not frontier.steps or 4 * searched.entries < frontier.entries)
     return searched if is_better or not frontier.steps else frontier
+
+
+def frontier_of(graph: AnyGraph) -> list[int]:
+    """Returns the order in which sites leave the frontier."""
+    along = np.arange(graph.n_sites)
+    if isinstance(graph, Grid) and graph.width > graph.height:
+        along = along.reshape(graph.shape).T.reshape(-1)
+    rank = np.empty(graph.n_sites, np.int64)
+    rank[along] = np.arange(graph.n_sites)
+    ends = rank[graph.edges]
+    last = np.arange(graph.n_sites)
+    np.maximum.at(last, ends.min(axis=1), ends.max(axis=1))
+    return along[np.argsort(last, kind="stable")].tolist()
 
 
 def plan(structure: Structure) -> Plan:
@@ -129,7 +134,7 @@ def plan(structure: Structure) -> Plan:
     order, n_smallest = _min_fill(neighbours, [math.log2(count) for count in structure.level_counts])
     if n_smallest is not None:
         return Plan((), n_smallest - 1, 0)
-    return _follow(structure, order)
+    return follow(structure, order)
 
 
 def _min_fill(neighbours: list[set[int]], bits: Sequence[float]) -> tuple[list[int], int | None]:
@@ -178,7 +183,7 @@ def _min_fill(neighbours: list[set[int]], bits: Sequence[float]) -> tuple[list[i
     return order, min((len(neighbours[site]) + 1 for site in left), default=None)
 
 
-def _follow(structure: Structure, order: Sequence[int]) -> Plan:
+def follow(structure: Structure, order: Sequence[int], max_table: int = MAX_TABLE) -> Plan:
     """Returns the plan of an order, without steps from the first table on that exceeds the limit."""
     counts, rank = structure.level_counts, [0] * len(order)
     for place, site in enumerate(order):
@@ -197,7 +202,7 @@ def _follow(structure: Structure, order: Sequence[int]) -> Plan:
             members.update(steps[child].clique[:-1])
         size = math.prod(counts[member] for member in members)
         width, entries = max(width, len(members) - 1), entries + size
-        if size > MAX_TABLE:
+        if size > max_table:
             return Plan((), len(members) - 1, 0)
         clique = tuple(sorted(members, key=rank.__getitem__, reverse=True))
         steps.append(Step(clique, tuple(scopes_at[place]), tuple(children_at[place])))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple, cast
 
@@ -21,8 +22,8 @@ from ebm_jax.checks import (
 )
 from ebm_jax.energies.base import BlockModel, DiscreteModel
 from ebm_jax.energies.gaussian_rbm import GaussianRBM
-from ebm_jax.exact import elimination, layers
-from ebm_jax.exact.enumeration import Enumeration, logsumexp, smallest, total
+from ebm_jax.exact import conditioning, elimination, layers
+from ebm_jax.exact.enumeration import MAX_STATES, Enumeration, logsumexp, smallest, total
 from ebm_jax.types import Key, PyTree
 
 # Up to here enumeration takes well under a second. Beyond, elimination is tried first.
@@ -63,6 +64,9 @@ def log_partition(model: BlockModel, params: PyTree, *, beta: float = 1.0) -> fl
         one finite number.
     """
     params, beta = _prepare(model, params, beta)
+    cutset = _cutset(model)
+    if cutset is not None:
+        return conditioning.log_partition(elimination.factors_of(model, params, beta), cutset)
     if _by_elimination(model):
         return elimination.log_partition(elimination.factors_of(model, params, beta))
     with jax.enable_x64(True):
@@ -286,6 +290,18 @@ def _by_elimination(model: BlockModel) -> bool:
         return True
     enumeration.check_size(plan)
     return False
+
+
+def _cutset(model: BlockModel) -> conditioning.Cutset | None:
+    """Returns the sites to hold where enumeration and elimination are both too large, if there are few of them."""
+    plan = elimination.plan_of(model)
+    if plan is None or plan.steps or smallest(model).n_states <= MAX_STATES:
+        return None
+    # The width that was met says whether a few sites will do.
+    n_levels = smallest(model).n_levels
+    if (plan.width + 1) * math.log2(n_levels) > math.log2(conditioning.MAX_CUTSET * MAX_STATES):
+        return None
+    return conditioning.cutset_of(cast(Any, model).graph, n_levels)
 
 
 def _prepare(model: BlockModel, params: PyTree, beta: Any) -> tuple[PyTree, float]:
