@@ -81,6 +81,12 @@ from .energies.rbm import (
 from .energies.rbm import (
     RBMParams as RBMParams,
 )
+from .energies.spins import (
+    as_spins as as_spins,
+)
+from .energies.spins import (
+    spins_from as spins_from,
+)
 from .graphs import (
     Bipartite as Bipartite,
 )

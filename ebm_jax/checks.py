@@ -92,7 +92,11 @@ def check_struct(name: str, tree: PyTree, struct: PyTree, *, leading: int = 0, d
         allowed = dtypes or {str(spec.dtype)}
         if str(leaf.dtype) not in allowed:
             names = " or ".join(sorted(allowed))
-            raise ValueError(f"{path} has dtype {leaf.dtype}; expected {names}: convert it with .astype")
+            # `.astype(bool)` would make both spins True.
+            is_number = jnp.issubdtype(leaf.dtype, np.number) and is_concrete(leaf)
+            is_spins = "bool" in allowed and is_number and bool(np.any(np.asarray(leaf) == -1))
+            remedy = "convert -1 and +1 with ebm_jax.spins_from" if is_spins else "convert it with .astype"
+            raise ValueError(f"{path} has dtype {leaf.dtype}; expected {names}: {remedy}")
 
 
 def check_finite(name: str, tree: PyTree) -> None:

@@ -13,6 +13,7 @@ GUIDES = (
     "block_gibbs.md",
     "examples.md",
     "log_z.md",
+    "graphs.md",
     "choosing_a_sampler.md",
     "trust.md",
     "networks.md",
@@ -36,6 +37,13 @@ def run(name, folder, monkeypatch):
 def test_block_gibbs_runs(tmp_path, monkeypatch):
     names = run("block_gibbs.md", tmp_path, monkeypatch)
     assert names["samples"].positions.shape == (50, 64, 28, 28)  # the guide asserts the rest itself
+
+
+def test_graphs_runs(tmp_path, monkeypatch):
+    pytest.importorskip("networkx")
+    pytest.importorskip("dimod")
+    names = run("graphs.md", tmp_path, monkeypatch)
+    assert names["draws"].shape == (100, 255)  # the guide asserts the rest itself
 
 
 @pytest.mark.slow

@@ -61,6 +61,43 @@ def test_a_graph_keeps_the_callers_edges(case):
     assert (graph.n_sites, graph.shape) == (n, (n,))
 
 
+@pytest.mark.parametrize(
+    ("pairs", "nodes", "labels"),
+    [
+        ([(30, 5), (12, 5)], (), (5, 12, 30)),
+        ((("b", "a"), ("c", "b")), (), ("b", "a", "c")),
+        (iter([((0, 1), "x"), ("x", 4)]), ("x", "y"), ("x", "y", (0, 1), 4)),
+        (np.array([[2, 0], [9, 2]]), (), (0, 2, 9)),
+        ({frozenset({"p"}): 0, frozenset({"q"}): 1}.items(), (), (frozenset({"p"}), 0, frozenset({"q"}), 1)),
+        ([], range(3), (0, 1, 2)),
+    ],
+)
+def test_edges_of_any_labels(pairs, nodes, labels):
+    listed = list(pairs)
+    graph, found = Graph.from_edges(iter(listed), nodes=nodes)
+    assert found == labels
+    assert [(found[i], found[j]) for i, j in graph.edges.tolist()] == [tuple(pair) for pair in listed]
+    assert graph.n_sites == len(labels)
+
+
+@pytest.mark.parametrize(
+    ("pairs", "nodes", "message"),
+    [
+        ([(0, 1, 2.5)], (), r"edge 0 is \(0, 1, 2.5\); give a pair of hashable labels"),
+        (["ab"], (), "edge 0 is 'ab'"),
+        ([7], (), "edge 0 is 7"),
+        ([([0], 1)], (), r"edge 0 is \(\[0\], 1\)"),
+        ([("a", "b"), ("c", "c")], (), r"edge 1, \('c', 'c'\), joins a site to itself"),
+        ([("a", "b"), ("b", "a")], (), r"edge 1, \('b', 'a'\), is listed twice"),
+        ([], ("a", "a"), "nodes list 'a' twice"),
+        ([], (), "give at least one site"),
+    ],
+)
+def test_what_are_no_edges_of_labels(pairs, nodes, message):
+    with pytest.raises(ValueError, match=message):
+        Graph.from_edges(pairs, nodes=nodes)
+
+
 @given(edge_lists())
 def test_neighbour_rows_hold_every_edge_from_both_ends(case):
     n, edges = case

@@ -39,6 +39,8 @@ ANYWHERE = {
     "lazy_loader": ("", "energies", "metrics"),
     "blackjax": ("interop.blackjax",),
     "thrml": ("interop.thrml",),
+    "networkx": ("interop.networkx",),
+    "dimod": ("interop.dimod",),
     "arviz": (),
     "arviz_base": ("interop.arviz",),
     "xarray": ("interop.arviz",),
@@ -48,6 +50,8 @@ AT_TOP = {
     "tensorflow_datasets": ("data.tfds",),
     "orbax": ("experiment.run.checkpoint",),
     "sklearn": (),
+    "networkx": (),
+    "dimod": (),
     "pydantic": ("experiment.config", "experiment.recipes"),
 }
 

@@ -14,10 +14,12 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from ebm_jax.checks import FLOATS, check_choice, check_struct
+from ebm_jax.checks import FLOATS, check_choice, check_finite, check_struct
 from ebm_jax.energies import pairwise
+from ebm_jax.energies.couplings import graph_of_couplings
 from ebm_jax.energies.sites import GraphModel, check_hidden
 from ebm_jax.graphs import AnyGraph
 from ebm_jax.graphs.blocks import Block
@@ -81,6 +83,36 @@ class Ising(GraphModel):
     spins = True
     site_dtype = jnp.bool_
     position_dtypes = frozenset({"bool"})
+
+    @classmethod
+    def from_couplings(cls, couplings: Any, field: Any = None) -> tuple[Ising, IsingParams]:
+        """Returns the model and the parameters of E(s) = −Σ_{i<j} J_ij sᵢ sⱼ − Σ hᵢ sᵢ.
+
+        Each pair counts once. A convention with ½ Σ_ij over all pairs is the same energy; one with +J needs `-J`.
+
+        Args:
+          couplings: J, `(n_sites, n_sites)`, dense or SciPy-sparse, symmetric with zeros on its diagonal.
+          field: h, `(n_sites,)`. `None` means no field.
+
+        Returns:
+          `(model, params)`. The graph has an edge (i, j), i < j, wherever J_ij is not zero, row by row.
+
+        Raises:
+          ValueError: If J or h have other shapes, J is not symmetric, its diagonal is not zero, or a number is not
+            finite.
+
+        Example:
+          >>> model, params = ej.Ising.from_couplings([[0, 2], [2, 0]], [0.5, 0])
+          >>> float(model.energy(params, ej.spins_from([1, -1])))
+          1.5
+        """
+        graph, values = graph_of_couplings(couplings)
+        bias = np.zeros(graph.n_sites) if field is None else np.asarray(field)
+        if bias.shape != graph.shape:
+            raise ValueError(f"h has shape {bias.shape}; expected ({graph.n_sites},), one field a site")
+        params = IsingParams(jnp.asarray(bias, float), jnp.asarray(values, float))
+        check_finite("params", params)
+        return cls(graph), params
 
     def init(self, key: Key, *, scale: float = 0.01) -> IsingParams:
         """Draws float32 couplings from N(0, scale²); biases are zero."""

@@ -3,9 +3,11 @@
 For any discrete model p(x) = exp(−β E(x; θ)) / Z(β) with Z(β) = Σ_x exp(−β E(x; θ)), by one of three sums:
 
 - over every configuration, up to 2²² of them;
-- for an RBM, over every configuration of its smaller layer, with the larger layer summed in closed form;
-- for Ising and Potts models on strips, and on other narrow graphs whose sites are numbered along them, by a transfer
-  matrix (Kramers and Wannier 1941) that is applied site by site.
+- for an RBM, over every configuration of its smaller layer, with the other layer summed in closed form: for a
+  `GaussianRBM` the hidden layer is enumerated, and the real units are integrated out;
+- for Ising and Potts models on trees, strips and other thin graphs, by summing out site after site (variable
+  elimination) in an order that keeps every table at 2²² entries or fewer. On a strip these are transfer matrices. For
+  log Z of graphs a little wider, some sites are held at each of their levels in turn.
 
 Parameters are converted to float64 whatever the user's default, and answers are NumPy float64. β belongs to the
 sampler. With hidden units the visible marginal is therefore p(v) ∝ Σ_h exp(−β E(v, h)), which is not exp(−β F(v)).
@@ -22,6 +24,25 @@ Example:
 """
 
 from ebm_jax.exact.enumeration import MAX_STATES
-from ebm_jax.exact.solver import expectation, gradient, log_partition, probabilities, sample, states
+from ebm_jax.exact.solver import (
+    Marginals,
+    expectation,
+    gradient,
+    log_partition,
+    marginals,
+    probabilities,
+    sample,
+    states,
+)
 
-__all__ = ["MAX_STATES", "expectation", "gradient", "log_partition", "probabilities", "sample", "states"]
+__all__ = [
+    "MAX_STATES",
+    "Marginals",
+    "expectation",
+    "gradient",
+    "log_partition",
+    "marginals",
+    "probabilities",
+    "sample",
+    "states",
+]

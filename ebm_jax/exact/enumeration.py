@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -13,7 +14,8 @@ import numpy as np
 from jaxtyping import Array
 
 from ebm_jax.checks import check_choice
-from ebm_jax.energies.rbm import RBM, RBMParams
+from ebm_jax.exact import layers
+from ebm_jax.exact.order import Plan
 from ebm_jax.graphs import Bipartite
 from ebm_jax.types import PyTree
 
@@ -51,7 +53,7 @@ class Enumeration:
 
     def __post_init__(self) -> None:
         check_choice("layer", self.layer, (None, "visible", "hidden"))
-        if self.layer is not None and not isinstance(self.model, RBM):
+        if self.layer is not None and not layers.is_layered(self.model):
             raise ValueError(
                 f"layer is {self.layer!r}, and {type(self.model).__name__} has none; leave it out"
             )
@@ -64,19 +66,40 @@ class Enumeration:
         return self.model.n_visible if self.layer == "visible" else self.model.n_hidden
 
     @property
+    def n_levels(self) -> int:
+        """Levels of a site; those of an RBM's layers must agree unless one of them is chosen."""
+        counts = layers.level_counts(self.model, self.layer)
+        count = counts[0]
+        if count is None:
+            raise ValueError(
+                f"the visible units of {type(self.model).__name__} are real and cannot be enumerated; "
+                "give layer='hidden'"
+            )
+        if len(set(counts)) > 1:
+            raise ValueError(
+                f"the layers of {type(self.model).__name__} have {counts[0]} and {counts[1]} levels; enumerate one "
+                "of them: layer='visible' or layer='hidden'"
+            )
+        return count
+
+    @property
     def n_states(self) -> int:
         """K to the power of `n_units`."""
-        return self.model.n_levels**self.n_units
+        return self.n_levels**self.n_units
 
     @property
     def chunk_size(self) -> int:
         """Number of configurations in a chunk, a power of two."""
         graph = self.model.graph
-        values = graph.n_sites * self.model.n_levels + (0 if isinstance(graph, Bipartite) else graph.n_edges)
+        most_levels = max(count or 1 for count in layers.level_counts(self.model, None))
+        values = graph.n_sites * most_levels + (0 if isinstance(graph, Bipartite) else graph.n_edges)
         return 1 << (int(np.clip(_CHUNK_VALUES // values, 2**8, 2**16)).bit_length() - 1)
 
-    def check_size(self) -> None:
+    def check_size(self, plan: Plan | None = None) -> None:
         """Checks the number of configurations.
+
+        Args:
+          plan: The plan of an elimination that is too large, too, for the error message.
 
         Raises:
           ValueError: If there are too many.
@@ -84,15 +107,23 @@ class Enumeration:
         if self.n_states <= MAX_STATES:
             return
         count = self.n_states
-        shown = f"= {count:,}" if count < 10**15 else f"(about 10^{len(str(count)) - 1})"
+        # Python refuses to write out very long numbers.
+        exponent = int(self.n_units * math.log10(self.n_levels))
+        shown = f"= {count:,}" if exponent < 15 else f"(about 10^{exponent})"
         remedy = (
             "use a smaller model, a grid with one short side, or an estimate by annealed importance sampling"
         )
         smaller = smallest(self.model)
         if smaller.n_states <= MAX_STATES:
             remedy = f"enumerate the smaller layer: layer={smaller.layer!r}"
+        also = ""
+        if plan is not None:
+            also = (
+                f" and summing out site after site meets a width of {plan.width}, "
+                f"a table of {self.n_levels}^{plan.width + 1} entries;"
+            )
         raise ValueError(
-            f"{self.model.n_levels}^{self.n_units} {shown} configurations are too many to enumerate, the limit is "
+            f"{self.n_levels}^{self.n_units} {shown} configurations are too many to enumerate,{also} the limit is "
             f"2^22 = {MAX_STATES:,}; {remedy}"
         )
 
@@ -110,8 +141,8 @@ class Enumeration:
     @functools.partial(jax.jit, static_argnums=0)
     def configurations(self, index: Array) -> PyTree:
         """Returns the configurations with these numbers, the last site varying fastest."""
-        strides = np.asarray([self.model.n_levels**power for power in range(self.n_units)][::-1], np.int64)
-        levels = (index[:, None] // strides % self.model.n_levels).astype(jnp.int32)
+        strides = np.asarray([self.n_levels**power for power in range(self.n_units)][::-1], np.int64)
+        levels = (index[:, None] // strides % self.n_levels).astype(jnp.int32)
         return jax.vmap(self.model.from_levels)(levels) if self.layer is None else levels.astype(jnp.uint8)
 
     @functools.partial(jax.jit, static_argnums=0)
@@ -138,19 +169,15 @@ class Enumeration:
         """Returns the log weight of one configuration."""
         if self.layer is None:
             return -beta * self.model.energy(params, x)
-        # An RBM's energy is linear in its parameters, so Σ_h exp(−β E(θ)) is the free energy's sum at β θ.
-        weights, visible_bias, hidden_bias = (beta * leaf for leaf in params)
-        if self.layer == "visible":
-            return -self.model.free_energy(RBMParams(weights, visible_bias, hidden_bias), x)
-        mirrored = RBM(self.model.n_hidden, self.model.n_visible, self.model.spins)
-        return -mirrored.free_energy(RBMParams(weights.T, hidden_bias, visible_bias), x)
+        return layers.log_weight(self.model, self.layer, params, beta, x)
 
 
 def smallest(model: Any) -> Enumeration:
     """Returns the enumeration with the fewest configurations: an RBM's smaller layer, else the whole model."""
-    if not isinstance(model, RBM):
+    if not layers.is_layered(model):
         return Enumeration(model)
-    return Enumeration(model, "visible" if model.n_visible <= model.n_hidden else "hidden")
+    discrete = [name for name in layers.LAYERS if layers.level_counts(model, name) != (None,)]
+    return min((Enumeration(model, name) for name in discrete), key=lambda rows: rows.n_states)
 
 
 def total(parts: Iterable[PyTree]) -> PyTree:

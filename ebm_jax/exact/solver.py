@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -19,17 +20,17 @@ from ebm_jax.checks import (
     check_struct,
     is_concrete,
 )
-from ebm_jax.energies.base import DiscreteModel
-from ebm_jax.energies.rbm import RBM, RBMParams
-from ebm_jax.exact import transfer
-from ebm_jax.exact.enumeration import Enumeration, logsumexp, smallest, total
+from ebm_jax.energies.base import BlockModel, DiscreteModel
+from ebm_jax.energies.gaussian_rbm import GaussianRBM
+from ebm_jax.exact import conditioning, elimination, layers
+from ebm_jax.exact.enumeration import MAX_STATES, Enumeration, logsumexp, smallest, total
 from ebm_jax.types import Key, PyTree
 
-# Up to here enumeration takes well under a second. Beyond, the transfer matrix is tried first.
+# Up to here enumeration takes well under a second. Beyond, elimination is tried first.
 _MAX_QUICK_STATES = 2**16
 
 
-def states(model: DiscreteModel, *, layer: str | None = None) -> PyTree:
+def states(model: BlockModel, *, layer: str | None = None) -> PyTree:
     """Returns every configuration, stacked along a new first axis in the order that the package describes.
 
     Args:
@@ -47,11 +48,11 @@ def states(model: DiscreteModel, *, layer: str | None = None) -> PyTree:
         return jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *parts)
 
 
-def log_partition(model: DiscreteModel, params: PyTree, *, beta: float = 1.0) -> float:
+def log_partition(model: BlockModel, params: PyTree, *, beta: float = 1.0) -> float:
     """Returns log Z = log Σ_x exp(−β E(x; params)).
 
     Args:
-      model: A discrete model.
+      model: A discrete model or a `GaussianRBM`, whose log Z integrates over its real units.
       params: Its parameters.
       beta: Inverse temperature.
 
@@ -63,14 +64,17 @@ def log_partition(model: DiscreteModel, params: PyTree, *, beta: float = 1.0) ->
         one finite number.
     """
     params, beta = _prepare(model, params, beta)
-    if _by_transfer(model):
-        return transfer.log_partition(model, params, beta)
+    cutset = _cutset(model)
+    if cutset is not None:
+        return conditioning.log_partition(elimination.factors_of(model, params, beta), cutset)
+    if _by_elimination(model):
+        return elimination.log_partition(elimination.factors_of(model, params, beta))
     with jax.enable_x64(True):
         return float(logsumexp(smallest(model).log_weights(params, beta)))
 
 
 def probabilities(
-    model: DiscreteModel, params: PyTree, *, beta: float = 1.0, layer: str | None = None
+    model: BlockModel, params: PyTree, *, beta: float = 1.0, layer: str | None = None
 ) -> Float[np.ndarray, " n_states"]:
     """Returns p(x) of every configuration.
 
@@ -94,7 +98,7 @@ def probabilities(
 
 
 def expectation(
-    model: DiscreteModel,
+    model: BlockModel,
     params: PyTree,
     fn: Callable[[PyTree], PyTree],
     *,
@@ -131,13 +135,60 @@ def expectation(
         return jax.tree.map(np.asarray, total(weighted_sum(c.x, p[c.start : c.stop]) for c in chunks))
 
 
-def gradient(model: DiscreteModel, params: PyTree, data: PyTree, *, beta: float = 1.0) -> PyTree:
+class Marginals(NamedTuple):
+    """Distributions of single sites and of the pairs that an edge joins.
+
+    Attributes:
+      sites: p(xᵢ), `(n_sites, K)`, float64.
+      edges: p(xᵢ, xⱼ), `(n_edges, K, K)`, float64, with i the first column of `graph.edges`.
+    """
+
+    sites: Float[np.ndarray, "n_sites levels"]
+    edges: Float[np.ndarray, "n_edges levels levels"]
+
+
+def marginals(model: BlockModel, params: PyTree, *, beta: float = 1.0) -> Marginals:
+    """Returns the distributions of all sites and of all joined pairs, by elimination.
+
+    Args:
+      model: An Ising or Potts model.
+      params: Its parameters.
+      beta: Inverse temperature.
+
+    Returns:
+      A `Marginals`.
+
+    Raises:
+      ValueError: If the model is of another kind or its tables are too large, and as `log_partition` does.
+
+    Example:
+      >>> model = ej.Ising(ej.Graph(3, [(0, 1), (1, 2)]))
+      >>> pairs = ej.exact.marginals(model, ej.IsingParams(jnp.zeros(3), jnp.ones(2))).edges
+      >>> round(float(pairs[0, 1, 1] - pairs[0, 0, 1]), 4), round(float(np.tanh(1) / 2), 4)
+      (0.3808, 0.3808)
+    """
+    params, beta = _prepare(model, params, beta)
+    plan = elimination.plan_of(model)
+    if plan is None:
+        raise ValueError(
+            f"model is {model!r}; marginals need an Ising or Potts model, otherwise use expectation"
+        )
+    if not plan.steps:
+        smallest(model).check_size(plan)
+    factors = elimination.factors_of(model, params, beta)
+    found = elimination.marginals(factors)
+    n_sites, n_levels = model.graph.n_sites, factors.structure.level_counts[0]
+    edges = np.asarray(found[n_sites:]).reshape(-1, n_levels, n_levels)
+    return Marginals(np.stack(found[:n_sites]), edges)
+
+
+def gradient(model: BlockModel, params: PyTree, data: PyTree, *, beta: float = 1.0) -> PyTree:
     """Returns the gradient in the parameters of the mean negative log-likelihood of data.
 
     It is β (E_data[∂E] − E_model[∂E]). For an RBM, E_data also runs over p(h | v).
 
     Args:
-      model: A discrete model.
+      model: A discrete model or a `GaussianRBM`.
       params: Its parameters.
       data: Configurations along a first axis, each of the same weight. Of an RBM they are visible configurations.
       beta: Inverse temperature.
@@ -149,24 +200,28 @@ def gradient(model: DiscreteModel, params: PyTree, data: PyTree, *, beta: float 
       ValueError: If `data` is empty or does not fit the model, and as `log_partition` does.
     """
     params, beta = _prepare(model, params, beta)
-    has_layers = isinstance(model, RBM)
+    layer = "visible" if layers.is_layered(model) else None
     struct = model.position_struct()
-    struct = struct[0] if has_layers else struct
+    struct = struct if layer is None else struct[0]
     check_struct("data", data, struct, leading=1, dtypes=getattr(model, "position_dtypes", None))
-    check_levels("data", data, model.n_levels)
+    (n_levels,) = layers.level_counts(model, layer)
+    if n_levels is None:
+        check_finite("data", data)
+    else:
+        check_levels("data", data, n_levels)
     n = jax.tree.leaves(data)[0].shape[0]
     if n == 0:
         raise ValueError("data holds no configuration, so its mean is undefined; give at least one row")
-    rows = Enumeration(model, "visible" if has_layers else None)
-    by_transfer = _by_transfer(model)
+    rows = Enumeration(model, layer)
+    by_elimination = _by_elimination(model)
     with jax.enable_x64(True):
         parts = []
         for start in range(0, n, rows.chunk_size):
             x = jax.tree.map(lambda leaf, i=start: leaf[i : i + rows.chunk_size], data)
             weights = np.full(jax.tree.leaves(x)[0].shape[0], 1 / n)
             parts.append(rows.weighted_gradient(params, beta, x, weights))
-        if by_transfer:
-            of_model = transfer.gradient(model, params, beta)
+        if by_elimination:
+            of_model = elimination.gradient(model, params, beta)
         else:
             of_model = smallest(model).log_partition_gradient(params, beta)
         return jax.tree.map(lambda a, b: np.asarray(b) - np.asarray(a), total(parts), of_model)
@@ -174,7 +229,7 @@ def gradient(model: DiscreteModel, params: PyTree, data: PyTree, *, beta: float 
 
 def sample(
     key: Key,
-    model: DiscreteModel,
+    model: BlockModel,
     params: PyTree,
     n_samples: int,
     *,
@@ -183,12 +238,13 @@ def sample(
 ) -> PyTree:
     """Returns independent draws from p(x).
 
-    What is enumerated is drawn by inverting its distribution function. The larger layer of an RBM is drawn given the
-    smaller one, and narrow graphs are drawn site by site from their transfer matrices. Uniforms have 52 random bits.
+    What is enumerated is drawn by inverting its distribution function. The other layer of an RBM is drawn given the
+    enumerated one, and thin graphs are drawn site by site from the tables of the elimination. Uniforms have 52 random
+    bits.
 
     Args:
       key: One typed random key.
-      model: A discrete model.
+      model: A discrete model or a `GaussianRBM`.
       params: Its parameters.
       n_samples: Number of draws.
       beta: Inverse temperature.
@@ -198,7 +254,7 @@ def sample(
       Configurations stacked along a new first axis, typed as the model's.
 
     Raises:
-      ValueError: If `key` is not a single typed key, or transfer matrices are too large to keep; and as
+      ValueError: If `key` is not a single typed key, or the tables of an elimination are too large to keep; and as
         `log_partition` does.
     """
     check_key(key)
@@ -206,60 +262,61 @@ def sample(
     params, beta = _prepare(model, params, beta)
     # Refuses a layer that the model does not have.
     Enumeration(model, layer)
-    by_transfer, drawn = _by_transfer(model), smallest(model)
+    by_elimination, drawn = _by_elimination(model), smallest(model)
     with jax.enable_x64(True):
         first, second = jax.random.split(key)
-        if by_transfer:
+        if by_elimination:
             uniforms = jax.random.uniform(first, (n_samples, model.graph.n_sites), jnp.float64)
-            levels = transfer.sample(model, params, beta, np.asarray(uniforms))
-            return jax.vmap(model.from_levels)(jnp.asarray(levels, jnp.int32))
+            levels = elimination.sample(elimination.factors_of(model, params, beta), np.asarray(uniforms))
+            return jax.vmap(cast(DiscreteModel, model).from_levels)(jnp.asarray(levels, jnp.int32))
         log_weights = drawn.log_weights(params, beta)
         cumulative = np.cumsum(np.exp(log_weights - logsumexp(log_weights)))
         uniform = np.asarray(jax.random.uniform(first, (n_samples,), jnp.float64))
         index = np.searchsorted(cumulative, uniform * cumulative[-1], side="right")
         x = drawn.configurations(jnp.asarray(np.minimum(index, cumulative.size - 1)))
-        if not isinstance(model, RBM):
+        if drawn.layer is None:
             return x
-        pair = _complete(second, drawn, params, beta, x)
+        pair = layers.complete(second, model, drawn.layer, params, beta, x)
         return pair if layer is None else pair[0 if layer == "visible" else 1]
 
 
-def _complete(key: Key, drawn: Enumeration, params: RBMParams, beta: float, x: Array) -> tuple[Array, Array]:
-    """Draws the other layer of an RBM.
-
-    A unit is on with probability σ(β · input), a spin is up with probability σ(2β · input).
-    """
-    weights, visible_bias, hidden_bias = params
-    scale, shift = (2, 1) if drawn.model.spins else (1, 0)
-    values = scale * x.astype(jnp.float64) - shift
-    field = hidden_bias + values @ weights if drawn.layer == "visible" else visible_bias + values @ weights.T
-    on = jax.random.uniform(key, field.shape, jnp.float64) < jax.nn.sigmoid(scale * beta * field)
-    other = on.astype(jnp.uint8)
-    return (x, other) if drawn.layer == "visible" else (other, x)
-
-
-def _by_transfer(model: DiscreteModel) -> bool:
-    """True when the transfer matrix is the cheaper sum; raises ValueError when neither sum is possible."""
+def _by_elimination(model: BlockModel) -> bool:
+    """True when elimination is the cheaper sum; raises ValueError when neither sum is possible."""
     enumeration = smallest(model)
-    if enumeration.n_states > _MAX_QUICK_STATES:
-        entries = transfer.largest_table(model)
-        if entries is not None and entries <= min(enumeration.n_states, transfer.MAX_TABLE):
-            return True
-    enumeration.check_size()
+    if enumeration.n_states <= _MAX_QUICK_STATES:
+        return False
+    plan = elimination.plan_of(model)
+    if plan is not None and plan.steps:
+        return True
+    enumeration.check_size(plan)
     return False
 
 
-def _prepare(model: DiscreteModel, params: PyTree, beta: Any) -> tuple[PyTree, float]:
+def _cutset(model: BlockModel) -> conditioning.Cutset | None:
+    """Returns the sites to hold where enumeration and elimination are both too large, if there are few of them."""
+    plan = elimination.plan_of(model)
+    if plan is None or plan.steps or smallest(model).n_states <= MAX_STATES:
+        return None
+    # The width that was met says whether a few sites will do.
+    n_levels = smallest(model).n_levels
+    if (plan.width + 1) * math.log2(n_levels) > math.log2(conditioning.MAX_CUTSET * MAX_STATES):
+        return None
+    return conditioning.cutset_of(cast(Any, model).graph, n_levels)
+
+
+def _prepare(model: BlockModel, params: PyTree, beta: Any) -> tuple[PyTree, float]:
     """Returns parameters as NumPy float64 and β as a float; raises ValueError where they do not fit."""
     if not is_concrete((params, beta)):
         raise ValueError(
             "params or beta are being traced, and exact answers are numbers; call this outside jit"
         )
-    if not isinstance(model, DiscreteModel):
+    if not isinstance(model, DiscreteModel) and not layers.is_layered(model):
         raise ValueError(f"model is {model!r}; exact answers need an Ising, Potts or RBM model")
     check_struct("params", params, model.params_struct(), dtypes=FLOATS)
     check_finite("params", params)
     is_real = np.isrealobj(beta) and np.issubdtype(np.asarray(beta).dtype, np.number)
     if np.shape(beta) != () or not is_real or not np.isfinite(beta):
         raise ValueError(f"beta is {beta!r}; give one finite number, the inverse temperature")
+    if isinstance(model, GaussianRBM) and beta <= 0:
+        raise ValueError(f"beta is {beta}; real units have a normalised law only where beta is positive")
     return jax.tree.map(lambda leaf: np.asarray(leaf).astype(np.float64), params), float(beta)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,6 +40,56 @@ class Graph:
         self.n_sites = check_integer("n_sites", n_sites, 1)
         self.edges = freeze(_checked_edges(self.n_sites, edges))
         self.digest = _digest("Graph", self.n_sites, self.edges)
+
+    @classmethod
+    def from_edges(cls, pairs: Iterable[Any], *, nodes: Iterable[Any] = ()) -> tuple[Graph, tuple[Any, ...]]:
+        """Returns the graph of pairs of labels, and the label of each site.
+
+        Graphs compare by structure, so labels are returned beside the graph and not kept in it.
+
+        Args:
+          pairs: Any iterable of pairs of hashable labels: whole numbers with gaps, names, lattice points. The order of
+            the edges stays.
+          nodes: Labels that come first, in their order. Sites without an edge are named here.
+
+        Returns:
+          `(graph, labels)`: `labels[i]` is the label of site i. Labels beyond `nodes` are in ascending order if all are
+          whole numbers, and in the order of their first edges otherwise.
+
+        Raises:
+          ValueError: If an entry is not a pair of hashable labels, `nodes` repeat a label, an edge joins a site to
+            itself or is listed twice (in either direction), or there is no site.
+
+        Example:
+          >>> ej.Graph.from_edges([("a", "b"), ("b", "c")])
+          (Graph(n_sites=3, n_edges=2), ('a', 'b', 'c'))
+        """
+        first = tuple(nodes)
+        edges = [_pair(number, entry) for number, entry in enumerate(pairs)]
+        others = dict.fromkeys(label for edge in edges for label in edge)
+        site_of: dict[Any, int] = {}
+        for label in first:
+            if label in site_of:
+                raise ValueError(f"nodes list {label!r} twice; list each label once")
+            site_of[label] = len(site_of)
+        rest = [label for label in others if label not in site_of]
+        if all(isinstance(label, (int, np.integer)) and not isinstance(label, bool) for label in rest):
+            rest.sort()
+        labels = (*first, *rest)
+        site_of.update((label, site) for site, label in enumerate(labels))
+        seen: set[tuple[int, int]] = set()
+        table = []
+        for number, edge in enumerate(edges):
+            i, j = (site_of[label] for label in edge)
+            if i == j:
+                raise ValueError(f"edge {number}, {edge}, joins a site to itself; drop it")
+            if (min(i, j), max(i, j)) in seen:
+                raise ValueError(f"edge {number}, {edge}, is listed twice; keep one and add up the couplings")
+            seen.add((min(i, j), max(i, j)))
+            table.append((i, j))
+        if not labels:
+            raise ValueError("pairs and nodes are empty; give at least one site")
+        return cls(len(labels), table), labels
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -106,6 +157,20 @@ class Bipartite:
         """Pairs of joined sites, int32."""
         left, right = np.divmod(np.arange(self.n_edges, dtype=np.int32), np.int32(self.n_right))
         return freeze(np.stack([left, self.n_left + right], axis=1))
+
+
+def _pair(number: int, entry: Any) -> tuple[Any, Any]:
+    try:
+        # A word of two letters is no pair.
+        labels = () if isinstance(entry, str) else tuple(entry)
+        hash(labels)
+    except TypeError:
+        labels = ()
+    if len(labels) != 2:
+        raise ValueError(
+            f"edge {number} is {entry!r}; give a pair of hashable labels (weights go into an array of their own)"
+        )
+    return labels
 
 
 def freeze(array: np.ndarray) -> np.ndarray:

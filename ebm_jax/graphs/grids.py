@@ -100,6 +100,14 @@ class Grid:
         return freeze(np.concatenate(listed).astype(np.int32))
 
 
+def edge_directions(graph: Any) -> Int[np.ndarray, " n_edges"]:
+    """Returns which of a grid's directions each edge has: the number of its tied coupling; zeros for other graphs."""
+    if not isinstance(graph, Grid):
+        return np.zeros(graph.n_edges, np.int64)
+    counts = [np.prod(graph.edge_shape(direction), dtype=int) for direction in graph.directions]
+    return np.repeat(np.arange(len(counts)), counts)
+
+
 def local_grid(
     height: int,
     width: int,

@@ -1,16 +1,18 @@
-"""Bridges to other libraries, each loaded on first use: `ebm_jax.interop.thrml`, `blackjax` and `arviz`.
+"""Bridges to other libraries and formats, each loaded on first use.
 
-Importing this package imports none of those libraries. A bridge whose library is missing says how to install it.
+`thrml`, `blackjax`, `arviz`, `networkx` and `dimod` are named after the libraries. `qubo` converts quadratic problems
+of 0 and 1, and `files` reads graphs and such problems. Importing this package imports none of those libraries. A bridge
+whose library is missing says how to install it.
 
 Example:
   >>> dir(ej.interop)
-  ['arviz', 'blackjax', 'thrml']
+  ['arviz', 'blackjax', 'dimod', 'files', 'networkx', 'qubo', 'thrml']
 """
 
 import importlib
 from typing import Any
 
-__all__ = ["arviz", "blackjax", "thrml"]  # pyright: ignore[reportUnsupportedDunderAll]
+__all__ = ["arviz", "blackjax", "dimod", "files", "networkx", "qubo", "thrml"]  # pyright: ignore[reportUnsupportedDunderAll]
 
 
 def __getattr__(name: str) -> Any:
