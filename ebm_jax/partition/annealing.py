@@ -21,6 +21,7 @@ from ebm_jax.chains import chain_keys
 from ebm_jax.energies.base import BlockModel
 from ebm_jax.energies.target import Target, target_of
 from ebm_jax.graphs.blocks import BlockSpec
+from ebm_jax.samplers.base import check_precision
 from ebm_jax.samplers.gibbs import gibbs
 from ebm_jax.types import Key, PyTree
 
@@ -172,6 +173,9 @@ def path_of(model: Any, params: PyTree, base: Any, kernel: Any) -> Path:
                 f"base is {base!r}; with a kernel give a Base, e.g. partition.standard_normal(x)"
             )
         mixed = _Mixed(target_of(model).energy, base.energy)
+        x = jax.eval_shape(base.sample, jax.random.key(0))
+        check_precision("energy", jax.eval_shape(mixed.target, params, x))
+        check_precision("the energy of base", jax.eval_shape(base.energy, x))
         return EnergyPath(kernel(mixed), params, base.log_z, mixed, base.sample)
     if not isinstance(model, BlockModel):
         raise ValueError(

@@ -15,6 +15,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from ebm_jax.diagnostics import estimators
+from ebm_jax.samplers.base import check_precision
 
 # With less than a hundred draws' worth, the error of a mean is itself a guess.
 _MIN_ESS = 100.0
@@ -110,6 +111,7 @@ def _errors(columns: Float[Array, "n m k"]) -> tuple[Float[Array, " k"], Float[A
 
 
 def _checked(betas: Any, energies: Any, log_z0: float) -> tuple[np.ndarray, np.ndarray]:
+    check_precision("energies", energies)
     ladder, x = np.asarray(betas, np.float64), np.asarray(energies, np.float64)
     if ladder.ndim != 1 or ladder.size < 2 or not (np.diff(ladder) > 0).all():
         raise ValueError(f"betas is {betas!r}; give at least two values that rise, e.g. schedules.linear(20)")
