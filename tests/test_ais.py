@@ -139,3 +139,52 @@ def test_adaptive_ladders_of_any_energy_are_repeatable_and_new_numbers_compile_n
 def test_bad_input(as_shipped, options, message):
     with pytest.raises(ValueError, match=message):
         partition.adaptive_ladder(jax.random.key(0), ISING, params_of(ISING), **options)
+
+
+HALF_NORMAL = float(np.log(np.sqrt(2 * np.pi) / 2))
+
+
+def half_normal(params, x):
+    """E = x² / 2 for x > 0, and +∞ elsewhere."""
+    del params
+    return jnp.where(x > 0, x**2 / 2, jnp.inf)
+
+
+def test_weights_outside_the_support_are_zero():
+    """Half of the chains begin where E = +∞: they count as zero, and keep moving."""
+    base, kernel = partition.standard_normal(jnp.zeros(())), lambda energy: ej.mala(energy, 1.0)
+    result = partition.ais(
+        jax.random.key(0), half_normal, None, betas=5, n_chains=4000, base=base, kernel=kernel
+    )
+    zero = np.isneginf(result.log_weights)
+    np.testing.assert_allclose(result.log_weights[~zero], base.log_z, atol=1e-5)
+    assert abs(result.log_z - HALF_NORMAL) < N_SE * standard_error(result) and not result.warnings
+    assert abs(zero.mean() - 0.5) < N_SE * 0.5 / np.sqrt(4000)
+    assert 0.01 < standard_error(result) < 0.03 and abs(result.ess / (~zero).sum() - 1) < 1e-4
+    ladder = partition.adaptive_ladder(jax.random.key(1), half_normal, None, base=base, kernel=kernel)
+    assert ladder.tolist() == [0, 1]  # inside the support the two energies are equal
+
+
+def test_reverse_weights_outside_the_support_of_the_base_are_zero():
+    base = partition.Base(
+        lambda key: jnp.abs(jax.random.normal(key)), lambda x: half_normal(None, x), HALF_NORMAL
+    )
+    start = jax.random.normal(jax.random.key(3), (4000,))
+    arguments = {"betas": 5, "base": base, "kernel": lambda energy: ej.mala(energy, 1.0)}
+    result = partition.reverse_ais(jax.random.key(0), lambda p, x: x**2 / 2, None, start, **arguments)
+    assert np.isposinf(result.log_weights).sum() == (start <= 0).sum() and not result.warnings
+    assert abs(result.log_z - np.log(2 * np.pi) / 2) < N_SE * standard_error(result)
+
+
+def test_chains_that_all_miss_the_support_are_said_to():
+    base, kernel = partition.standard_normal(jnp.zeros(())), lambda energy: ej.mala(energy, 0.1)
+    result = partition.ais(
+        jax.random.key(0),
+        lambda p, x: half_normal(p, x - 9),
+        None,
+        betas=5,
+        n_chains=20,
+        base=base,
+        kernel=kernel,
+    )
+    assert result.log_z == -np.inf and result.ess == 0 and "all weights are zero" in result.warnings[0]

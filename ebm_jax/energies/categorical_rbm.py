@@ -20,6 +20,7 @@ from jaxtyping import Array, Float, UInt8
 
 from ebm_jax.checks import FLOATS, check_integer, check_struct
 from ebm_jax.energies.layers import TwoLayers
+from ebm_jax.energies.sums import weighted_sum
 from ebm_jax.types import Key
 
 Visible = UInt8[Array, " n_visible"]
@@ -146,4 +147,4 @@ class CategoricalRBM(TwoLayers):
         """Returns Σ aᵢ·cᵢ and b + Σ cᵢWᵢ, where the rows cᵢ hold a weight for each level."""
         check_struct("params", params, self.params_struct(), dtypes=FLOATS)
         hidden_input = jnp.tensordot(chosen, params.weights, 2, precision="highest")
-        return jnp.sum(chosen * params.visible_bias), params.hidden_bias + hidden_input
+        return weighted_sum(params.visible_bias, chosen), params.hidden_bias + hidden_input

@@ -21,6 +21,7 @@ from ebm_jax.checks import FLOATS, check_choice, check_finite, check_struct
 from ebm_jax.energies import pairwise
 from ebm_jax.energies.couplings import graph_of_couplings
 from ebm_jax.energies.sites import GraphModel, check_hidden
+from ebm_jax.energies.sums import weighted_sum
 from ebm_jax.graphs import AnyGraph
 from ebm_jax.graphs.blocks import Block
 from ebm_jax.types import Key
@@ -133,11 +134,9 @@ class Ising(GraphModel):
 
     def _energy_of_spins(self, params: IsingParams, spin: Float[Array, "*sites"]) -> Float[Array, ""]:
         bias, coupling = params
-        total = jnp.sum(bias * spin)
+        total = weighted_sum(bias, spin)
         for values, first, second in pairwise.edge_values(self.graph, str(self.coupling), coupling, spin):
-            total = total + jnp.sum(
-                values * jnp.sum(first * second) if values.ndim == 0 else values * first * second
-            )
+            total = total + weighted_sum(values, first * second)
         return -total
 
     def conditional_logits(self, params: IsingParams, x: Bool[Array, "*sites"]) -> Float[Array, "*sites 2"]:

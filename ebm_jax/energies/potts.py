@@ -20,6 +20,7 @@ from jaxtyping import Array, Float, Int, UInt8
 from ebm_jax.checks import FLOATS, check_integer, check_struct
 from ebm_jax.energies import pairwise
 from ebm_jax.energies.sites import GraphModel, check_hidden
+from ebm_jax.energies.sums import weighted_sum
 from ebm_jax.graphs import AnyGraph
 from ebm_jax.graphs.blocks import Block
 from ebm_jax.types import Key
@@ -98,22 +99,20 @@ class Potts(GraphModel):
         for values, first, second in pairwise.edge_values(self.graph, str(self.coupling), coupling, x):
             if self.coupling == "matrix":
                 total = total + jnp.sum(_at_level(_at_level(values, first), second))
-            elif self.coupling == "edge":
-                total = total + jnp.sum(jnp.where(first == second, values, 0))
             else:
-                total = total + values * jnp.sum(first == second)
+                total = total + weighted_sum(values, (first == second).astype(bias.dtype))
         return -total
 
     def energy_relaxed(self, params: PottsParams, one_hot: Float[Array, "*sites levels"]) -> Float[Array, ""]:
         """Returns E with every level replaced by the weights of its row, a multilinear form: E(x) on one-hot rows."""
         check_struct("params", params, self.params_struct(), dtypes=FLOATS)
         bias, coupling = params
-        total = jnp.sum(bias * one_hot)
+        total = weighted_sum(bias, one_hot)
         for values, first, second in pairwise.edge_values(self.graph, str(self.coupling), coupling, one_hot):
             if self.coupling == "matrix":
-                total = total + jnp.sum(first[..., :, None] * values * second[..., None, :])
+                total = total + weighted_sum(values, first[..., :, None] * second[..., None, :])
             else:
-                total = total + jnp.sum(values * jnp.sum(first * second, axis=-1))
+                total = total + weighted_sum(values, jnp.sum(first * second, axis=-1))
         return -total
 
     def conditional_logits(

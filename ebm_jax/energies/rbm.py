@@ -19,6 +19,7 @@ from jaxtyping import Array, Bool, Float, Int, UInt8
 
 from ebm_jax.checks import FLOATS, check_choice, check_struct
 from ebm_jax.energies.layers import TwoLayers
+from ebm_jax.energies.sums import weighted_sum
 
 Visible = UInt8[Array, " n_visible"] | Bool[Array, " n_visible"]
 Hidden = UInt8[Array, " n_hidden"] | Bool[Array, " n_hidden"]
@@ -142,11 +143,11 @@ class RBM(TwoLayers):
 
     def _energy_of_values(self, params: RBMParams, v: Array, h: Array) -> Float[Array, ""]:
         hidden_input = jnp.dot(v, params.weights, precision="highest")
-        return -(jnp.sum(params.visible_bias * v) + jnp.sum((params.hidden_bias + hidden_input) * h))
+        return -(weighted_sum(params.visible_bias, v) + jnp.sum((params.hidden_bias + hidden_input) * h))
 
     def _free_energy_of_values(self, params: RBMParams, visible: Array) -> Float[Array, ""]:
         hidden_input = params.hidden_bias + jnp.dot(visible, params.weights, precision="highest")
-        return -jnp.sum(params.visible_bias * visible) - jnp.sum(self._summed(hidden_input))
+        return -weighted_sum(params.visible_bias, visible) - jnp.sum(self._summed(hidden_input))
 
     def _summed(self, hidden_input: Array) -> Array:
         """Returns log Σ_h exp(h · input) of every hidden unit."""

@@ -298,10 +298,14 @@ def adaptive_ladder(
 
 def _result(key: Key, log_weights: np.ndarray, *, reverse: bool) -> AISResult:
     n, sign = log_weights.size, -1.0 if reverse else 1.0
+    nonzero = sign * log_weights > -np.inf
 
     def log_mean(rows: np.ndarray) -> Any:
         return np.logaddexp.reduce(rows, axis=-1) - np.log(n)
 
+    if not (nonzero | np.isnan(log_weights)).any():
+        empty = "all weights are zero: no chain began where the energy is finite; take another base, or more chains"
+        return AISResult(-sign * np.inf, (-sign * np.inf,) * 2, log_weights, float("nan"), 0.0, (empty,))
     estimate = sign * log_mean(sign * log_weights)
     seed = np.asarray(jax.random.bits(key, (2,)))
     rows = np.random.default_rng(seed).integers(0, n, (_BOOTSTRAPS, n))
@@ -309,10 +313,11 @@ def _result(key: Key, log_weights: np.ndarray, *, reverse: bool) -> AISResult:
     low, high = np.quantile(again, (0.025, 0.975))
     relative = np.exp(sign * (log_weights - estimate))
     ess = float(relative.sum() ** 2 / np.sum(relative**2))
-    spread = float(np.std(log_weights, ddof=1)) if n > 1 else float("nan")
+    spread = float(np.std(log_weights[nonzero], ddof=1)) if nonzero.sum() > 1 else float("nan")
     warnings = []
-    if not np.isfinite(log_weights).all():
-        warnings.append(f"{int((~np.isfinite(log_weights)).sum())} of {n} weights are not finite")
+    bad = np.isnan(log_weights) | (sign * log_weights == np.inf)
+    if bad.any():
+        warnings.append(f"{int(bad.sum())} of {n} weights are not finite")
     if n < 2:
         warnings.append("one chain says nothing of how far weights spread: take more")
     if not ess >= min(_MIN_ESS, n / 2):

@@ -21,6 +21,7 @@ from ebm_jax.chains import chain_keys
 from ebm_jax.energies.base import BlockModel
 from ebm_jax.energies.target import Target, target_of
 from ebm_jax.graphs.blocks import BlockSpec
+from ebm_jax.samplers.base import check_precision
 from ebm_jax.samplers.gibbs import gibbs
 from ebm_jax.types import Key, PyTree
 
@@ -161,7 +162,9 @@ class _Mixed:
 
     def __call__(self, params_and_t: tuple[PyTree, Array], x: PyTree) -> Array:
         params, t = params_and_t
-        return (1 - t) * self.base(x) + t * self.target(params, x)
+        # An end of the path is its energy alone: 0 · ∞, outside the support of the other, would be NaN.
+        of_base = jnp.where(t < 1, (1 - t) * self.base(x), 0)
+        return of_base + jnp.where(t > 0, t * self.target(params, x), 0)
 
 
 def path_of(model: Any, params: PyTree, base: Any, kernel: Any) -> Path:
@@ -172,6 +175,9 @@ def path_of(model: Any, params: PyTree, base: Any, kernel: Any) -> Path:
                 f"base is {base!r}; with a kernel give a Base, e.g. partition.standard_normal(x)"
             )
         mixed = _Mixed(target_of(model).energy, base.energy)
+        x = jax.eval_shape(base.sample, jax.random.key(0))
+        check_precision("energy", jax.eval_shape(mixed.target, params, x))
+        check_precision("the energy of base", jax.eval_shape(base.energy, x))
         return EnergyPath(kernel(mixed), params, base.log_z, mixed, base.sample)
     if not isinstance(model, BlockModel):
         raise ValueError(
@@ -230,7 +236,8 @@ def walk(path: Path, key: Key, start: PyTree, ladder: Float[Array, " n"]) -> Flo
         # Compensated summation (Kahan): a thousand small terms on a large sum.
         gain = gain.astype(jnp.float32) - rounding
         summed = total + gain
-        rounding = (summed - total) - gain
+        # The weight of a chain outside the support is zero and stays so: log w = −∞.
+        rounding = jnp.where(jnp.isfinite(summed), (summed - total) - gain, 0)
         packed = kernel.refresh(after, packed)
         packed, _ = kernel.packed_steps(keys, after, jnp.float32(1), packed, 1)
         return (packed, summed, rounding), None
@@ -257,7 +264,9 @@ def climb(
         def halve(_: Any, ends: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
             low, high, u = ends
             log_w = jax.vmap(path.decrease, (None, None, 0))(path.at(t), path.at(u), x)
-            log_share = 2 * jax.nn.logsumexp(log_w) - jax.nn.logsumexp(2 * log_w) - np.log(keys.size)
+            # Chains of weight zero are lost however small the step, so the others alone decide how large it is.
+            n_alive = jnp.sum(log_w > -jnp.inf).astype(log_w.dtype)
+            log_share = 2 * jax.nn.logsumexp(log_w) - jax.nn.logsumexp(2 * log_w) - jnp.log(n_alive)
             reachable = log_share >= jnp.log(cess)
             low, high = jnp.where(reachable, u, low), jnp.where(reachable, high, u)
             return low, high, (low + high) / 2

@@ -13,8 +13,9 @@ class AISResult(NamedTuple):
     Attributes:
       log_z: The estimate.
       interval: 95 % bootstrap interval over chains, `(low, high)`. It does not account for weights that no chain saw.
-      log_weights: log Z₀ + log w of every chain (of a reverse run, log Z₀ − log(1/w)), `(n_chains,)` float64.
-      spread: Standard deviation of `log_weights`.
+      log_weights: log Z₀ + log w of every chain (of a reverse run, log Z₀ − log(1/w)), `(n_chains,)` float64. A weight
+        of zero, of a chain outside the support, is −∞ (of a reverse run, 1/w = 0 is +∞).
+      spread: Standard deviation of `log_weights` where weights are not zero.
       ess: Effective number of weights, (Σw)² / Σw².
       warnings: Reasons not to trust the estimate, empty if there are none.
     """

@@ -12,7 +12,7 @@ import numpy as np
 
 from ebm_jax import checks, rng
 from ebm_jax.chains import select
-from ebm_jax.samplers.base import Kernel, known_energy, step_number
+from ebm_jax.samplers.base import Kernel, check_precision, known_energy, step_number
 from ebm_jax.samplers.continuous import ContinuousKernel, check_scale, zero_where
 from ebm_jax.types import Info, Key, PyTree
 
@@ -174,7 +174,9 @@ def _evaluate_with_digest(
     kernel: AcceptRejectKernel, params: PyTree, x: PyTree, mask: PyTree | None
 ) -> tuple[jax.Array, PyTree, jax.Array]:
     """Returns E, ∇E and the parameters' digest. Compiled, since drivers start chains eagerly."""
-    return *kernel.evaluate(params, x, mask), digest_of(params)
+    energy, gradient = kernel.evaluate(params, x, mask)
+    check_precision("energy", energy)
+    return energy, gradient, digest_of(params)
 
 
 def check_energies(energy: Any, params: PyTree, x: PyTree, remedy: str) -> None:

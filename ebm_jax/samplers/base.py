@@ -250,6 +250,20 @@ def check_energy(energy: Any) -> None:
         raise ValueError(f"energy is {energy!r}; give a function energy(params, x) or a model that has one")
 
 
+def check_precision(name: str, energy: Any) -> None:
+    """Checks that an energy is precise enough for decisions that hang on differences of energies.
+
+    Raises:
+      ValueError: If its dtype is a float of fewer than 32 bits.
+    """
+    dtype = jnp.result_type(energy)
+    if jnp.issubdtype(dtype, jnp.floating) and jnp.finfo(dtype).bits < 32:
+        raise ValueError(
+            f"{name} has dtype {dtype}, too narrow to decide by differences of energies; sum it in float32: cast its "
+            "terms with .astype(jnp.float32) before they are summed"
+        )
+
+
 def one_of_chains(x: PyTree) -> PyTree:
     """Returns the shapes and dtypes of one configuration, from positions with a leading chain axis."""
     return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), x)

@@ -16,7 +16,14 @@ import jax
 import jax.numpy as jnp
 
 from ebm_jax import checks, rng
-from ebm_jax.samplers.base import ChainState, EnergyKernel, check_energy, known_energy, step_number
+from ebm_jax.samplers.base import (
+    ChainState,
+    EnergyKernel,
+    check_energy,
+    check_precision,
+    known_energy,
+    step_number,
+)
 from ebm_jax.samplers.discrete import check_whole_numbers
 from ebm_jax.types import Info, Key, PyTree
 
@@ -58,6 +65,7 @@ class CategoricalGibbs(EnergyKernel):
 
                 levels = jnp.arange(self.n_levels)
                 energies = jax.vmap(lambda k: energy(params, with_leaf(put(k))))(levels)
+                check_precision("energy", energies)
                 logits = -beta * energies
                 weights = jnp.exp(logits - logits.max())
                 fine = jnp.isfinite(weights).all()

@@ -30,7 +30,7 @@ from jaxtyping import Array, Float
 
 from ebm_jax import checks, rng
 from ebm_jax.chains import zero_info
-from ebm_jax.samplers.base import Kernel, known_energy, member_keys, step_number
+from ebm_jax.samplers.base import Kernel, check_precision, known_energy, member_keys, step_number
 from ebm_jax.samplers.exchanges import TemperingState, exchange, no_statistics
 from ebm_jax.samplers.start import check_kernel
 from ebm_jax.types import Info, Key, PyTree
@@ -76,6 +76,8 @@ class ParallelTempering(Kernel):
         """Returns a chain all of whose replicas stand at `x`, replica k at rung k."""
         n = self.betas.shape[0]
         one = self.kernel.init(params, x, clamped)
+        if n > 1:
+            check_precision("energy", jax.eval_shape(self.kernel.energy_at, params, one))
         replicas = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (n, *jnp.shape(leaf))), one)
         rung = jnp.arange(n, dtype=jnp.int32)
         trip = jnp.where(rung == n - 1, 1, 0).astype(jnp.int8)

@@ -12,7 +12,7 @@ import numpy as np
 from blackjax.base import SamplingAlgorithm
 
 from ebm_jax import checks
-from ebm_jax.samplers.base import Kernel, energy_of, step_number
+from ebm_jax.samplers.base import Kernel, check_precision, energy_of, step_number
 from ebm_jax.samplers.continuous import ContinuousKernel
 from ebm_jax.types import Info, Key, PyTree
 
@@ -155,6 +155,8 @@ class BlackJAX(ContinuousKernel):
 
         def logdensity(x: PyTree) -> jax.Array:
             energy = jnp.asarray(energy_of(self.energy)(params, x))
+            if self.exact:
+                check_precision("energy", energy)
             return (-beta * energy).astype(energy.dtype)
 
         return self.algorithm.value(logdensity, **self.settings)
