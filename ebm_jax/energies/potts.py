@@ -101,7 +101,7 @@ class Potts(GraphModel):
             elif self.coupling == "edge":
                 total = total + jnp.sum(jnp.where(first == second, values, 0))
             else:
-                total = total + values * jnp.sum(first == second)
+                total = total + values * jnp.sum(first == second).astype(values.dtype)
         return -total
 
     def energy_relaxed(self, params: PottsParams, one_hot: Float[Array, "*sites levels"]) -> Float[Array, ""]:
