@@ -35,6 +35,14 @@ def strongly_typed(tree: PyTree) -> PyTree:
     return jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype=jnp.result_type(leaf)), tree)
 
 
+def with_leading_axes(values: jax.Array, ndim: int) -> jax.Array:
+    """Returns `values` with axes of length 1 in front, `ndim` axes in all.
+
+    NumPy's rules of broadcasting do the same in silence; `jax_numpy_rank_promotion="raise"` refuses them.
+    """
+    return values.reshape((1,) * (ndim - values.ndim) + values.shape)
+
+
 def select(keep: jax.Array, kept: PyTree, other: PyTree) -> PyTree:
     """Returns the rows of `kept` where `keep`, `(n_chains,)`, is True, and those of `other` elsewhere."""
 

@@ -6,6 +6,8 @@ kernels report non-finite values in their `Info`.
 
 from __future__ import annotations
 
+import inspect
+import math
 from typing import Any
 
 import jax
@@ -22,6 +24,30 @@ FLOATS = frozenset({"float32", "float64"})
 def is_concrete(tree: PyTree) -> bool:
     """Returns whether no leaf is being traced."""
     return not any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(tree))
+
+
+def check_not_traced(name: str, tree: PyTree) -> None:
+    """Raises if a leaf is being traced, for the function `name`, whose result is made of NumPy's numbers."""
+    if not is_concrete(tree):
+        raise ValueError(
+            f"{name} is called inside jit, grad or vmap, and NumPy sums its result; call it outside"
+        )
+
+
+def check_takes_params_and_x(name: str, function: Any) -> None:
+    """Raises if a function cannot be called as `function(params, x)`."""
+    try:
+        signature = inspect.signature(function)
+    except (TypeError, ValueError):
+        # Some compiled functions have none.
+        return
+    try:
+        signature.bind(None, None)
+    except TypeError as error:
+        raise ValueError(
+            f"{name} is {function!r}, which takes {signature}; give energy(params, x), parameters first: "
+            "without any, lambda _, x: … and params=None"
+        ) from error
 
 
 def check_integer(name: str, value: Any, minimum: int) -> int:
@@ -88,7 +114,10 @@ def check_struct(name: str, tree: PyTree, struct: PyTree, *, leading: int = 0, d
             free = ["n_chains"] if leading == 1 else ["…"] * leading
             axes = [*free, *map(str, spec.shape)]
             wanted = ", ".join(axes) + ("," if len(axes) == 1 else "")
-            raise ValueError(f"{path} has shape {shape}; expected ({wanted})")
+            remedy = ""
+            if leading == 1 and shape and math.prod(shape[1:]) == math.prod(spec.shape):
+                remedy = f": use .reshape({', '.join(map(str, (shape[0], *spec.shape)))})"
+            raise ValueError(f"{path} has shape {shape}; expected ({wanted}){remedy}")
         allowed = dtypes or {str(spec.dtype)}
         if str(leaf.dtype) not in allowed:
             names = " or ".join(sorted(allowed))

@@ -19,6 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, UInt32
 
+from ebm_jax.chains import with_leading_axes
 from ebm_jax.types import Key
 
 ROUNDS = 13
@@ -94,7 +95,8 @@ def site_words(
     The counter is (step, site + step): as unique as (step, site), but no part of the cipher is the same at every step,
     so the compiler cannot move half-finished rounds out of a loop over steps and store them for every site.
     """
-    return threefry2x32(words[:, 0], words[:, 1], step, site + step)
+    first, second, step = (with_leading_axes(each, site.ndim) for each in (words[:, 0], words[:, 1], step))
+    return threefry2x32(first, second, step, site + step)
 
 
 def below(word: UInt32[Array, "..."], n: int) -> UInt32[Array, "..."]:

@@ -288,6 +288,8 @@ def _run(
 
 
 def _betas(beta: Any, schedule: SamplingSchedule) -> jax.Array:
+    if isinstance(beta, list | tuple):
+        beta = np.asarray(beta) if checks.is_concrete(beta) else jnp.asarray(beta)
     if not jnp.issubdtype(getattr(beta, "dtype", type(beta)), jnp.number) or jnp.iscomplexobj(beta):
         raise ValueError(f"beta is {beta!r}; give a real number or an array of them")
     betas = jnp.asarray(beta, jnp.float32)

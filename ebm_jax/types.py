@@ -67,10 +67,12 @@ class Info(NamedTuple):
         return zero._replace(**{k: jnp.asarray(v, getattr(zero, k).dtype) for k, v in counts.items()})
 
     @property
-    def acceptance(self) -> Float[Array, "*batch"]:
-        """n_accepted / n_proposed; NaN after no proposals (as in Gibbs sampling), or after 2³² − 1 or more."""
-        n = self.n_proposed
-        return jnp.where((n > 0) & (n < _MAX_COUNT), self.n_accepted / jnp.maximum(n, 1), jnp.nan)
+    def acceptance(self) -> Float[Array, "*batch"] | Float[np.ndarray, "*batch"]:
+        """n_accepted / n_proposed; NaN after no proposals (as in Gibbs sampling), or after 2³² − 1 or more.
+
+        A NumPy array, unless the counts are being traced.
+        """
+        return acceptance_rate(self.n_accepted, self.n_proposed)
 
     def then(self, later: Info) -> Info:
         """Returns the report of these steps followed by `later` ones."""
@@ -78,6 +80,22 @@ class Info(NamedTuple):
         summed = jax.tree.map(jnp.add, self, later)
         proposed = jnp.where(summed.n_proposed < self.n_proposed, _MAX_COUNT, summed.n_proposed)
         return summed._replace(first_nonfinite=first, n_proposed=proposed)
+
+
+def acceptance_rate(
+    n_accepted: Array | np.ndarray, n_proposed: Array | np.ndarray
+) -> Float[Array, "*batch"] | Float[np.ndarray, "*batch"]:
+    """Returns n_accepted / n_proposed; NaN where nothing was proposed, or 2³² − 1 or more.
+
+    `jax_debug_nans` refuses the results of compiled programs that hold a NaN. So kernels and train steps return the
+    counts, and NumPy divides them here, unless they are being traced.
+    """
+    traced = any(isinstance(count, jax.core.Tracer) for count in (n_accepted, n_proposed))
+    xp: Any = jnp if traced else np
+    accepted, proposed = xp.asarray(n_accepted), xp.asarray(n_proposed)
+    known = (proposed > 0) & (proposed < _MAX_COUNT)
+    rate = accepted.astype(jnp.result_type(float)) / xp.maximum(proposed, 1).astype(jnp.result_type(float))
+    return xp.where(known, rate, xp.asarray(np.nan, rate.dtype))
 
 
 def count_parameters(params: PyTree) -> int:

@@ -49,7 +49,7 @@ CENTRES = np.array([[-1.2, 0.0], [1.2, 0.6]], np.float32)
 
 def two_wells(params, x):
     """A mixture of two Gaussians in the plane, of weights softmax(params) and variance ½."""
-    return -jax.nn.logsumexp(jax.nn.log_softmax(params) - jnp.sum((x - CENTRES) ** 2, axis=1))
+    return -jax.nn.logsumexp(jax.nn.log_softmax(params) - jnp.sum((x[None] - CENTRES) ** 2, axis=1))
 
 
 def network(params, x):

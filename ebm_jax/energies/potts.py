@@ -100,7 +100,7 @@ class Potts(GraphModel):
             if self.coupling == "matrix":
                 total = total + jnp.sum(_at_level(_at_level(values, first), second))
             else:
-                total = total + weighted_sum(values, (first == second).astype(bias.dtype))
+                total = total + weighted_sum(values, (first == second).astype(values.dtype))
         return -total
 
     def energy_relaxed(self, params: PottsParams, one_hot: Float[Array, "*sites levels"]) -> Float[Array, ""]:

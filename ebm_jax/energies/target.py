@@ -143,6 +143,7 @@ def target_of(model: Any) -> Target:
             )
         if not callable(model):
             raise ValueError(f"model is {model!r}; give a function energy(params, x) or a model that has one")
+        checks.check_takes_params_and_x("model", model)
         return Target(model, model)
 
     def method(name: str) -> Method | None:

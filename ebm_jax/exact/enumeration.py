@@ -142,7 +142,7 @@ class Enumeration:
     def configurations(self, index: Array) -> PyTree:
         """Returns the configurations with these numbers, the last site varying fastest."""
         strides = np.asarray([self.n_levels**power for power in range(self.n_units)][::-1], np.int64)
-        levels = (index[:, None] // strides % self.n_levels).astype(jnp.int32)
+        levels = (index[:, None] // strides[None] % self.n_levels).astype(jnp.int32)
         return jax.vmap(self.model.from_levels)(levels) if self.layer is None else levels.astype(jnp.uint8)
 
     @functools.partial(jax.jit, static_argnums=0)

@@ -141,7 +141,7 @@ class BipartiteLayout(Layout):
         """The inverse of `pack_mask`, with the chains that fill the last tile."""
         del tables
         v, h = (
-            _chains(layer.unpack_mask(part)) != 0
+            _chains(layer.unpack_mask(part)).astype(jnp.bool_)
             for layer, part in zip(self._both, (masks.visible, masks.hidden), strict=True)
         )
         return v, h

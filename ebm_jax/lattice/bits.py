@@ -24,6 +24,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, UInt32
 
 from ebm_jax import rng
+from ebm_jax.chains import with_leading_axes
 from ebm_jax.graphs.blocks import BlockSpec
 from ebm_jax.graphs.grids import Grid
 from ebm_jax.lattice.base import Layout
@@ -133,7 +134,7 @@ class BitsLayout(Layout):
         packs = []
         for a, b in PARITIES:
             tiles = x[:, a::2, b::2].reshape(-1, tall, rows, wide, columns)
-            word = jnp.sum(tiles.astype(jnp.uint32) << bit, axis=(1, 3), dtype=jnp.uint32)
+            word = jnp.sum(tiles.astype(jnp.uint32) << bit[None], axis=(1, 3), dtype=jnp.uint32)
             word = jnp.pad(jnp.moveaxis(word, 0, -1), ((1, 1), (1, 1), (0, 0)))
             packs.append(self._wrap(word, (a, b)))
         return tuple(packs)
@@ -146,7 +147,7 @@ class BitsLayout(Layout):
         parts = {}
         for parity, array in zip(PARITIES, packs, strict=True):
             word = jnp.moveaxis(array[1:-1, 1:-1], -1, 0)[:, None, :, None, :]
-            parts[parity] = ((word >> bit) & np.uint32(1)).reshape(-1, tall * rows, wide * columns)
+            parts[parity] = ((word >> bit[None]) & np.uint32(1)).reshape(-1, tall * rows, wide * columns)
         woven = jnp.stack([jnp.stack([parts[a, b] for b in range(2)], axis=3) for a in range(2)], axis=2)
         return woven.reshape(-1, self.grid.height, self.grid.width) != 0
 
@@ -160,12 +161,13 @@ class BitsLayout(Layout):
         del odds
         down, across = prepared.coupling[1], prepared.coupling[0]
         s = np.asarray([-2.0, 0.0, 2.0], np.float32)[:, None]
-        field = prepared.bias + (down * s)[:, None] + (across * s)[None, :]
+        bias, beta = (with_leading_axes(each, 3) for each in (prepared.bias, beta))
+        field = bias + (down[None] * s)[:, None] + (across[None] * s)[None, :]
         t = jnp.round(jax.nn.sigmoid(2 * beta * field).astype(jnp.float32) * 2.0**24).astype(jnp.uint32)
         # T = 2²⁴ would need a 25th bit: its rest is 2¹⁶ instead.
         upper = jnp.minimum(t >> np.uint32(16), np.uint32(255))
         order = np.arange(PLANES - 1, -1, -1, dtype=np.uint32).reshape(-1, 1, 1, 1)
-        planes = jnp.where((upper >> order) & np.uint32(1) != 0, np.uint32(0xFFFFFFFF), np.uint32(0))
+        planes = jnp.where((upper[None] >> order) & np.uint32(1) != 0, np.uint32(0xFFFFFFFF), np.uint32(0))
         return Thresholds(planes, t - (upper << np.uint32(16)))
 
     def update(
@@ -272,12 +274,13 @@ def _draw(
     # Where 0, 1 and 2 of the two neighbours are up.
     down = (~(below | above), below ^ above, below & above)
     across = (~(right | left), right ^ left, right & left)
+    planes_of_threshold, rest_of_threshold = t.planes[..., None, None, :], t.rest[..., None, None, :]
     classes = [(i, j, down[i] & across[j]) for i in range(3) for j in range(3)]
 
     def plane(k: int) -> Array:
-        bit = classes[0][2] & t.planes[k, 0, 0]
+        bit = classes[0][2] & planes_of_threshold[k, 0, 0]
         for i, j, members in classes[1:]:
-            bit = bit | (members & t.planes[k, i, j])
+            bit = bit | (members & planes_of_threshold[k, i, j])
         return bit
 
     top = plane(0)
@@ -293,7 +296,7 @@ def _draw(
         down1, down2, across1, across2 = (
             (first & where) != 0 for where in (down[1], down[2], across[1], across[2])
         )
-        by_row = [jnp.where(across2, r[2], jnp.where(across1, r[1], r[0])) for r in t.rest]
+        by_row = [jnp.where(across2, r[2], jnp.where(across1, r[1], r[0])) for r in rest_of_threshold]
         rest = jnp.where(down2, by_row[2], jnp.where(down1, by_row[1], by_row[0]))
         tail = tails[i // 2] >> np.uint32(16) if i % 2 else tails[i // 2] & np.uint32(0xFFFF)
         less = less | jnp.where(tail < rest, first, np.uint32(0))

@@ -154,7 +154,7 @@ def _edge_labeller(n: int) -> Callable[..., Array]:
     def label(tables: PyTree, bonds: Bonds) -> Array:
         bond = bonds[0].reshape(-1, bonds[0].shape[-1])
         start = n * jnp.arange(len(bond), dtype=jnp.int32)[:, None]
-        ends = tuple((sites + start) for sites in tables)
+        ends = tuple(sites[None] + start for sites in tables)
         found = _components((len(bond), n), n, functools.partial(joined_labels, bond, ends))
         return found.reshape(*bonds[0].shape[:-1], n)
 

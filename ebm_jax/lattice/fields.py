@@ -19,6 +19,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, UInt8, UInt32
 
+from ebm_jax.chains import with_leading_axes
 from ebm_jax.lattice import draw
 
 # With more slots a loop over neighbours costs less to compile, and no more to run.
@@ -94,10 +95,10 @@ def largest_log_odds(site: Site, spins: bool) -> Float[Array, ""]:
 
 def weigh(site: Site, spins: bool, beta: Float[Array, "..."], odds: bool) -> Weights:
     """Returns the weights at one β."""
-    scale = 2 * beta if spins else beta
-    bias = site.bias if spins or not odds else site.bias - jnp.max(site.bias, axis=0)
+    bias = site.bias if spins or not odds else site.bias - jnp.max(site.bias, axis=0, keepdims=True)
 
     def scaled(value: Array) -> Array:
+        scale = with_leading_axes(2 * beta if spins else beta, value.ndim)
         return jnp.exp(scale * value) if odds else scale * value
 
     signs = (1.0, -1.0) if spins else (1.0,)
@@ -110,7 +111,7 @@ def draw_spins(weights: Weights, slots: Slots, odds: bool, word: UInt32[Array, "
     up, down = weights.couplings
 
     def weight_of_slot(slot: Any, x: Array) -> Array:
-        return jnp.where(x != 0, up[slot], down[slot])
+        return jnp.where(x.astype(jnp.bool_), up[slot], down[slot])
 
     total = _combine(weights.bias, slots, odds, word.shape, weight_of_slot)
     return draw.bernoulli_odds(total, word) if odds else draw.bernoulli(total, word)

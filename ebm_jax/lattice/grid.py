@@ -128,7 +128,7 @@ class GridLayout(Layout):
 
     def unpack_mask(self, tables: PyTree, packs: Packs) -> Bool[Array, "chains h w"]:
         """The inverse of `pack_mask`."""
-        return self.unpack(tables, packs) != 0
+        return self.unpack(tables, packs).astype(jnp.bool_)
 
     def prepare(self, tables: PyTree, params: PyTree) -> tuple[tuple[Site, ...], ...]:
         """Lays out parameters that carry a chain axis last (1 where all chains share them)."""

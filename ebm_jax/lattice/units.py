@@ -16,6 +16,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, UInt8, UInt32
 
 from ebm_jax import rng
+from ebm_jax.chains import with_leading_axes
 from ebm_jax.lattice import draw
 
 
@@ -64,7 +65,7 @@ class Binary:
         first_site: int,
     ) -> UInt8[Array, "rows chains"]:
         """Draws every unit: one with probability σ(β field), or a spin up with σ(2β field)."""
-        logit = (2 * beta if self.spins else beta) * field
+        logit = with_leading_axes(2 * beta if self.spins else beta, 2) * field
         counter = first_site + np.arange(self.rows, dtype=np.uint32)
         first, second = rng.site_words(words, step, jnp.asarray(counter)[:, None])
         low = draw.bernoulli(logit[: self.rows], first).astype(jnp.uint8)
@@ -123,7 +124,7 @@ class Categorical(_EntryPerUnit):
     def operand(self, layer: UInt8[Array, "n chains"], dtype: Any) -> Float[Array, "n_times_levels chains"]:
         """Returns what weights multiply: the units' levels as one-hot rows."""
         levels = jnp.arange(self.n_levels, dtype=jnp.uint8)[:, None]
-        return (layer[:, None] == levels).astype(dtype).reshape(self.n * self.n_levels, -1)
+        return (layer[:, None] == levels[None]).astype(dtype).reshape(self.n * self.n_levels, -1)
 
     def redraw(
         self,
@@ -134,7 +135,7 @@ class Categorical(_EntryPerUnit):
         first_site: int,
     ) -> UInt8[Array, "n chains"]:
         """Draws every unit: level k with probability ∝ exp(β field[k])."""
-        logits = beta * field.reshape(self.n, self.n_levels, -1)
+        logits = with_leading_axes(beta, 3) * field.reshape(self.n, self.n_levels, -1)
         return draw.categorical(lambda k: logits[:, k], self.n_levels, self._word(words, step, first_site))
 
 
@@ -160,7 +161,7 @@ class Gaussian(_EntryPerUnit):
     ) -> Float[Array, "n chains"]:
         """Draws every unit from N(field, 1/β)."""
         noise = rng.normal(self._word(words, step, first_site))
-        return (field + jax.lax.rsqrt(beta) * noise).astype(jnp.float32)
+        return (field + with_leading_axes(jax.lax.rsqrt(beta), 2) * noise).astype(jnp.float32)
 
 
 Units = Binary | Categorical | Gaussian

@@ -124,6 +124,7 @@ def ais(
       >>> round(result.log_z, 1), round(ej.exact.log_partition(model, params), 1)
       (2.8, 2.8)
     """
+    checks.check_not_traced("ais", (key, params))
     checks.check_key(key)
     checks.check_integer("n_chains", n_chains, 1)
     path = annealing.path_of(model, params, base, kernel)
@@ -164,6 +165,7 @@ def reverse_ais(
     Raises:
       ValueError: As `ais`, and if the starts do not fit.
     """
+    checks.check_not_traced("reverse_ais", (key, params, start))
     checks.check_key(key)
     path = annealing.path_of(model, params, base, kernel)
     start = path.complete(start)

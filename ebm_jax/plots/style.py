@@ -37,7 +37,10 @@ class NotebookFigure(Figure):
 
 def check_mapping(name: str, value: Any) -> dict[str, Any]:
     """Returns a mapping or NamedTuple as a dict; raises ValueError on anything else, and on an empty one."""
-    value = value._asdict() if hasattr(value, "_asdict") else value
+    if hasattr(value, "figures"):
+        value = value.figures()
+    elif hasattr(value, "_asdict"):
+        value = value._asdict()
     if not isinstance(value, Mapping) or not value:
         raise ValueError(f"{name} is {type(value).__name__}; give a mapping of names with at least one entry")
     return dict(value)

@@ -91,7 +91,7 @@ class AcceptRejectKernel(Kernel):
         evaluate = jax.vmap(functools.partial(_evaluate_with_digest, self, params), out_axes=(0, 0, None))
         energy, gradient, digest = evaluate(packed.position, packed.clamped)
         close = jnp.isclose(packed.energy, energy, rtol=1e-3, atol=1e-3, equal_nan=True)
-        keep = (packed.digest == digest).all(axis=-1) & close
+        keep = (packed.digest == digest[None]).all(axis=-1) & close
         return packed._replace(
             energy=select(keep, packed.energy, energy),
             gradient=select(keep, packed.gradient, gradient),

@@ -248,6 +248,7 @@ def check_energy(energy: Any) -> None:
     """
     if not callable(energy_of(energy)):
         raise ValueError(f"energy is {energy!r}; give a function energy(params, x) or a model that has one")
+    checks.check_takes_params_and_x("energy", energy_of(energy))
 
 
 def check_precision(name: str, energy: Any) -> None:

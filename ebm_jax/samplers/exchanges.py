@@ -84,7 +84,7 @@ def exchange(
     back = (rung == n - 1) & (state.trip == 2)
     trip = jnp.where(rung == n - 1, 1, jnp.where((rung == 0) & (state.trip == 1), 2, state.trip))
     old = state.statistics
-    n_tried, n_steps = old.n_tried + tried, old.n_steps + jnp.int32(1)
+    n_tried, n_steps = old.n_tried + tried.astype(jnp.int32), old.n_steps + jnp.int32(1)
     share = jnp.where(tried, 1 / jnp.maximum(n_tried, 1).astype(jnp.float32), 0.0)
     statistics = SwapStatistics(
         old.rejection + share * (1 - probability - old.rejection),

@@ -68,7 +68,7 @@ class _InformedKernel(AcceptRejectKernel, DiscreteKernel):
                 slope = rows[:, 1] - rows[:, 0]
                 cost = jnp.where(level == 1, -slope, slope)[:, None]
             else:
-                from_own_level = (level[:, None] + jnp.arange(k)) % k
+                from_own_level = (level[:, None] + jnp.arange(k)[None]) % k
                 ordered = jnp.take_along_axis(rows, from_own_level, axis=1)
                 cost = ordered[:, 1:] - ordered[:, :1]
             half = -0.5 * beta * cost

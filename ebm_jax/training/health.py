@@ -11,20 +11,35 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from ebm_jax.types import Info, PyTree
+from ebm_jax.types import Info, PyTree, acceptance_rate
+
+
+class Energies(NamedTuple):
+    """Mean energies of a step; of a run, the same with leading axes.
+
+    Attributes:
+      data: Mean F over the batch.
+      model: Mean F over the negatives.
+      gap: model − data.
+    """
+
+    data: Float[Array, "*batch"] | np.ndarray
+    model: Float[Array, "*batch"] | np.ndarray
+    gap: Float[Array, "*batch"] | np.ndarray
 
 
 class Metrics(NamedTuple):
     """Health of a step; of a run, the same with leading axes. All is measured before the update.
 
+    What a step may not have (energies, proposals) is NaN in the properties, and in no field: programs that return
+    metrics run under `jax_debug_nans`.
+
     Attributes:
       loss: What the objective minimises; by default the surrogate −energy_gap.
-      energy_gap: energy_model − energy_data. It is positive while the model finds the data likelier than its own
-        samples, near 0 at the optimum, and runs away when chains no longer follow the model.
-      energy_data: Mean F over the batch; NaN where the objective reports none.
-      energy_model: Mean F over the negatives; NaN where the objective reports none.
+      energies: The energies of both sides, or None where the objective reports none.
       gradient_norm: Euclidean norm over all parameters, before `tx`.
-      acceptance: Share of all proposals of the step that were accepted; NaN for kernels that propose nothing.
+      n_proposed: uint32, proposals of the step's kernels; 0 for kernels that propose nothing (Gibbs).
+      n_accepted: uint32, those that were accepted.
       n_nonfinite: int32, NaN or infinite values among the loss, the energies, the gradient,
         the new parameters and the new variables, and steps of chains that ended with one.
       n_dead: int32, chains that had proposals in this step and accepted none of them; 0 for kernels that propose
@@ -34,15 +49,59 @@ class Metrics(NamedTuple):
     """
 
     loss: Float[Array, "*batch"] | np.ndarray
-    energy_gap: Float[Array, "*batch"] | np.ndarray
-    energy_data: Float[Array, "*batch"] | np.ndarray
-    energy_model: Float[Array, "*batch"] | np.ndarray
+    energies: Energies | None
     gradient_norm: Float[Array, "*batch"] | np.ndarray
-    acceptance: Float[Array, "*batch"] | np.ndarray
+    n_proposed: Int[Array, "*batch"] | np.ndarray
+    n_accepted: Int[Array, "*batch"] | np.ndarray
     n_nonfinite: Int[Array, "*batch"] | np.ndarray
     n_dead: Int[Array, "*batch"] | np.ndarray
     n_skipped: Int[Array, "*batch"] | np.ndarray
     extra: Mapping[str, Any] = {}
+
+    @property
+    def energy_gap(self) -> Float[Array, "*batch"] | np.ndarray:
+        """energy_model − energy_data; NaN where the objective reports no energies.
+
+        It is positive while the model finds the data likelier than its own samples, near 0 at the optimum, and runs
+        away when chains no longer follow the model.
+        """
+        return self._unknown() if self.energies is None else self.energies.gap
+
+    @property
+    def energy_data(self) -> Float[Array, "*batch"] | np.ndarray:
+        """Mean F over the batch; NaN where the objective reports none."""
+        return self._unknown() if self.energies is None else self.energies.data
+
+    @property
+    def energy_model(self) -> Float[Array, "*batch"] | np.ndarray:
+        """Mean F over the negatives; NaN where the objective reports none."""
+        return self._unknown() if self.energies is None else self.energies.model
+
+    @property
+    def acceptance(self) -> Float[Array, "*batch"] | np.ndarray:
+        """Share of all proposals of the step that were accepted; NaN for kernels that propose nothing."""
+        return acceptance_rate(self.n_accepted, self.n_proposed)
+
+    def figures(self) -> dict[str, Any]:
+        """Returns every figure by name, those of the objective last."""
+        return {name: getattr(self, name) for name in FIGURES} | dict(self.extra)
+
+    def _unknown(self) -> np.ndarray:
+        return np.full(self.loss.shape, np.nan, np.float32)
+
+
+FIGURES = (
+    "loss",
+    "energy_gap",
+    "energy_data",
+    "energy_model",
+    "gradient_norm",
+    "acceptance",
+    "n_nonfinite",
+    "n_dead",
+    "n_skipped",
+)
+"""Names of the figures that every step has, in the order of a row of metrics."""
 
 
 class Limits(NamedTuple):
@@ -85,24 +144,21 @@ def measure(
     """
     extras = dict(extras)
     energies = [extras.pop(name) for name in ("energy_data", "energy_model") if name in extras]
-    taken = sorted(set(extras) & set(Metrics._fields))
+    taken = sorted(set(extras) & {*FIGURES, *Metrics._fields})
     if len(energies) == 1 or taken:
         raise ValueError(
             f"the objective reports {sorted(extras)} and {len(energies)} energies; give energy_data and energy_model "
-            f"together or neither, and names other than {taken or list(Metrics._fields)}"
+            f"together or neither, and names other than {taken or list(FIGURES)}"
         )
-    no_energy = jnp.full((), jnp.nan, jnp.float32)
-    energy_data, energy_model = energies or (no_energy, no_energy)
     figures = [*energies, loss]
     squares = _sum_of_squares(grads)
     n_nonfinite = _count_nonfinite((figures, grads, updated), squares, (figures, updated))
     metrics = Metrics(
         loss=loss,
-        energy_gap=energy_model - energy_data,
-        energy_data=energy_data,
-        energy_model=energy_model,
+        energies=Energies(*energies, energies[1] - energies[0]) if energies else None,
         gradient_norm=jnp.sqrt(squares),
-        acceptance=_acceptance(info),
+        n_proposed=jnp.sum(info.n_proposed, dtype=jnp.uint32),
+        n_accepted=jnp.sum(info.n_accepted, dtype=jnp.uint32),
         n_nonfinite=n_nonfinite + jnp.sum(info.n_nonfinite, dtype=jnp.int32),
         n_dead=jnp.sum((info.n_proposed > 0) & (info.n_accepted == 0), dtype=jnp.int32),
         n_skipped=jnp.zeros((), jnp.int32),
@@ -127,12 +183,6 @@ def within(limits: Limits, metrics: Metrics, step: Int[Array, ""]) -> Bool[Array
         | (metrics.acceptance < limits.acceptance)
     )
     return jnp.isfinite(norm) & ~(over & (step >= limits.grace))
-
-
-def _acceptance(info: Info) -> Float[Array, ""]:
-    proposed = jnp.sum(info.n_proposed).astype(jnp.float32)
-    accepted = jnp.sum(info.n_accepted).astype(jnp.float32)
-    return jnp.where(proposed > 0, accepted / proposed, jnp.nan)
 
 
 def _sum_of_squares(tree: PyTree) -> Float[Array, ""]:

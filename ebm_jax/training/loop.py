@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
-from collections.abc import Callable, Mapping
+import warnings
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -103,10 +105,11 @@ def fit(
         `advance`.
       progress: Whether to show a bar.
       callback: `callback(epoch, state, metrics)` after each epoch, metrics `(n_batches,)`. You may keep the
-        state; later epochs do not overwrite it.
+        state; later epochs do not overwrite it. Training stops if it returns True.
 
     Returns:
-      The last state, and metrics `(n_epochs, n_batches)`.
+      The last state, and metrics `(n_epochs, n_batches)`: of fewer epochs if the callback stopped the run, or an
+      interrupt (Ctrl-C), which only warns.
 
     Raises:
       ValueError: Before any step, if data, a batch size, parameters or a state do not fit, and as `make_train_step`.
@@ -140,7 +143,7 @@ def fit(
     run_epoch = functools.partial(advance, plan, negatives, positives, key, limits=_as_arrays(limits))
     data = jax.device_put(data)
     kept = []
-    with _bar(n_epochs, progress) as bar:
+    with _bar(n_epochs, progress) as bar, _until_interrupted(kept, n_epochs):
         for _ in range(n_epochs):
             # The state is not donated: it may be the caller's, and one copy an epoch costs nothing that shows.
             current, metrics = run_epoch(current, data)
@@ -148,9 +151,11 @@ def fit(
             if progress:
                 loss, norm = jax.device_get((metrics.loss, metrics.gradient_norm))
                 bar.set_postfix(loss=f"{loss.mean():.3g}", gradient_norm=f"{norm.mean():.3g}", refresh=False)
-            if callback is not None:
-                callback(int(jax.device_get(current.step)) // plan.n_batches - 1, current, metrics)
             bar.update()
+            if callback is not None:
+                answer = callback(int(jax.device_get(current.step)) // plan.n_batches - 1, current, metrics)
+                if _is_true(answer):
+                    break
     if kept:
         return FitResult(current, jax.tree.map(lambda *rows: np.stack(rows), *jax.device_get(kept)))
     struct = jax.eval_shape(run_epoch, current, data)[1]
@@ -257,6 +262,23 @@ def _resume(state: TrainState, key: Key, init: Callable[..., TrainState], model:
                 "go on with those the state was made with"
             )
     return state
+
+
+def _is_true(answer: Any) -> bool:
+    """Whether a callback returned True, of Python, NumPy or JAX; anything that is no truth value is not."""
+    is_flag = isinstance(answer, bool | np.bool_) or getattr(answer, "dtype", None) == np.bool_
+    return is_flag and bool(answer)
+
+
+@contextlib.contextmanager
+def _until_interrupted(kept: list[Metrics], n_epochs: int) -> Iterator[None]:
+    """Ends a block at an interrupt with a warning that says how many epochs are there."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        warnings.warn(
+            f"interrupted after {len(kept)} of {n_epochs} epochs; the result holds these", stacklevel=3
+        )
 
 
 def _bar(n_epochs: int, show: bool) -> Any:

@@ -95,7 +95,7 @@ def contrast(
     above = jnp.sum(jnp.abs(y) if model.spins else jnp.maximum(y, 0), axis=0)
     summed = above - jnp.sum(jnp.log(factors), axis=0)
     signed = jnp.concatenate([jnp.full((n,), -1 / n, dtype), weights])
-    hidden = (2 * p - 1 if model.spins else p) * signed
+    hidden = (2 * p - 1 if model.spins else p) * signed[None]
     of_data, of_model = jnp.mean(rows, axis=0), jnp.dot(chains, weights, precision="highest")
     gradient = RBMParams(
         jax.lax.dot_general(visible, hidden, (((1,), (1,)), ((), ())), precision="highest"),

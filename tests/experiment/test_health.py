@@ -10,7 +10,7 @@ from ebm_jax.experiment.run import runner
 from ebm_jax.experiment.run.checkpoint import Checkpoints
 from ebm_jax.experiment.run.folder import read_metrics
 from ebm_jax.experiment.run.health import first_failure, summarize
-from ebm_jax.training.step import Metrics
+from ebm_jax.training.health import Energies, Metrics
 from tests.experiment.runs import RBM, built, config, fingerprint, interrupted, last_state
 
 pytestmark = pytest.mark.usefixtures("quick_runs")
@@ -71,8 +71,15 @@ def test_a_rollback_past_a_corrupt_checkpoint_writes_it_anew(tmp_path, monkeypat
     assert built(rollback).learning_rate(state) == pytest.approx(0.05 * (1 - 8 / 24), rel=1e-5)
 
 
+def metrics_of(n, **fields):
+    """Metrics of `n` updates without energies, of which every one accepted 2 of 4 proposals."""
+    zeros, counts = np.zeros(n, np.float32), np.zeros(n, np.int32)
+    proposed = np.full(n, 4, np.uint32)
+    return Metrics(zeros, None, zeros, proposed, proposed // 2, counts, counts, counts)._replace(**fields)
+
+
 def test_an_infinite_gradient_norm_is_a_failure():
-    fields = dict.fromkeys(Metrics._fields, np.zeros(3, np.float32)) | {"extra": {}}
+    fields = dict.fromkeys(Metrics._fields, np.zeros(3, np.float32)) | {"energies": None, "extra": {}}
     metrics = Metrics(**fields | {"gradient_norm": np.asarray([1, np.inf, 1], np.float32)})
     step, reason = first_failure(metrics, HealthConfig())
     assert step == 1 and "gradient_norm is inf" in reason
@@ -143,20 +150,17 @@ def test_skipped_updates_are_counted_and_told(tmp_path, with_report):
 
 
 def test_figures_of_an_objective_are_means_and_its_counts_sums():
-    zeros = np.zeros(2, np.float32)
-    counts = np.zeros(2, np.int32)
     extra = {"n_effective": np.array([1.0, np.nan], np.float32), "hits": np.array([3, 4], np.int32)}
-    metrics = Metrics(*([zeros] * 6), *([counts] * 3), extra)
-    row = summarize(metrics)
+    row = summarize(metrics_of(2, extra=extra))
     assert math.isnan(row["n_effective"]) and row["hits"] == 7 and type(row["hits"]) is int
+    assert math.isnan(row["energy_gap"]) and row["acceptance"] == 0.5
 
 
 def test_an_objective_without_energies_has_no_gap_to_fail_by():
-    nan, zeros, counts = np.full(2, np.nan, np.float32), np.zeros(2, np.float32), np.zeros(2, np.int32)
-    metrics = Metrics(zeros, nan, nan, nan, zeros, nan, counts, counts, counts)
+    metrics, two = metrics_of(2), np.full(2, 2, np.float32)
     health = HealthConfig(max_energy_gap=1.0)
     assert first_failure(metrics, health) is None
-    assert first_failure(metrics._replace(energy_data=zeros, energy_gap=zeros + 2), health) is not None
+    assert first_failure(metrics._replace(energies=Energies(two, two, two)), health) is not None
 
 
 @pytest.mark.parametrize(
@@ -174,9 +178,8 @@ def test_limits_hold_after_the_grace_period(limit, reason):
     def four(value):
         return np.full(4, value, np.float32)
 
-    counts = np.zeros(4, np.int32)
     extra = {"position_max": four(3.0), "movement": four(0.25)}
-    metrics = Metrics(*([four(0.0)] * 4), four(2.0), four(0.125), counts, counts, counts, extra)
+    metrics = metrics_of(4, gradient_norm=four(2.0), n_proposed=np.full(4, 16, np.uint32), extra=extra)
     assert first_failure(metrics, HealthConfig(**limit), before=2) == (0, reason)
     assert first_failure(metrics, HealthConfig(**limit, grace_steps=5), before=2) == (3, reason)
     assert first_failure(metrics, HealthConfig(**limit, grace_steps=6), before=2) is None

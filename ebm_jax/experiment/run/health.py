@@ -10,10 +10,8 @@ from ebm_jax.training.step import Metrics
 
 def summarize(metrics: Metrics) -> dict[str, float | int]:
     """Returns means over the updates of a call, and sums of counts, which are whole numbers."""
-    every = metrics._asdict()
-    every |= every.pop("extra")
     out: dict[str, float | int] = {}
-    for name, values in every.items():
+    for name, values in metrics.figures().items():
         values = np.asarray(values)
         count = np.issubdtype(values.dtype, np.integer)
         out[name] = int(values.sum()) if count else float(np.mean(values, dtype=np.float64))
