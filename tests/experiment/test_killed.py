@@ -113,7 +113,8 @@ def before_the_manifest():
 def within_the_manifest():
     write = checkpoint.Checkpoints._write
     def watched(self, *arguments):
-        Path.replace = kill
+        replace = os.replace
+        os.replace = lambda old, *a, **k: kill() if str(old).endswith(".tmp") else replace(old, *a, **k)
         write(self, *arguments)
     checkpoint.Checkpoints._write = watched
 
@@ -121,11 +122,11 @@ def in_an_evaluation():
     Evaluation.mixing = kill
 
 def in_a_removal():
-    discard, remove = checkpoint.Checkpoints._discard, checkpoint._remove
+    discard, remove = checkpoint.Checkpoints._discard, checkpoint.files.remove
     def watched(self, step):
-        checkpoint._remove = lambda path: kill() if path.is_dir() else None
+        checkpoint.files.remove = lambda root, name: kill() if (root / name).is_dir() else None
         discard(self, step)
-        checkpoint._remove = remove
+        checkpoint.files.remove = remove
     checkpoint.Checkpoints._discard = watched
 
 def at_the_end():

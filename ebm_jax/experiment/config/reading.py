@@ -14,6 +14,7 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
+from ebm_jax.experiment import files
 from ebm_jax.experiment.config.problems import ConfigError, closest, describe, obstacle, shown
 from ebm_jax.experiment.config.sections import ExperimentConfig
 from ebm_jax.experiment.recipes.base import config_class, names
@@ -34,6 +35,15 @@ def load_config(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> 
     """
     file = Path(path)
     mapping, problems = read_file(file)
+    if mapping is None:
+        raise ConfigError(str(file), problems)
+    return _build(mapping, overrides, file.stem, str(file), problems)
+
+
+def load_stored_config(folder: Path, overrides: Sequence[str] = ()) -> ExperimentConfig:
+    """Reads config.yaml of a folder that may come from someone else; see `load_config` and `files.read`."""
+    file = folder / "config.yaml"
+    mapping, problems = parse_content(files.read(folder, file.name))
     if mapping is None:
         raise ConfigError(str(file), problems)
     return _build(mapping, overrides, file.stem, str(file), problems)
@@ -90,19 +100,25 @@ class _Loader(yaml.SafeLoader):
 def read_file(path: Path) -> tuple[dict[Any, Any] | None, list[str]]:
     """Reads a YAML file whose top level is a mapping; returns it, or None, and what is wrong, a line each."""
     try:
-        text = path.read_bytes().decode("utf-8-sig")
+        return parse_content(path.read_bytes())
     except FileNotFoundError:
         others = [other.name for other in path.parent.glob("*.y*ml")]
         similar = difflib.get_close_matches(path.name, others, n=1)
         hint = f": did you mean {path.with_name(similar[0])}?" if similar else ""
         return None, [f"there is no such file{hint}"]
+    except OSError as error:
+        return None, [f"it cannot be read ({error.strerror or error})"]
+
+
+def parse_content(content: bytes) -> tuple[dict[Any, Any] | None, list[str]]:
+    """Parses the content of a YAML file; returns what `read_file` does."""
+    try:
+        text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = error.object[: error.start].count(b"\n") + 1
         return None, [
             f"line {line}: byte {error.object[error.start]:#04x} is not UTF-8; save the file as UTF-8"
         ]
-    except OSError as error:
-        return None, [f"it cannot be read ({error.strerror or error})"]
     value, problems = _parse(text)
     if problems and value is None:
         return None, problems

@@ -12,11 +12,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
-import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,6 +23,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ebm_jax.experiment import files
 from ebm_jax.types import PyTree
 
 _DIGITS = 8
@@ -107,7 +107,7 @@ class Checkpoints:
         if not self.folder.is_dir():
             return []
         found = (path for path in self.folder.glob("*.json") if path.stem.isdigit())
-        return sorted(int(path.stem) for path in found if self._place(int(path.stem)).is_dir())
+        return sorted(int(path.stem) for path in found if (self.folder / _name(int(path.stem))).is_dir())
 
     def load(self, step: int, struct: PyTree) -> Restored:
         """Loads a checkpoint.
@@ -123,7 +123,7 @@ class Checkpoints:
           CheckpointError: If a file is missing, added or changed, or shapes or dtypes differ from `struct`.
         """
         manifest = self.manifest(step)
-        place = self._place(step)
+        place = self.folder / _name(step)
         found = _digests(place)
         if found != manifest["files"]:
             names = sorted(set(found.items()) ^ set(manifest["files"].items()))
@@ -146,7 +146,8 @@ class Checkpoints:
                 "it was saved by another configuration or version"
             )
         stored = {name: np.empty(leaf.shape, leaf.dtype) for name, leaf in wanted.items() if leaf.size}
-        arrays = _orbax().load(place.absolute(), stored)
+        with self._held(_name(step)) as held:
+            arrays = _orbax().load(held, stored)
         leaves = [
             arrays[name] if leaf.size else np.empty(leaf.shape, leaf.dtype) for name, leaf in wanted.items()
         ]
@@ -176,9 +177,9 @@ class Checkpoints:
 
     def manifest(self, step: int) -> dict[str, Any]:
         """Returns the manifest of a checkpoint; raises CheckpointError if it is missing or was changed."""
-        path = self._manifest(step)
+        path = self.folder / f"{_name(step)}.json"
         try:
-            raw = path.read_bytes()
+            raw = files.read(self.folder.parent, f"{self.folder.name}/{path.name}")
             manifest = json.loads(raw)
             intact = raw == _encode({name: value for name, value in manifest.items() if name != "sha256"})
         except FileNotFoundError:
@@ -187,7 +188,7 @@ class Checkpoints:
             ) from None
         except OSError as error:
             raise CheckpointError(f"checkpoint manifest {path} cannot be read: {error}") from error
-        except (ValueError, AttributeError, TypeError):
+        except (ValueError, AttributeError, TypeError, RecursionError):
             intact = False
         if not intact or manifest["step"] != step:
             raise CheckpointError(f"checkpoint manifest {path} is corrupt: it is not what was saved")
@@ -197,13 +198,13 @@ class Checkpoints:
         """Removes the files of interrupted saves and returns their names; other files are left alone."""
         if not self.folder.is_dir():
             return []
-        complete = {self._place(step).name for step in self.steps()}
+        complete = {_name(step) for step in self.steps()}
         complete |= {f"{name}.json" for name in complete}
         written_here = (path for path in self.folder.iterdir() if _FILE_NAME.fullmatch(path.name))
-        leftovers = sorted(path for path in written_here if path.name not in complete)
-        for path in leftovers:
-            _remove(path)
-        return [path.name for path in leftovers]
+        leftovers = sorted(path.name for path in written_here if path.name not in complete)
+        for name in leftovers:
+            self._remove(name)
+        return leftovers
 
     def remove_after(self, step: int) -> None:
         """Removes checkpoints of later steps, which a run that went back to `step` will write again."""
@@ -218,20 +219,19 @@ class Checkpoints:
             self._discard(step)
 
     def _write(self, step: int, arrays: dict[str, np.ndarray], facts: dict[str, Any]) -> None:
-        place = self._place(step)
-        self.folder.mkdir(parents=True, exist_ok=True)
         # An earlier attempt may have left one.
         self._discard(step)
         # Orbax does not save empty arrays.
         stored = {name: array for name, array in arrays.items() if array.size}
-        _orbax().save(place.absolute(), stored)
+        with self._held(_name(step)) as held:
+            _orbax().save(held, stored)
         manifest = {
             "step": step,
             "arrays": {name: _describe(array) for name, array in arrays.items()},
             "facts": facts,
-            "files": _digests(place),
+            "files": _digests(self.folder / _name(step)),
         }
-        write_atomically(self._manifest(step), _encode(manifest))
+        files.write(self.folder.parent, f"{self.folder.name}/{_name(step)}.json", _encode(manifest))
         steps = self.steps()
         # A run may go back to any of the newest, so the best that each of them names is kept.
         bests = {(self._facts(kept).get("best") or {}).get("step") for kept in steps[-self.keep :]}
@@ -247,28 +247,24 @@ class Checkpoints:
 
     def _discard(self, step: int) -> None:
         # The manifest is removed first, so that what an interrupted removal leaves is ignored.
-        self._manifest(step).unlink(missing_ok=True)
-        _remove(self._place(step))
+        self._remove(f"{_name(step)}.json")
+        self._remove(_name(step))
 
-    def _place(self, step: int) -> Path:
-        return self.folder / f"{step:0{_DIGITS}d}"
+    def _remove(self, name: str) -> None:
+        if self.folder.is_dir():
+            files.remove(self.folder.parent, f"{self.folder.name}/{name}")
 
-    def _manifest(self, step: int) -> Path:
-        return self.folder / f"{step:0{_DIGITS}d}.json"
+    @contextmanager
+    def _held(self, name: str) -> Iterator[Path]:
+        """Yields a path for Orbax, which stays in the folder even if a link takes the folder's place meanwhile."""
+        with files.folder_of(self.folder.parent, f"{self.folder.name}/{name}", make=True) as (folder, last):
+            # Linux reaches an open folder by this path.
+            held = Path(f"/proc/self/fd/{folder}")
+            yield (held if held.exists() else self.folder.absolute()) / last
 
 
-def write_atomically(path: Path, content: bytes) -> None:
-    """Writes a file atomically; it is on disk when this returns."""
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+def _name(step: int) -> str:
+    return f"{step:0{_DIGITS}d}"
 
 
 def _orbax() -> Any:
@@ -296,11 +292,10 @@ def _digests(place: Path) -> dict[str, str]:
     if not place.is_dir():
         raise CheckpointError(f"checkpoint {place} is missing")
     try:
-        files = sorted(path for path in place.rglob("*") if path.is_file())
-        return {
-            path.relative_to(place).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
-            for path in files
-        }
+        found = sorted(path for path in place.rglob("*") if path.is_symlink() or not path.is_dir())
+        names = [path.relative_to(place).as_posix() for path in found]
+        root, above = place.parent.parent, f"{place.parent.name}/{place.name}"
+        return {name: hashlib.sha256(files.read(root, f"{above}/{name}")).hexdigest() for name in names}
     except OSError as error:
         raise CheckpointError(f"checkpoint {place} cannot be read: {error}") from error
 
@@ -337,10 +332,3 @@ def _named(tree: PyTree) -> dict[str, Any]:
         jax.tree_util.keystr(path, simple=True, separator="/"): leaf
         for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
     }
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)

@@ -14,29 +14,29 @@ report.md          a page about the run
 from __future__ import annotations
 
 import fcntl
+import io
 import json
 import logging
 import math
 import os
-import platform
-import shlex
-import subprocess
 import sys
+import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from importlib import metadata
 from pathlib import Path
-from typing import IO, Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
-from ebm_jax import __version__
-from ebm_jax.experiment.config import Config, config_hash, dump_config, load_config
-from ebm_jax.experiment.run.checkpoint import write_atomically
+from ebm_jax.experiment import files
+from ebm_jax.experiment.config import Config, dump_config, load_stored_config
+from ebm_jax.experiment.files import printable
+from ebm_jax.experiment.run.environment import environment, run_hash
 
 MODEL = "model.npz"
+METRICS = "metrics.jsonl"
+RESULT = "result.json"
 DRAWS = "samples/final.npz"
-PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 LOGGER = logging.getLogger("ebm_jax.experiment")
 
 
@@ -47,12 +47,13 @@ class RunFolderError(RuntimeError):
 class RunFolder:
     """The folder of one run, locked by this process until `close`."""
 
-    def __init__(self, path: Path, lock: IO[str]) -> None:
+    def __init__(self, path: Path, lock: BinaryIO) -> None:
         self.path = path
         self.config: Config = stored_config(path)
         self._lock = lock
-        self._handler = logging.FileHandler(path / "log.txt", encoding="utf-8")
-        self._handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+        self._log = io.TextIOWrapper(files.open_to_append(path, "log.txt"), encoding="utf-8")
+        self._handler = logging.StreamHandler(self._log)
+        self._handler.setFormatter(_Formatter("%(asctime)s %(levelname)s %(message)s"))
         LOGGER.addHandler(self._handler)
 
     @classmethod
@@ -69,7 +70,7 @@ class RunFolder:
         place = path.resolve()
         draft = place.with_name(f".{place.name}.{os.getpid()}.new")
         draft.mkdir()
-        (draft / "config.yaml").write_text(dump_config(config), encoding="utf-8")
+        files.write(draft, "config.yaml", dump_config(config).encode())
         write_json(draft / "environment.json", environment(config, command))
         try:
             draft.rename(place)
@@ -86,69 +87,70 @@ class RunFolder:
     def open(cls, path: Path) -> RunFolder:
         """Opens the folder of a run to resume it; raises RunFolderError if it is not a run, or is in use."""
         check_run(path)
-        lock = (path / ".lock").open("a+")
+        lock = files.open_to_append(path, ".lock")
         try:
             # The system releases the lock however the process ends.
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             lock.seek(0)
-            owner = lock.read().strip() or "unknown"
+            owner = printable(lock.read(20).decode("ascii", "replace").strip()) or "unknown"
             lock.close()
             raise RunFolderError(f"{path} is in use by process {owner}; wait for it, or stop it") from None
-        lock.truncate(0)
-        lock.write(f"{os.getpid()}\n")
-        lock.flush()
-        return cls(path, lock)
+        try:
+            lock.truncate(0)
+            lock.write(f"{os.getpid()}\n".encode())
+            lock.flush()
+            return cls(path, lock)
+        except BaseException:
+            lock.close()
+            raise
 
     def close(self) -> None:
         """Closes the log and releases the folder."""
         LOGGER.removeHandler(self._handler)
         self._handler.close()
+        self._log.close()
         self._lock.close()
 
     @property
     def finished(self) -> bool:
         """Whether the run has a result."""
-        return (self.path / "result.json").is_file()
+        return files.is_file(self.path, "result.json")
 
     def warn_of_versions(self) -> None:
         """Warns if versions, commit or device differ from those at the start of the run, since bits may then differ."""
         began, now = read_environment(self.path), environment(self.config, [])
         pairs = [(name, began["packages"].get(name), version) for name, version in now["packages"].items()]
-        pairs += [(name, began[name], now[name]) for name in ("git_commit", "device_kind")]
+        pairs += [(name, began.get(name), now[name]) for name in ("git_commit", "device_kind")]
         for name, before, after in pairs:
             if before != after:
                 LOGGER.warning(
                     "the run began with %s %s and goes on with %s: bits may differ from those of an undisturbed run",
-                    name, before, after,
+                    name, printable(before), after,
                 )  # fmt: skip
 
     def append_metrics(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """Appends rows to metrics.jsonl; NaN becomes null."""
         lines = [json.dumps(finite(row), ensure_ascii=False) + "\n" for row in rows]
-        with (self.path / "metrics.jsonl").open("a", encoding="utf-8") as file:
-            file.write("".join(lines))
+        with files.open_to_append(self.path, METRICS) as file:
+            file.write("".join(lines).encode())
 
     def metrics_size(self) -> int:
         """Flushes metrics.jsonl to disk and returns its size in bytes."""
-        path = self.path / "metrics.jsonl"
-        if not path.exists():
-            return 0
-        with path.open("ab") as file:
+        with files.open_to_append(self.path, METRICS) as file:
             os.fsync(file.fileno())
             return file.tell()
 
     def cut_metrics(self, size: int) -> None:
         """Cuts metrics.jsonl back to `size` bytes; raises RunFolderError if it is shorter."""
-        path = self.path / "metrics.jsonl"
-        have = path.stat().st_size if path.exists() else 0
-        if have < size:
-            raise RunFolderError(
-                f"{path} has {have} bytes, and had {size} when the checkpoint was written: it was shortened since. "
-                "Put the file back, or train again elsewhere"
-            )
-        if have > size:
-            os.truncate(path, size)
+        with files.open_to_append(self.path, METRICS) as file:
+            have = file.tell()
+            if have < size:
+                raise RunFolderError(
+                    f"{self.path / METRICS} has {have} bytes, and had {size} when the checkpoint was written: it was "
+                    "shortened since. Put the file back, or train again elsewhere"
+                )
+            file.truncate(size)
 
 
 def check_run(path: Path) -> None:
@@ -172,7 +174,7 @@ def stored_config(path: Path) -> Config:
       ConfigError: If the configuration cannot be read.
     """
     check_run(path)
-    config = load_config(path / "config.yaml")
+    config = load_stored_config(path)
     if run_hash(config) != read_environment(path)["run_hash"]:
         raise RunFolderError(
             f"{path / 'config.yaml'} was changed since the run began, and not in its section evaluation alone; put it "
@@ -181,87 +183,75 @@ def stored_config(path: Path) -> Config:
     return config
 
 
-def run_hash(config: Config) -> str:
-    """Returns the hash of what determines a run's bits: all of its configuration except the section `evaluation`."""
-    return config_hash(config.model_copy(update={"evaluation": type(config.evaluation)()}))
-
-
 def read_environment(path: Path) -> dict[str, Any]:
-    """Returns environment.json of a run."""
-    try:
-        return json.loads((path / "environment.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise RunFolderError(f"{path / 'environment.json'} cannot be read: {error}") from error
+    """Returns environment.json of a run; raises RunFolderError if it is not what a run writes."""
+    texts = dict.fromkeys(("config_hash", "run_hash", "command", "device_kind"), str)
+    return _read_object(path, "environment.json", texts | {"packages": dict})
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """Returns the rows of a run's metrics.jsonl without an incomplete last line."""
-    file = path / "metrics.jsonl"
-    if not file.exists():
+    """Returns the rows of metrics.jsonl without an incomplete last line; raises RunFolderError at a damaged line."""
+    try:
+        lines = files.read(path, METRICS).split(b"\n")
+    except FileNotFoundError:
         return []
-    lines = file.read_text(encoding="utf-8").split("\n")
-    return [json.loads(line) for line in lines[:-1]]
+    rows = []
+    for number, line in enumerate(lines[:-1], 1):
+        try:
+            rows.append(json.loads(line))
+            rows[-1]["kind"], rows[-1]["epoch"]
+        except (ValueError, TypeError, KeyError, RecursionError) as error:
+            raise RunFolderError(
+                f"{path / METRICS}, line {number}: not what a run writes ({printable(error)}); put the file back"
+            ) from error
+    return rows
 
 
 def read_result(path: Path) -> dict[str, Any] | None:
     """Returns result.json of a run, or None if it did not finish."""
-    file = path / "result.json"
-    return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
+    if not (path / RESULT).exists():
+        return None
+    return _read_object(path, RESULT, {"step": int, "metrics": dict})
+
+
+def read_arrays(path: Path, name: str) -> dict[str, np.ndarray]:
+    """Returns the arrays of an `.npz` file of a run; raises RunFolderError if it cannot be read."""
+    try:
+        with np.load(io.BytesIO(files.read(path, name)), allow_pickle=False) as stored:
+            return dict(stored)
+    except files.UnsafeFileError:
+        raise
+    except (OSError, ValueError, TypeError, EOFError, zipfile.BadZipFile) as error:
+        raise RunFolderError(f"{path / name} cannot be read: {printable(error)}") from error
+
+
+def _read_object(path: Path, name: str, kinds: Mapping[str, type]) -> dict[str, Any]:
+    """Returns a JSON object of a run; raises RunFolderError if it lacks a key of `kinds` with a value of that kind."""
+    try:
+        value = json.loads(files.read(path, name))
+    except files.UnsafeFileError:
+        raise
+    except (OSError, ValueError, RecursionError) as error:
+        raise RunFolderError(f"{path / name} cannot be read: {printable(error)}") from error
+    for key, kind in kinds.items():
+        if not isinstance(value, dict) or not isinstance(value.get(key), kind):
+            raise RunFolderError(
+                f"{path / name} is not what a run writes: its {key} is missing or of another kind"
+            )
+    return value
 
 
 def write_json(path: Path, value: Any) -> None:
     """Writes a value as JSON, atomically; NaN becomes null."""
-    write_atomically(path, (json.dumps(finite(value), indent=2, ensure_ascii=False) + "\n").encode())
+    content = json.dumps(finite(value), indent=2, ensure_ascii=False) + "\n"
+    files.write(path.parent, path.name, content.encode())
 
 
-def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
-    """Writes arrays to a compressed `.npz` file, and makes its folder."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+def write_arrays(folder: Path, name: str, arrays: Mapping[str, np.ndarray]) -> None:
+    """Writes arrays to a compressed `.npz` file in a folder, atomically."""
     named: Any = dict(arrays)
-    np.savez_compressed(path, **named)
-
-
-def environment(config: Config, command: Sequence[str]) -> dict[str, Any]:
-    """Returns what a run depends on besides its configuration."""
-    import jax
-
-    return {
-        "config_hash": config_hash(config),
-        "run_hash": run_hash(config),
-        "command": shlex.join(command),
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-        "packages": {"ebm-jax": __version__} | {name: _version(name) for name in PACKAGES},
-        "devices": [str(device) for device in jax.devices()],
-        "device_kind": jax.devices()[0].device_kind,
-        "git_commit": _git_commit(),
-    }
-
-
-def _version(name: str) -> str | None:
-    try:
-        return metadata.version(name)
-    except metadata.PackageNotFoundError:
-        return None
-
-
-def _git_commit() -> str | None:
-    """Returns the commit of the package's checkout, with "-dirty" if files differ from it; None without a checkout."""
-    home = Path(__file__).resolve().parent
-    try:
-        run = [
-            subprocess.run(
-                ["git", "-C", str(home), *rest], capture_output=True, text=True, timeout=10, check=True
-            )
-            for rest in (
-                ["ls-files", "--error-unmatch", "folder.py"],
-                ["rev-parse", "HEAD"],
-                ["status", "--porcelain", "--untracked-files=no"],
-            )
-        ]
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return run[1].stdout.strip() + ("-dirty" if run[2].stdout.strip() else "")
+    with files.written(folder, name) as path:
+        np.savez_compressed(path, **named)
 
 
 def finite(value: Any) -> Any:
@@ -281,7 +271,7 @@ def finite(value: Any) -> Any:
 def console() -> Iterator[None]:
     """Sends the log to the console as well, without breaking progress bars."""
     handler = _Console()
-    handler.setFormatter(logging.Formatter("%(message)s"))
+    handler.setFormatter(_Formatter("%(message)s"))
     handler.setLevel(logging.INFO)
     # Messages of level DEBUG go to the file alone.
     LOGGER.setLevel(logging.DEBUG)
@@ -291,6 +281,13 @@ def console() -> Iterator[None]:
         yield
     finally:
         LOGGER.removeHandler(handler)
+
+
+class _Formatter(logging.Formatter):
+    """Escapes control characters, since messages quote what folders hold."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return printable(super().format(record), newlines=True)
 
 
 class _Console(logging.Handler):

@@ -22,6 +22,7 @@ import jax
 import numpy as np
 from tqdm.auto import tqdm
 
+from ebm_jax.experiment import files
 from ebm_jax.experiment.config import Config, ConfigError
 from ebm_jax.experiment.recipes.base import Experiment, Recipe, find
 from ebm_jax.experiment.run.checkpoint import CheckpointError, Checkpoints, Restored
@@ -29,6 +30,7 @@ from ebm_jax.experiment.run.folder import (
     DRAWS,
     LOGGER,
     MODEL,
+    RESULT,
     RunFolder,
     RunFolderError,
     console,
@@ -157,8 +159,9 @@ class _Run:
             finally:
                 self.checkpoints.close()
         params = self._params()
-        write_arrays(self.folder.path / DRAWS, self.experiment.draws(params))
-        self.recipe.save(self.folder.path / MODEL, self.config, params)
+        write_arrays(self.folder.path, DRAWS, self.experiment.draws(params))
+        with files.written(self.folder.path, MODEL) as path:
+            self.recipe.save(path, self.config, params)
         result = {
             "step": self.step,
             "n_rollbacks": len(self.rollbacks),
@@ -169,7 +172,7 @@ class _Run:
         from ebm_jax.experiment import report
 
         report.write_run(self.folder.path, result)
-        write_json(self.folder.path / "result.json", result)
+        write_json(self.folder.path / RESULT, result)
         LOGGER.info("finished in %.0f s: %s", time.perf_counter() - began, self.folder.path / "report.md")
 
     def _advance(self, bar: Any, writer: Any) -> None:
@@ -230,7 +233,7 @@ class _Run:
             self.best = {"step": self.step, "metric": self.recipe.best, "value": value}
         self._record(self._row("evaluation") | found, writer)
         if self.experiment.snapshot is not None and (drawn := self.experiment.snapshot(params, self.step)):
-            write_arrays(self.folder.path / "samples" / f"step_{self.step:08d}.npz", drawn)
+            write_arrays(self.folder.path, f"samples/step_{self.step:08d}.npz", drawn)
         shown = ", ".join(f"{name} {found[name]:.4g}" for name in list(found)[:4])
         LOGGER.info("step %d: %s (%.1f s)", self.step, shown, time.perf_counter() - began)
         if self.best is not None and self.best["step"] == self.step:
