@@ -169,9 +169,15 @@ class ExperimentConfig(Section):
     @field_validator("name")
     @classmethod
     def _check_name(cls, value: str) -> str:
-        if not value or len(value) > 100 or value.strip(" .") != value or re.search(r"[/\\\x00-\x1f]", value):
+        if (
+            not value
+            or len(value) > 100
+            or value.strip(" .") != value
+            or not value.isprintable()
+            or re.search(r"[/\\]", value)
+        ):
             raise conflict(
-                f"{shown(value)} was given, but it names a folder: give 1 to 100 characters without slashes, "
-                "and no dot or blank at its ends"
+                f"{shown(value)} was given, but it names a folder: give 1 to 100 printable characters without "
+                "slashes, and no dot or blank at its ends"
             )
         return value
