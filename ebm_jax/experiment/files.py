@@ -127,6 +127,12 @@ def remove(root: Path, name: str) -> None:
             os.unlink(last, dir_fd=folder)
 
 
+def rename(root: Path, name: str, last: str) -> None:
+    """Gives a file or folder another last part of its name; what has that name is replaced if it is a file."""
+    with folder_of(root, name) as (folder, before):
+        os.replace(before, last, src_dir_fd=folder, dst_dir_fd=folder)
+
+
 @contextmanager
 def folder_of(root: Path, name: str, make: bool = False) -> Iterator[tuple[int, str]]:
     """Opens the folder that a name lies in.

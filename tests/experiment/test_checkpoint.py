@@ -117,14 +117,26 @@ def test_other_shapes_and_dtypes_are_refused_by_name(saved):
 
 
 def test_without_a_manifest_there_is_no_checkpoint_and_leftovers_are_removed(saved):
+    """What an interruption leaves is removed. What lost its manifest is kept under another name."""
     (saved.folder / "00000030.json").unlink()
-    (saved.folder / "00000040.orbax-checkpoint-tmp-1").mkdir()
-    (saved.folder / "00000040.json.77.tmp").write_text("")
+    (saved.folder / "00000050.json").write_text("")
+    leftovers = [
+        "00000040.json",
+        "00000040.json.77.tmp",
+        "00000040.saving",
+        "00000060.removing",
+        "00000070.saving.x",
+    ]
+    for name in leftovers:
+        (saved.folder / name).mkdir() if name[9:10] in "sr" else (saved.folder / name).write_text("")
     (saved.folder / "notes.txt").write_text("mine")
     assert saved.steps() == [20]
-    assert saved.clean() == ["00000030", "00000040.json.77.tmp", "00000040.orbax-checkpoint-tmp-1"]
-    assert saved.load_latest(tree()).step == 20 and saved.clean() == []
+    assert saved.clean() == leftovers and saved.clean() == []
+    assert saved.set_aside() == ["unverified-00000030", "unverified-00000050.json"] == saved.set_aside()
+    assert saved.load_latest(tree()).step == 20
     assert (saved.folder / "notes.txt").read_text() == "mine"
+    (saved.folder / "00000030").mkdir()
+    assert saved.set_aside()[0] == "unverified-00000030" and (saved.folder / "unverified-1-00000030").is_dir()
 
 
 def test_a_step_that_is_saved_again_is_replaced(saved):

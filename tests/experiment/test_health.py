@@ -50,7 +50,7 @@ def test_a_failed_update_stops_the_run_and_is_named(tmp_path, monkeypatch):
 def test_a_rollback_past_a_corrupt_checkpoint_writes_it_anew(tmp_path, monkeypatch):
     """The newest checkpoint is spoiled just before the run goes back; what is saved there later is the new state."""
     fail_at(monkeypatch, 11)
-    reject = runner._Run._reject
+    reject = runner.Run._reject
 
     def spoil(self, step, reason):
         self.checkpoints.wait()
@@ -61,7 +61,7 @@ def test_a_rollback_past_a_corrupt_checkpoint_writes_it_anew(tmp_path, monkeypat
         victim.write_bytes(victim.read_bytes()[::-1])
         reject(self, step, reason)
 
-    monkeypatch.setattr(runner._Run, "_reject", spoil)
+    monkeypatch.setattr(runner.Run, "_reject", spoil)
     rollback = config(health={"policy": "rollback"}, checkpoints={"keep": 20})
     runner.train(rollback, tmp_path / "run", ["test"])
     (event,) = [row for row in read_metrics(tmp_path / "run") if row["kind"] == "rollback"]
@@ -104,7 +104,7 @@ def test_every_rollback_goes_one_checkpoint_further_back(tmp_path, monkeypatch):
     # Two checkpoints are kept, so the third rollback goes no further than the second.
     assert [(event["step"], event["rate_factor"]) for event in events] == [(9, 0.5), (6, 0.25), (6, 0.125)]
     # A run that is killed at the third repeats all of them.
-    restore = runner._Run._restore
+    restore = runner.Run._restore
 
     class Killed(BaseException):
         pass
@@ -115,7 +115,7 @@ def test_every_rollback_goes_one_checkpoint_further_back(tmp_path, monkeypatch):
         restore(self, restored)
 
     with monkeypatch.context() as patch, pytest.raises(Killed):
-        patch.setattr(runner._Run, "_restore", fatal)
+        patch.setattr(runner.Run, "_restore", fatal)
         runner.train(rollback, tmp_path / "again", ["test"])
     runner.resume(tmp_path / "again")
     assert fingerprint(tmp_path / "again") == fingerprint(tmp_path / "run")

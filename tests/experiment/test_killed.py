@@ -8,6 +8,7 @@ import yaml
 
 from ebm_jax.experiment import report
 from ebm_jax.experiment.run import runner
+from ebm_jax.experiment.run.checkpoint import CheckpointError
 from ebm_jax.experiment.run.folder import read_result
 from tests.experiment.runs import config, fingerprint, interrupted
 
@@ -58,6 +59,33 @@ def test_a_finished_run_resumes_to_nothing(undisturbed):
     assert changed <= {"log.txt", ".lock"}
 
 
+def test_without_manifests_nothing_is_lost_and_nothing_starts_again_unasked(tmp_path, undisturbed):
+    path = tmp_path / "run"
+    interrupted(path, config(), 13)
+    arrays = {file.name for file in (path / "checkpoints").glob("*/")}
+    for manifest in (path / "checkpoints").glob("*.json"):
+        manifest.unlink()
+    rows = (path / "metrics.jsonl").read_bytes()
+    # The second attempt finds what the first has set aside.
+    for _ in range(2):
+        with pytest.raises(
+            runner.RunFailed, match=r"no checkpoint that can be verified.*resume \S+ --restart"
+        ):
+            runner.resume(path)
+        assert {file.name for file in (path / "checkpoints").iterdir()} == {
+            f"unverified-{name}" for name in arrays
+        }
+        assert (path / "metrics.jsonl").read_bytes() == rows
+    runner.resume(path, restart=True)
+    assert fingerprint(path) == fingerprint(undisturbed)
+    assert len(list((path / "checkpoints").glob("unverified-*"))) == len(arrays)
+    (path / "result.json").unlink()
+    for manifest in (path / "checkpoints").glob("0*.json"):
+        manifest.write_text("{}")
+    with pytest.raises(CheckpointError, match=r"no checkpoint can be loaded[^$]*--restart"):
+        runner.resume(path)
+
+
 def test_a_corrupt_checkpoint_is_passed_over_and_told(tmp_path, undisturbed):
     path = tmp_path / "run"
     interrupted(path, config(), 13)
@@ -91,7 +119,7 @@ def kill(*_, **__):
     time.sleep(60)
 
 def in_update():
-    runner._Run._record = kill
+    runner.Run._record = kill
 
 def as_it_starts():
     threading.Timer(0.3, kill).start()

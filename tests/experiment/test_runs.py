@@ -175,7 +175,7 @@ def test_how_a_run_is_evaluated_may_change(tmp_path):
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_ends_with_a_checkpoint(tmp_path, monkeypatch, undisturbed, number):
     path = tmp_path / "run"
-    advance = runner._Run._advance
+    advance = runner.Run._advance
 
     def signalled(self, bar, writer):
         if self.step == 9:
@@ -184,7 +184,7 @@ def test_a_signal_ends_with_a_checkpoint(tmp_path, monkeypatch, undisturbed, num
 
     before = signal.getsignal(number)
     with monkeypatch.context() as patch:
-        patch.setattr(runner._Run, "_advance", signalled)
+        patch.setattr(runner.Run, "_advance", signalled)
         with pytest.raises(
             runner.RunFailed, match=f"stopped by {number.name} at step 12 of 24.*ebm-jax resume"
         ):
