@@ -1,4 +1,4 @@
-"""What a run depends on besides its configuration: versions, device and commit."""
+"""What a run depends on besides its configuration: versions, device, commit, data and precision."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ebm_jax.experiment.config import Config, config_hash
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 
 
-def environment(config: Config, command: Sequence[str]) -> dict[str, Any]:
+def environment(config: Config, command: Sequence[str], data_digest: str | None = None) -> dict[str, Any]:
     """Returns what a run depends on besides its configuration."""
     import jax
 
@@ -30,7 +30,16 @@ def environment(config: Config, command: Sequence[str]) -> dict[str, Any]:
         "devices": [str(device) for device in jax.devices()],
         "device_kind": jax.devices()[0].device_kind,
         "git_commit": _git_commit(),
+        "x64": x64_enabled(),
+        "data_sha256": data_digest,
     }
+
+
+def x64_enabled() -> bool:
+    """Whether JAX computes in 64 bits."""
+    import jax
+
+    return bool(jax.config.read("jax_enable_x64"))
 
 
 def _version(name: str) -> str | None:

@@ -1,7 +1,7 @@
 """The folder of a run: its configuration, environment, metrics, checkpoints and results.
 
 config.yaml        the resolved configuration
-environment.json   its hash, the command, versions, devices, git commit
+environment.json   its hash, the command, versions, devices, git commit, the data's digest, whether x64 was on
 metrics.jsonl      a JSON object a line, in the order of steps; no times, so that equal runs have equal files
 log.txt            what happened, with times
 checkpoints/       see `checkpoint`
@@ -31,7 +31,7 @@ import numpy as np
 from ebm_jax.experiment import files
 from ebm_jax.experiment.config import Config, dump_config, load_stored_config
 from ebm_jax.experiment.files import printable
-from ebm_jax.experiment.run.environment import environment, run_hash
+from ebm_jax.experiment.run.environment import environment, run_hash, x64_enabled
 
 MODEL = "model.npz"
 METRICS = "metrics.jsonl"
@@ -57,7 +57,9 @@ class RunFolder:
         LOGGER.addHandler(self._handler)
 
     @classmethod
-    def create(cls, path: Path, config: Config, command: Sequence[str]) -> RunFolder:
+    def create(
+        cls, path: Path, config: Config, command: Sequence[str], data_digest: str | None = None
+    ) -> RunFolder:
         """Makes the folder of a new run; raises RunFolderError if `path` exists and is not empty."""
         if path.exists() and (not path.is_dir() or any(path.iterdir())):
             if (path / "config.yaml").is_file():
@@ -71,7 +73,7 @@ class RunFolder:
         draft = place.with_name(f".{place.name}.{os.getpid()}.new")
         draft.mkdir()
         files.write(draft, "config.yaml", dump_config(config).encode())
-        write_json(draft / "environment.json", environment(config, command))
+        write_json(draft / "environment.json", environment(config, command, data_digest))
         try:
             draft.rename(place)
         except OSError as error:
@@ -129,6 +131,25 @@ class RunFolder:
                     name, printable(before), after,
                 )  # fmt: skip
 
+    def check_conditions(self, data_digest: str | None) -> None:
+        """Raises RunFolderError if the data or JAX's x64 mode are not those with which the run began.
+
+        Runs of versions that recorded neither are not checked, and the log says so.
+        """
+        began = read_environment(self.path)
+        check_data(self.path, data_digest)
+        now = x64_enabled()
+        if "x64" not in began or "data_sha256" not in began:
+            LOGGER.warning(
+                "%s is of a version that recorded neither data nor x64: they are not compared with today's",
+                self.path / "environment.json",
+            )
+        elif began["x64"] != now:
+            raise RunFolderError(
+                f"{self.path} began with jax_enable_x64={began['x64']}, and JAX now has jax_enable_x64={now}: set "
+                f"JAX_ENABLE_X64={int(bool(began['x64']))}, or train again elsewhere"
+            )
+
     def append_metrics(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """Appends rows to metrics.jsonl; NaN becomes null."""
         lines = [json.dumps(finite(row), ensure_ascii=False) + "\n" for row in rows]
@@ -158,6 +179,18 @@ def check_run(path: Path) -> None:
     if not (path / "config.yaml").is_file():
         what = "has no config.yaml" if path.is_dir() else "is not a folder"
         raise RunFolderError(f"{path} {what}: it is no run; name a folder that `ebm-jax train` made")
+
+
+def check_data(path: Path, data_digest: str | None) -> None:
+    """Raises RunFolderError if a run began on other data, by their digests. None stands for unknown data."""
+    began = read_environment(path).get("data_sha256")
+    if began is not None and data_digest is not None and began != data_digest:
+        place = os.environ.get("EBM_JAX_DATA_DIR")
+        where = "is not set" if place is None else f"is {place}"
+        raise RunFolderError(
+            f"{path} began on data with SHA-256 {printable(began)}, and the data set now has {data_digest} "
+            f"(EBM_JAX_DATA_DIR {where}): set it to the folder of the first data, or train again elsewhere"
+        )
 
 
 def stored_config(path: Path) -> Config:

@@ -42,7 +42,7 @@ def train(config: Config, out: Path, command: Sequence[str]) -> None:
         with memory_errors_of_run(config):
             experiment = recipe.build(config)
             _check_saving(recipe, config, experiment)
-        folder = RunFolder.create(out, config, command)
+        folder = RunFolder.create(out, config, command, experiment.data_digest)
         with _held(folder):
             Run(folder, recipe, experiment).go()
 
@@ -57,7 +57,8 @@ def resume(path: Path, restart: bool = False) -> None:
       restart: Whether a run with checkpoints, none of which can be verified, starts again. They are set aside.
 
     Raises:
-      RunFolderError: If `path` is not a run, or is in use, or was changed.
+      RunFolderError: If `path` is not a run, or is in use, or was changed, or began on other data or with another
+        setting of jax_enable_x64.
       RunFailed: If the run stops early, or no checkpoint can be verified.
       OutOfMemory: If there is too little memory. The checkpoints stay.
       CheckpointError: If a checkpoint cannot be written, or none can be read.
@@ -69,7 +70,9 @@ def resume(path: Path, restart: bool = False) -> None:
                 LOGGER.info("%s is finished; nothing is left to do", path)
                 return
             recipe = find(folder.config.recipe)
-            Run(folder, recipe, recipe.build(folder.config), restart).go()
+            experiment = recipe.build(folder.config)
+            folder.check_conditions(experiment.data_digest)
+            Run(folder, recipe, experiment, restart).go()
 
 
 def _check_saving(recipe: Recipe, config: Config, experiment: Experiment) -> None:

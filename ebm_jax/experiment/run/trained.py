@@ -14,7 +14,7 @@ from ebm_jax.experiment import files
 from ebm_jax.experiment.config import Config, load_stored_config
 from ebm_jax.experiment.recipes.base import Recipe, find
 from ebm_jax.experiment.run.checkpoint import CheckpointError, Checkpoints
-from ebm_jax.experiment.run.folder import finite, stored_config, write_arrays
+from ebm_jax.experiment.run.folder import check_data, finite, stored_config, write_arrays
 from ebm_jax.experiment.run.memory import memory_errors, memory_settings
 from ebm_jax.types import PyTree
 
@@ -168,6 +168,7 @@ def judge(
 
     Raises:
       RequestError: If an override is of another section.
+      RunFolderError: If the run began on other data.
       ConfigError: If a value is wrong.
       OutOfMemory: If there is too little memory.
     """
@@ -177,6 +178,7 @@ def judge(
     config = load_stored_config(path, overrides)
     with memory_errors(memory_settings(config, "evaluation."), "The run is unchanged"):
         experiment = run.recipe.build(config)
+        check_data(path, experiment.data_digest)
         found = experiment.evaluate(run.params, config.evaluation, groups)
         found |= experiment.evaluate_state(run.state, config.evaluation, groups)
     row = {"step": run.step, "evaluation": config.evaluation.model_dump(), "metrics": found}
