@@ -4,6 +4,7 @@ import dataclasses
 import json
 import math
 import os
+import shutil
 import signal
 import sys
 import types
@@ -162,6 +163,31 @@ def test_a_changed_configuration_is_refused_and_so_is_a_shortened_file(tmp_path)
     (path / "metrics.jsonl").write_text("")
     with pytest.raises(RunFolderError, match="was shortened"):
         runner.resume(path)
+
+
+def test_a_changed_byte_of_the_metrics_is_refused(tmp_path, undisturbed):
+    """A digit flipped, a byte that is no text: both are found by the digest that the checkpoint keeps."""
+    path = tmp_path / "run"
+    shutil.copytree(undisturbed, path)
+    (path / "result.json").unlink()
+    rows = (path / "metrics.jsonl").read_bytes()
+    for byte in (b"\x00", b"\xff"):
+        (path / "metrics.jsonl").write_bytes(rows[:100] + byte + rows[101:])
+        with pytest.raises(RunFolderError, match=f"some of its first {len(rows)} bytes were changed"):
+            runner.resume(path)
+    # A checkpoint of a version that kept no digest; the model is written before the row is read.
+    checkpoints = Checkpoints(path / "checkpoints")
+    restored = checkpoints.load_latest(RBM.struct(config()))
+    facts = {name: value for name, value in restored.facts.items() if name != "metrics_sha256"}
+    checkpoints.save(24, restored.tree, facts)
+    checkpoints.close()
+    (path / "model.npz").unlink()
+    with pytest.raises(RunFolderError, match=r"metrics\.jsonl, line 1: not what a run writes"):
+        runner.resume(path)
+    assert (path / "model.npz").exists()
+    (path / "metrics.jsonl").write_bytes(rows)
+    runner.resume(path)
+    assert fingerprint(path) == fingerprint(undisturbed)
 
 
 def test_other_data_and_another_precision_are_refused(tmp_path, monkeypatch):

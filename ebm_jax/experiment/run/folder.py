@@ -14,6 +14,7 @@ report.md          a page about the run
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import io
 import json
 import logging
@@ -156,20 +157,36 @@ class RunFolder:
         with files.open_to_append(self.path, METRICS) as file:
             file.write("".join(lines).encode())
 
-    def metrics_size(self) -> int:
-        """Flushes metrics.jsonl to disk and returns its size in bytes."""
+    def metrics_facts(self) -> dict[str, Any]:
+        """Flushes metrics.jsonl to disk and returns its size and SHA-256, as a checkpoint keeps them."""
         with files.open_to_append(self.path, METRICS) as file:
             os.fsync(file.fileno())
-            return file.tell()
+            size = file.tell()
+            file.seek(0)
+            return {"metrics_bytes": size, "metrics_sha256": hashlib.file_digest(file, "sha256").hexdigest()}
 
-    def cut_metrics(self, size: int) -> None:
-        """Cuts metrics.jsonl back to `size` bytes; raises RunFolderError if it is shorter."""
+    def cut_metrics(self, size: int, digest: str | None = None) -> None:
+        """Cuts metrics.jsonl back to what it was at a checkpoint.
+
+        Args:
+          size: Its size then, in bytes.
+          digest: Its SHA-256 then. None, from a checkpoint of a version that kept none: only the size is compared.
+
+        Raises:
+          RunFolderError: If it is shorter, or differs from what it was.
+        """
         with files.open_to_append(self.path, METRICS) as file:
             have = file.tell()
             if have < size:
                 raise RunFolderError(
                     f"{self.path / METRICS} has {have} bytes, and had {size} when the checkpoint was written: it was "
                     "shortened since. Put the file back, or train again elsewhere"
+                )
+            file.seek(0)
+            if digest is not None and hashlib.sha256(file.read(size)).hexdigest() != digest:
+                raise RunFolderError(
+                    f"{self.path / METRICS} is not what it was when the checkpoint was written: some of its first "
+                    f"{size} bytes were changed since. Put the file back, or train again elsewhere"
                 )
             file.truncate(size)
 

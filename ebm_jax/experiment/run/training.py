@@ -79,9 +79,10 @@ class Run:
             finally:
                 self.checkpoints.close()
         params = self._params()
-        write_arrays(self.folder.path, DRAWS, self.experiment.draws(params))
+        # The model comes first, so that no trouble with the rest keeps it from being written.
         with files.written(self.folder.path, MODEL) as path:
             self.recipe.save(path, self.config, params)
+        write_arrays(self.folder.path, DRAWS, self.experiment.draws(params))
         result = {
             "step": self.step,
             "n_rollbacks": len(self.rollbacks),
@@ -168,11 +169,7 @@ class Run:
     def _save(self) -> None:
         if self.saved == self.step:
             return
-        facts = {
-            "metrics_bytes": self.folder.metrics_size(),
-            "best": self.best,
-            "rollbacks": self.rollbacks,
-        }
+        facts = self.folder.metrics_facts() | {"best": self.best, "rollbacks": self.rollbacks}
         self.checkpoints.save(self.step, self.state, facts)
         self.saved = self.step
 
@@ -248,7 +245,7 @@ class Run:
             self.best, self.rollbacks = None, []
             return
         facts = restored.facts
-        self.folder.cut_metrics(facts["metrics_bytes"])
+        self.folder.cut_metrics(facts["metrics_bytes"], facts.get("metrics_sha256"))
         for problem in restored.problems:
             LOGGER.warning("%s; falling back to the checkpoint of step %d", problem, restored.step)
         self.checkpoints.remove_after(restored.step)
