@@ -129,17 +129,55 @@ def test_rollbacks_have_an_end(tmp_path):
     assert [event["rate_factor"] for event in events] == [0.5, 0.25]
 
 
-def test_skipped_updates_are_counted_and_told(tmp_path, with_report):
-    limit = config(
-        health={"policy": "skip", "max_gradient_norm": 1e-6}, training={"n_epochs": 1, "momentum": 0.0}
-    )
-    runner.train(limit, tmp_path / "run", ["test"])
-    rows = [row for row in read_metrics(tmp_path / "run") if row["kind"] == "train"]
-    assert sum(row["n_skipped"] for row in rows) == 6
+def test_a_run_stops_after_a_call_whose_updates_are_all_skipped(tmp_path):
+    limit = config(health={"policy": "skip", "max_gradient_norm": 1e-6}, training={"momentum": 0.0})
+    said = r"steps 1 to 3: every update was skipped \(gradient_norm is .*, over .*the start is intact"
+    with pytest.raises(runner.RunFailed, match=said):
+        runner.train(limit, tmp_path / "run", ["test"])
+    (row,) = read_metrics(tmp_path / "run")
     # The schedule stands still.
-    assert [row["learning_rate"] for row in rows] == pytest.approx([0.1, 0.1])
+    assert row["n_skipped"] == 3 and row["learning_rate"] == pytest.approx(0.1)
     assert "skipped 3 updates" in (tmp_path / "run" / "log.txt").read_text()
-    assert "6 updates were skipped" in (tmp_path / "run" / "report.md").read_text()
+    assert not (tmp_path / "run" / "checkpoints").exists()
+
+
+def changed(monkeypatch, change):
+    """Passes the state and the metrics after each call through a function."""
+    monkeypatch.setattr(
+        RBM,
+        "build",
+        lambda configuration: (experiment := built(configuration))._replace(
+            advance=lambda state, n: change(*experiment.advance(state, n))
+        ),
+    )
+
+
+def test_skipped_updates_are_counted_and_told(tmp_path, monkeypatch, with_report):
+    skip_one = np.array([0, 1, 0], np.int32)
+    changed(monkeypatch, lambda state, metrics: (state, metrics._replace(n_skipped=skip_one)))
+    runner.train(config(training={"n_epochs": 1}), tmp_path / "run", ["test"])
+    assert "2 updates were skipped" in (tmp_path / "run" / "report.md").read_text()
+
+
+@pytest.mark.parametrize("name", ["weights", "visible_bias"])
+def test_parameters_that_are_not_finite_are_never_saved(tmp_path, monkeypatch, name):
+    """They appear at step 9, unnoticed by the metrics; what was saved before stays."""
+
+    def spoil(state, metrics):
+        params = state.params
+        if int(state.step) == 9:
+            leaf = getattr(params, name)
+            params = params._replace(**{name: leaf.at[(1,) * leaf.ndim].set(np.nan)})
+        return state.replace(params=params), metrics
+
+    changed(monkeypatch, spoil)
+    with pytest.raises(
+        runner.RunFailed,
+        match=f"step 9: the parameters {name} are not finite.*checkpoint of step 6 is intact",
+    ):
+        runner.train(config(checkpoints={"keep": 1}), tmp_path / "run", ["test"])
+    assert Checkpoints(tmp_path / "run" / "checkpoints").steps() == [6]
+    assert not (tmp_path / "run" / "model.npz").exists()
 
 
 def test_figures_of_an_objective_are_means_and_its_counts_sums():

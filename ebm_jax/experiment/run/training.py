@@ -15,6 +15,8 @@ import time
 from typing import Any
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 from tqdm.auto import tqdm
 
 from ebm_jax.experiment import files
@@ -31,6 +33,7 @@ from ebm_jax.experiment.run.folder import (
     write_json,
 )
 from ebm_jax.experiment.run.health import first_failure, summarize
+from ebm_jax.experiment.run.leaves import named
 from ebm_jax.experiment.run.process import collected_signals, event_writer
 
 
@@ -78,6 +81,7 @@ class Run:
                 self.checkpoints.wait()
             finally:
                 self.checkpoints.close()
+        self._check_finite()
         params = self._params()
         # The model comes first, so that no trouble with the rest keeps it from being written.
         with files.written(self.folder.path, MODEL) as path:
@@ -118,6 +122,13 @@ class Run:
         if row["n_skipped"]:
             LOGGER.warning("steps %d to %d: skipped %d updates", before + 1, self.step, row["n_skipped"])
         self._record(row, writer)
+        if row["n_skipped"] == n:
+            reason = "" if failure is None else f" ({failure[1]})"
+            raise RunFailed(
+                f"steps {before + 1} to {self.step}: every update was skipped{reason}, so nothing is learned; "
+                f"{self._kept()} is intact. Train again with a lower training.learning_rate, or with wider limits in "
+                "health"
+            )
         bar.set_postfix(energy_gap=f"{row['energy_gap']:.3g}", refresh=False)
         bar.update(n)
         last = self.step == self.n_steps
@@ -169,9 +180,23 @@ class Run:
     def _save(self) -> None:
         if self.saved == self.step:
             return
+        self._check_finite()
         facts = self.folder.metrics_facts() | {"best": self.best, "rollbacks": self.rollbacks}
         self.checkpoints.save(self.step, self.state, facts)
         self.saved = self.step
+
+    def _check_finite(self) -> None:
+        """Raises RunFailed if parameters are not finite, so that they take the place of no healthy ones."""
+        for name, leaf in named(self._params()).items():
+            if jnp.issubdtype(leaf.dtype, jnp.inexact) and not np.isfinite(np.asarray(leaf)).all():
+                self.checkpoints.wait()
+                raise RunFailed(
+                    f"step {self.step}: the parameters {name} are not finite, and nothing is saved; {self._kept()} is "
+                    "intact. Train again with a lower training.learning_rate"
+                )
+
+    def _kept(self) -> str:
+        return f"the checkpoint of step {self.saved}" if self.saved else "the start"
 
     def _stop(self, number: int) -> None:
         self._save()
@@ -186,9 +211,8 @@ class Run:
         health = self.config.health
         self.checkpoints.wait()
         if health.policy == "stop":
-            at = f"the checkpoint of step {self.saved}" if self.saved else "the start"
             raise RunFailed(
-                f"step {step}: {reason}. The run stops (health.policy is stop); {at} is intact. Train again "
+                f"step {step}: {reason}. The run stops (health.policy is stop); {self._kept()} is intact. Train again "
                 "with a lower training.learning_rate, or with health.policy=rollback"
             )
         if len(self.rollbacks) >= health.max_rollbacks:
