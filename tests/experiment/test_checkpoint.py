@@ -94,16 +94,19 @@ def test_a_flipped_bit_in_any_file_is_found_and_the_one_before_is_loaded(saved):
     assert saved.load_latest(tree()).step == 30
 
 
-@pytest.mark.parametrize("damage", ["truncated", "missing", "added"])
+@pytest.mark.parametrize("damage", ["truncated", "missing", "added", "linked"])
 def test_files_cut_off_missing_or_added_are_found(saved, damage):
     path = max((p for p in files_of(saved) if "00000030" in str(p.parent)), key=lambda p: p.stat().st_size)
     if damage == "truncated":
         path.write_bytes(path.read_bytes()[:-1])
     elif damage == "missing":
         path.unlink()
-    else:
+    elif damage == "added":
         path.with_name("more").write_bytes(b"")
-    with pytest.raises(CheckpointError, match="corrupt"):
+    else:
+        path.rename(saved.folder.parent / "outside")
+        path.symlink_to(saved.folder.parent / "outside")
+    with pytest.raises(CheckpointError, match="is a symbolic link" if damage == "linked" else "corrupt"):
         saved.load(30, tree())
     assert saved.load_latest(tree()).step == 20
 

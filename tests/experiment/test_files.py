@@ -2,15 +2,24 @@
 
 import json
 import os
+import re
 import shutil
+import sys
+import types
+from pathlib import Path
 
 import pytest
 from matplotlib.figure import Figure
 
+import ebm_jax
 from ebm_jax.experiment import files, report
 from ebm_jax.experiment.run import runner, trained
 from ebm_jax.experiment.run.folder import RunFolderError, read_metrics, read_result
+from ebm_jax.experiment.run.plan import Job
+from ebm_jax.experiment.run.process import event_writer
+from ebm_jax.experiment.run.sweep import run_sweep
 
+PACKAGE = Path(ebm_jax.__file__).parent
 pytestmark = pytest.mark.usefixtures("quick_runs")
 
 
@@ -86,6 +95,41 @@ def test_evaluations_and_comparisons_write_inside_alone(run, undisturbed, outsid
     link(tmp_path / "x.npz", outside / ".bashrc")
     trained.draw(trained.open_run(run), 8, None, 0, tmp_path / "x.npz", None)
     assert unchanged(outside) and not (tmp_path / "x.npz").is_symlink()
+
+
+def test_sweeps_and_events_write_inside_alone(tmp_path, run, outside, monkeypatch):
+    link(run / "logs", outside)
+    with pytest.raises(files.UnsafeFileError, match="logs is a symbolic link"):
+        run_sweep([Job(tmp_path / "tiny.yaml", run / "tiny", ())])
+    link(run / "tensorboard", outside)
+    monkeypatch.setitem(sys.modules, "tensorboardX", types.SimpleNamespace(SummaryWriter=None))
+    with pytest.raises(files.UnsafeFileError, match="tensorboard is a symbolic link"), event_writer(run, 0):
+        pass
+    assert unchanged(outside)
+
+
+def test_no_other_module_opens_files_by_itself():
+    """Two exceptions: the configuration that a user names, and the new folder of a run before it gets its name."""
+    direct = re.compile(
+        r"(?<!def )\bopen\(|(write|read)_(text|bytes)\(|\.(unlink|mkdir|rmdir)\(|rmtree|FileHandler|os\.re"
+    )
+    found = [
+        f"{path.name}: {line.strip()}"
+        for folder in ("experiment", "cli")
+        for path in sorted((PACKAGE / folder).rglob("*.py"))
+        for line in path.read_text(encoding="utf-8").splitlines()
+        if direct.search(line) and path.name != "files.py"
+    ]
+    allowed = (
+        "reading.py: with path.open(",
+        "folder.py: path.parent.mkdir(",
+        "folder.py: draft.",
+        "folder.py: file.unlink",
+        "runner.py: folder = RunFolder.open(",
+        "folder.py: return cls.open(",
+        "support.py: formatter.write_text(",
+    )
+    assert [line for line in found if not line.startswith(allowed)] == []
 
 
 def test_a_second_name_is_not_written_through(run, outside):

@@ -5,7 +5,9 @@ import sys
 
 import pytest
 import yaml
+from typer.testing import CliRunner
 
+from ebm_jax.cli.main import app
 from ebm_jax.experiment import report
 from ebm_jax.experiment.run import runner
 from ebm_jax.experiment.run.checkpoint import CheckpointError
@@ -76,7 +78,8 @@ def test_without_manifests_nothing_is_lost_and_nothing_starts_again_unasked(tmp_
             f"unverified-{name}" for name in arrays
         }
         assert (path / "metrics.jsonl").read_bytes() == rows
-    runner.resume(path, restart=True)
+    assert CliRunner().invoke(app, ["resume", str(path)]).exit_code == 1
+    assert CliRunner().invoke(app, ["resume", str(path), "--restart"]).exit_code == 0
     assert fingerprint(path) == fingerprint(undisturbed)
     assert len(list((path / "checkpoints").glob("unverified-*"))) == len(arrays)
     (path / "result.json").unlink()

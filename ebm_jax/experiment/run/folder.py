@@ -30,7 +30,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from ebm_jax.experiment import files
-from ebm_jax.experiment.config import Config, dump_config, load_stored_config
+from ebm_jax.experiment.config import Config, config_hash, dump_config, load_stored_config
 from ebm_jax.experiment.files import printable
 from ebm_jax.experiment.run.environment import environment, run_hash, x64_enabled
 
@@ -225,7 +225,10 @@ def stored_config(path: Path) -> Config:
     """
     check_run(path)
     config = load_stored_config(path)
-    if run_hash(config) != read_environment(path)["run_hash"]:
+    began = read_environment(path)
+    # The first version kept the hash of the whole configuration alone.
+    kept, now = began.get("run_hash"), run_hash(config)
+    if (now != kept) if kept is not None else (config_hash(config) != began["config_hash"]):
         raise RunFolderError(
             f"{path / 'config.yaml'} was changed since the run began, and not in its section evaluation alone; put it "
             "back as it was, or train the new configuration elsewhere"
@@ -235,7 +238,7 @@ def stored_config(path: Path) -> Config:
 
 def read_environment(path: Path) -> dict[str, Any]:
     """Returns environment.json of a run; raises RunFolderError if it is not what a run writes."""
-    texts = dict.fromkeys(("config_hash", "run_hash", "command", "device_kind"), str)
+    texts = dict.fromkeys(("config_hash", "command", "device_kind"), str)
     return _read_object(path, "environment.json", texts | {"packages": dict})
 
 

@@ -252,9 +252,9 @@ class Run:
         if restored is None:
             if aside and not self.restart:
                 raise RunFailed(
-                    f"{path} has no checkpoint that can be verified: the manifests are missing of what was set aside "
-                    f"as {', '.join(aside)}. Put them back under their own names, with 00000000.json for 00000000; or "
-                    f"`ebm-jax resume {path} --restart` trains from the start"
+                    f"{path} has no checkpoint that can be verified: arrays or manifests are missing beside "
+                    f"{', '.join(aside)} in its folder checkpoints. Put what is missing there, and take 'unverified-' "
+                    f"from the names; or `ebm-jax resume {path} --restart` trains from the start"
                 )
             return None
         self.folder.warn_of_versions()
