@@ -20,10 +20,8 @@ import json
 import logging
 import math
 import os
-import sys
 import zipfile
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -32,13 +30,13 @@ import numpy as np
 from ebm_jax.experiment import files
 from ebm_jax.experiment.config import Config, config_hash, dump_config, load_stored_config
 from ebm_jax.experiment.files import printable
+from ebm_jax.experiment.run.console import LOGGER, Formatter
 from ebm_jax.experiment.run.environment import environment, run_hash, x64_enabled
 
 MODEL = "model.npz"
 METRICS = "metrics.jsonl"
 RESULT = "result.json"
 DRAWS = "samples/final.npz"
-LOGGER = logging.getLogger("ebm_jax.experiment")
 
 
 class RunFolderError(RuntimeError):
@@ -54,7 +52,7 @@ class RunFolder:
         self._lock = lock
         self._log = io.TextIOWrapper(files.open_to_append(path, "log.txt"), encoding="utf-8")
         self._handler = logging.StreamHandler(self._log)
-        self._handler.setFormatter(_Formatter("%(asctime)s %(levelname)s %(message)s"))
+        self._handler.setFormatter(Formatter("%(asctime)s %(levelname)s %(message)s"))
         LOGGER.addHandler(self._handler)
 
     @classmethod
@@ -163,7 +161,7 @@ class RunFolder:
             os.fsync(file.fileno())
             size = file.tell()
             file.seek(0)
-            return {"metrics_bytes": size, "metrics_sha256": hashlib.file_digest(file, "sha256").hexdigest()}
+            return {"metrics_bytes": size, "metrics_sha256": hashlib.sha256(file.read()).hexdigest()}
 
     def cut_metrics(self, size: int, digest: str | None = None) -> None:
         """Cuts metrics.jsonl back to what it was at a checkpoint.
@@ -251,9 +249,11 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
     rows = []
     for number, line in enumerate(lines[:-1], 1):
         try:
-            rows.append(json.loads(line))
-            rows[-1]["kind"], rows[-1]["epoch"]
-        except (ValueError, TypeError, KeyError, RecursionError) as error:
+            row = json.loads(line)
+            if not isinstance(row, dict) or not {"kind", "epoch"} <= row.keys():
+                raise ValueError("it has no kind and epoch")
+            rows.append(row)
+        except (ValueError, RecursionError) as error:
             raise RunFolderError(
                 f"{path / METRICS}, line {number}: not what a run writes ({printable(error)}); put the file back"
             ) from error
@@ -318,33 +318,3 @@ def finite(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [finite(item) for item in value]
     return value
-
-
-@contextmanager
-def console() -> Iterator[None]:
-    """Sends the log to the console as well, without breaking progress bars."""
-    handler = _Console()
-    handler.setFormatter(_Formatter("%(message)s"))
-    handler.setLevel(logging.INFO)
-    # Messages of level DEBUG go to the file alone.
-    LOGGER.setLevel(logging.DEBUG)
-    LOGGER.propagate = False
-    LOGGER.addHandler(handler)
-    try:
-        yield
-    finally:
-        LOGGER.removeHandler(handler)
-
-
-class _Formatter(logging.Formatter):
-    """Escapes control characters, since messages quote what folders hold."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        return printable(super().format(record), newlines=True)
-
-
-class _Console(logging.Handler):
-    def emit(self, record: logging.LogRecord) -> None:
-        from tqdm import tqdm
-
-        tqdm.write(self.format(record), file=sys.stderr)

@@ -13,7 +13,8 @@ import numpy as np
 from ebm_jax.experiment.config import Config, ConfigError
 from ebm_jax.experiment.recipes.base import Experiment, Recipe, find
 from ebm_jax.experiment.run.checkpoint import CheckpointError
-from ebm_jax.experiment.run.folder import LOGGER, MODEL, RunFolder, RunFolderError, console
+from ebm_jax.experiment.run.console import LOGGER, console
+from ebm_jax.experiment.run.folder import MODEL, RunFolder, RunFolderError
 from ebm_jax.experiment.run.memory import OutOfMemory, memory_errors_of_run
 from ebm_jax.experiment.run.training import Run, RunFailed
 

@@ -22,9 +22,9 @@ from tqdm.auto import tqdm
 from ebm_jax.experiment import files
 from ebm_jax.experiment.recipes.base import Experiment, Recipe
 from ebm_jax.experiment.run.checkpoint import CheckpointError, Checkpoints, Restored
+from ebm_jax.experiment.run.console import LOGGER
 from ebm_jax.experiment.run.folder import (
     DRAWS,
-    LOGGER,
     MODEL,
     RESULT,
     RunFolder,
