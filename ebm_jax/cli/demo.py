@@ -26,6 +26,7 @@ import optax
 from ebm_jax import data, io, plots
 from ebm_jax.energies.potts import Potts, PottsParams
 from ebm_jax.energies.rbm import RBM, RBMParams
+from ebm_jax.experiment import files
 from ebm_jax.graphs.blocks import SamplingSchedule
 from ebm_jax.graphs.grids import Grid
 from ebm_jax.run import sample
@@ -171,14 +172,11 @@ def nearest(levels: np.ndarray, train: np.ndarray) -> tuple[np.ndarray, np.ndarr
 
 def _claim(out: Path) -> None:
     """Makes the folder and marks it as a folder of the demonstration."""
-    out.mkdir(parents=True, exist_ok=True)
-    if any(out.iterdir()) and not (out / MARKER).exists():
+    if out.exists() and any(out.iterdir()) and not (out / MARKER).exists():
         raise FileExistsError(
             f"{out} holds files that no demo wrote; name another folder with --out, or empty it"
         )
-    (out / MARKER).write_text(
-        "Made by `ebm-jax demo`, which replaces its own files here.\n", encoding="utf-8"
-    )
+    files.write(out, MARKER, b"Made by `ebm-jax demo`, which replaces its own files here.\n")
 
 
 def _train_potts(key: jax.Array, train: np.ndarray, settings: Settings) -> Result:
@@ -280,11 +278,14 @@ def _write(out: Path, train: np.ndarray, potts: Result, rbm: Result, settings: S
         "filters.png": plots.rbm_filters(weights, SHAPE, 10, title="Weights of hidden units, by pixel"),
     }
     for name, figure in figures.items():
-        figure.savefig(out / name, dpi=120, metadata={"Software": None})
+        with files.written(out, name) as path:
+            figure.savefig(path, dpi=120, metadata={"Software": None})
     durations = [800, *[80] * (len(rbm.frames) - 2), 3000]
-    plots.animate(rbm.frames[:, :20], out / "chains.gif", 10, n_levels=N_LEVELS, milliseconds=durations)
+    with files.written(out, "chains.gif") as path:
+        plots.animate(rbm.frames[:, :20], path, 10, n_levels=N_LEVELS, milliseconds=durations)
     for name, trained in (("potts.npz", potts), ("rbm.npz", rbm)):
-        io.save(out / name, trained.model, trained.params, overwrite=True)
+        with files.written(out, name) as path:
+            io.save(path, trained.model, trained.params, overwrite=True)
 
 
 def _table(train: np.ndarray, potts: Result, rbm: Result, settings: Settings) -> str:

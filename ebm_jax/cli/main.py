@@ -109,20 +109,27 @@ def train(
 
 
 @app.command()
-def resume(run: RunPath) -> None:
+def resume(
+    run: RunPath,
+    restart: Annotated[
+        bool,
+        typer.Option("--restart", help="Train from the start if none of the checkpoints can be verified."),
+    ] = False,
+) -> None:
     """Continue a run that was stopped or killed from its newest checkpoint.
 
     A run without a checkpoint starts afresh. A finished run is left unchanged. The result is bit for bit that of a run
-    that was never stopped.
+    that was never stopped. Checkpoints that cannot be verified are kept under other names.
 
     \b
     Examples:
       ebm-jax resume runs/rbm_mnist_pcd5
+      ebm-jax resume runs/rbm_mnist_pcd5 --restart
     """
     with run_error_messages():
         from ebm_jax.experiment.run.runner import resume as resume_run
 
-        resume_run(run)
+        resume_run(run, restart)
 
 
 @app.command()

@@ -20,14 +20,15 @@ def error_messages(
     Any other exception is a bug and keeps its traceback.
     """
     from ebm_jax.experiment.config import ConfigError
+    from ebm_jax.experiment.files import printable
 
     try:
         yield
     except (ConfigError, *usage) as error:
-        typer.echo(f"ebm-jax: {error}", err=True)
+        typer.echo(printable(f"ebm-jax: {error}", newlines=True), err=True)
         raise typer.Exit(2) from error
     except failed as error:
-        typer.echo(f"ebm-jax: {error}", err=True)
+        typer.echo(printable(f"ebm-jax: {error}", newlines=True), err=True)
         raise typer.Exit(1) from error
 
 

@@ -65,7 +65,7 @@ def interrupted(path, configuration, at):
     class Killed(BaseException):
         pass
 
-    advance = runner._Run._advance
+    advance = runner.Run._advance
 
     def fatal(self, bar, writer):
         if self.step >= at:
@@ -73,6 +73,6 @@ def interrupted(path, configuration, at):
         advance(self, bar, writer)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(runner._Run, "_advance", fatal)
+        patch.setattr(runner.Run, "_advance", fatal)
         with pytest.raises(Killed):
             runner.train(configuration, path, ["test"])

@@ -94,16 +94,19 @@ def test_a_flipped_bit_in_any_file_is_found_and_the_one_before_is_loaded(saved):
     assert saved.load_latest(tree()).step == 30
 
 
-@pytest.mark.parametrize("damage", ["truncated", "missing", "added"])
+@pytest.mark.parametrize("damage", ["truncated", "missing", "added", "linked"])
 def test_files_cut_off_missing_or_added_are_found(saved, damage):
     path = max((p for p in files_of(saved) if "00000030" in str(p.parent)), key=lambda p: p.stat().st_size)
     if damage == "truncated":
         path.write_bytes(path.read_bytes()[:-1])
     elif damage == "missing":
         path.unlink()
-    else:
+    elif damage == "added":
         path.with_name("more").write_bytes(b"")
-    with pytest.raises(CheckpointError, match="corrupt"):
+    else:
+        path.rename(saved.folder.parent / "outside")
+        path.symlink_to(saved.folder.parent / "outside")
+    with pytest.raises(CheckpointError, match="is a symbolic link" if damage == "linked" else "corrupt"):
         saved.load(30, tree())
     assert saved.load_latest(tree()).step == 20
 
@@ -117,14 +120,26 @@ def test_other_shapes_and_dtypes_are_refused_by_name(saved):
 
 
 def test_without_a_manifest_there_is_no_checkpoint_and_leftovers_are_removed(saved):
+    """What an interruption leaves is removed. What lost its manifest is kept under another name."""
     (saved.folder / "00000030.json").unlink()
-    (saved.folder / "00000040.orbax-checkpoint-tmp-1").mkdir()
-    (saved.folder / "00000040.json.77.tmp").write_text("")
+    (saved.folder / "00000050.json").write_text("")
+    leftovers = [
+        "00000040.json",
+        "00000040.json.77.tmp",
+        "00000040.saving",
+        "00000060.removing",
+        "00000070.saving.x",
+    ]
+    for name in leftovers:
+        (saved.folder / name).mkdir() if name[9:10] in "sr" else (saved.folder / name).write_text("")
     (saved.folder / "notes.txt").write_text("mine")
     assert saved.steps() == [20]
-    assert saved.clean() == ["00000030", "00000040.json.77.tmp", "00000040.orbax-checkpoint-tmp-1"]
-    assert saved.load_latest(tree()).step == 20 and saved.clean() == []
+    assert saved.clean() == leftovers and saved.clean() == []
+    assert saved.set_aside() == ["unverified-00000030", "unverified-00000050.json"] == saved.set_aside()
+    assert saved.load_latest(tree()).step == 20
     assert (saved.folder / "notes.txt").read_text() == "mine"
+    (saved.folder / "00000030").mkdir()
+    assert saved.set_aside()[0] == "unverified-00000030" and (saved.folder / "unverified-1-00000030").is_dir()
 
 
 def test_a_step_that_is_saved_again_is_replaced(saved):

@@ -12,6 +12,12 @@ PAGE = (ROOT / "docs" / "configs.md").read_text(encoding="utf-8")
 FILES = sorted((ROOT / "configs").glob("*"))
 
 
+# Nine of nine of nine, eight times: 43 million values.
+BOMB = "a: &a [1]\n" + "".join(
+    f"{new}: &{new} [{', '.join([f'*{old}'] * 9)}]\n" for old, new in zip("abcdefgh", "bcdefghi", strict=True)
+)
+
+
 def problems(path, *overrides):
     with pytest.raises(ConfigError) as caught:
         load_config(path, overrides)
@@ -133,7 +139,42 @@ def test_every_problem_is_told_at_once(write):
         ("seed: !!python/object:os.system 1", "line 1, column 7: not YAML"),
         ("seed: 1\nname: \x01", "line 2: not YAML"),
         (b"seed: 1\nname: \xff", "line 2: byte 0xff is not UTF-8"),
-        ("name: 2024-13-45", "month must be in"),
+        (
+            "seed: 1\nname: 2024-13-45",
+            "line 2, column 7: not YAML: '2024-13-45' is no timestamp (month must be in",
+        ),
+        ("seed: !!bool x", "line 1, column 7: not YAML: 'x' is no bool ("),
+        ("seed: !!int ''", "line 1, column 7: not YAML: '' is no int ("),
+        ("seed: !!float ''", "line 1, column 7: not YAML: '' is no float ("),
+        ("seed: !!timestamp x", "line 1, column 7: not YAML: 'x' is no timestamp ("),
+        ("seed: !!map x", "line 1, column 7: not YAML"),
+        ("seed: !!binary é", "line 1, column 7: not YAML"),
+        ('seed: 1\nname: "\\ud800"', "line 2, column 7: not YAML: '\\ud800' holds half a character"),
+        (
+            "seed: 1:30",
+            "line 1, column 7: not YAML: 1:30 means 90 in YAML 1.1, which counts in sixties: write 90",
+        ),
+        ("seed: -1:30.5", "means -90.5 in YAML 1.1"),
+        (
+            "seed: 010",
+            "line 1, column 7: not YAML: 010 means 8 in YAML 1.1, which reads it as octal: write 8",
+        ),
+        ("seed: " + "1" * 5000, "line 1, column 7: not YAML: '1111"),
+        ("seed: 0x" + "f" * 5000, "line 1, column 7: not YAML: the number is too long"),
+        ("seed: 1" + ":1" * 5000, "line 1, column 7: not YAML: the number is too long"),
+        ("seed: 1\ndata: " + "[" * 100_000, "line 2, column 56: not YAML: more than 50 levels are nested"),
+        (
+            "seed: &a [*a]",
+            "line 1, column 11: not YAML: *a stands inside the value that it repeats",
+        ),
+        (BOMB, "line 5, column 4: not YAML: with its aliases written out, it has more than 10,000 values"),
+        (
+            BOMB.replace("[1]", "{b: 1}").replace("[*", "{<<: [*").replace("]", "]}"),
+            "its aliases written out",
+        ),
+        ("seed: " + " " * 2**18, "it has more than 262,144 bytes"),
+        ('"\\e[2J\\n": 1', r"\x1b[2J\n: 1 was given"),
+        ('name: "a\\x9b"', "printable characters"),
         ("seed: 1\ndata: {}\nseed: 2", "line 3: the key seed stands twice, first on line 1"),
         ("data:\n  name: mnist\n  name: digits", "line 3: the key name stands twice, first on line 2"),
     ],

@@ -50,7 +50,7 @@ def test_a_failed_update_stops_the_run_and_is_named(tmp_path, monkeypatch):
 def test_a_rollback_past_a_corrupt_checkpoint_writes_it_anew(tmp_path, monkeypatch):
     """The newest checkpoint is spoiled just before the run goes back; what is saved there later is the new state."""
     fail_at(monkeypatch, 11)
-    reject = runner._Run._reject
+    reject = runner.Run._reject
 
     def spoil(self, step, reason):
         self.checkpoints.wait()
@@ -61,7 +61,7 @@ def test_a_rollback_past_a_corrupt_checkpoint_writes_it_anew(tmp_path, monkeypat
         victim.write_bytes(victim.read_bytes()[::-1])
         reject(self, step, reason)
 
-    monkeypatch.setattr(runner._Run, "_reject", spoil)
+    monkeypatch.setattr(runner.Run, "_reject", spoil)
     rollback = config(health={"policy": "rollback"}, checkpoints={"keep": 20})
     runner.train(rollback, tmp_path / "run", ["test"])
     (event,) = [row for row in read_metrics(tmp_path / "run") if row["kind"] == "rollback"]
@@ -111,7 +111,7 @@ def test_every_rollback_goes_one_checkpoint_further_back(tmp_path, monkeypatch):
     # Two checkpoints are kept, so the third rollback goes no further than the second.
     assert [(event["step"], event["rate_factor"]) for event in events] == [(9, 0.5), (6, 0.25), (6, 0.125)]
     # A run that is killed at the third repeats all of them.
-    restore = runner._Run._restore
+    restore = runner.Run._restore
 
     class Killed(BaseException):
         pass
@@ -122,7 +122,7 @@ def test_every_rollback_goes_one_checkpoint_further_back(tmp_path, monkeypatch):
         restore(self, restored)
 
     with monkeypatch.context() as patch, pytest.raises(Killed):
-        patch.setattr(runner._Run, "_restore", fatal)
+        patch.setattr(runner.Run, "_restore", fatal)
         runner.train(rollback, tmp_path / "again", ["test"])
     runner.resume(tmp_path / "again")
     assert fingerprint(tmp_path / "again") == fingerprint(tmp_path / "run")
@@ -136,17 +136,55 @@ def test_rollbacks_have_an_end(tmp_path):
     assert [event["rate_factor"] for event in events] == [0.5, 0.25]
 
 
-def test_skipped_updates_are_counted_and_told(tmp_path, with_report):
-    limit = config(
-        health={"policy": "skip", "max_gradient_norm": 1e-6}, training={"n_epochs": 1, "momentum": 0.0}
-    )
-    runner.train(limit, tmp_path / "run", ["test"])
-    rows = [row for row in read_metrics(tmp_path / "run") if row["kind"] == "train"]
-    assert sum(row["n_skipped"] for row in rows) == 6
+def test_a_run_stops_after_a_call_whose_updates_are_all_skipped(tmp_path):
+    limit = config(health={"policy": "skip", "max_gradient_norm": 1e-6}, training={"momentum": 0.0})
+    said = r"steps 1 to 3: every update was skipped \(gradient_norm is .*, over .*the start is intact"
+    with pytest.raises(runner.RunFailed, match=said):
+        runner.train(limit, tmp_path / "run", ["test"])
+    (row,) = read_metrics(tmp_path / "run")
     # The schedule stands still.
-    assert [row["learning_rate"] for row in rows] == pytest.approx([0.1, 0.1])
+    assert row["n_skipped"] == 3 and row["learning_rate"] == pytest.approx(0.1)
     assert "skipped 3 updates" in (tmp_path / "run" / "log.txt").read_text()
-    assert "6 updates were skipped" in (tmp_path / "run" / "report.md").read_text()
+    assert not (tmp_path / "run" / "checkpoints").exists()
+
+
+def changed(monkeypatch, change):
+    """Passes the state and the metrics after each call through a function."""
+    monkeypatch.setattr(
+        RBM,
+        "build",
+        lambda configuration: (experiment := built(configuration))._replace(
+            advance=lambda state, n: change(*experiment.advance(state, n))
+        ),
+    )
+
+
+def test_skipped_updates_are_counted_and_told(tmp_path, monkeypatch, with_report):
+    skip_one = np.array([0, 1, 0], np.int32)
+    changed(monkeypatch, lambda state, metrics: (state, metrics._replace(n_skipped=skip_one)))
+    runner.train(config(training={"n_epochs": 1}), tmp_path / "run", ["test"])
+    assert "2 updates were skipped" in (tmp_path / "run" / "report.md").read_text()
+
+
+@pytest.mark.parametrize("name", ["weights", "visible_bias"])
+def test_parameters_that_are_not_finite_are_never_saved(tmp_path, monkeypatch, name):
+    """They appear at step 9, unnoticed by the metrics; what was saved before stays."""
+
+    def spoil(state, metrics):
+        params = state.params
+        if int(state.step) == 9:
+            leaf = getattr(params, name)
+            params = params._replace(**{name: leaf.at[(1,) * leaf.ndim].set(np.nan)})
+        return state.replace(params=params), metrics
+
+    changed(monkeypatch, spoil)
+    with pytest.raises(
+        runner.RunFailed,
+        match=f"step 9: the parameters {name} are not finite.*checkpoint of step 6 is intact",
+    ):
+        runner.train(config(checkpoints={"keep": 1}), tmp_path / "run", ["test"])
+    assert Checkpoints(tmp_path / "run" / "checkpoints").steps() == [6]
+    assert not (tmp_path / "run" / "model.npz").exists()
 
 
 def test_figures_of_an_objective_are_means_and_its_counts_sums():

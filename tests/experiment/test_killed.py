@@ -5,9 +5,12 @@ import sys
 
 import pytest
 import yaml
+from typer.testing import CliRunner
 
+from ebm_jax.cli.main import app
 from ebm_jax.experiment import report
 from ebm_jax.experiment.run import runner
+from ebm_jax.experiment.run.checkpoint import CheckpointError
 from ebm_jax.experiment.run.folder import read_result
 from tests.experiment.runs import config, fingerprint, interrupted
 
@@ -58,6 +61,34 @@ def test_a_finished_run_resumes_to_nothing(undisturbed):
     assert changed <= {"log.txt", ".lock"}
 
 
+def test_without_manifests_nothing_is_lost_and_nothing_starts_again_unasked(tmp_path, undisturbed):
+    path = tmp_path / "run"
+    interrupted(path, config(), 13)
+    arrays = {file.name for file in (path / "checkpoints").glob("*/")}
+    for manifest in (path / "checkpoints").glob("*.json"):
+        manifest.unlink()
+    rows = (path / "metrics.jsonl").read_bytes()
+    # The second attempt finds what the first has set aside.
+    for _ in range(2):
+        with pytest.raises(
+            runner.RunFailed, match=r"no checkpoint that can be verified.*resume \S+ --restart"
+        ):
+            runner.resume(path)
+        assert {file.name for file in (path / "checkpoints").iterdir()} == {
+            f"unverified-{name}" for name in arrays
+        }
+        assert (path / "metrics.jsonl").read_bytes() == rows
+    assert CliRunner().invoke(app, ["resume", str(path)]).exit_code == 1
+    assert CliRunner().invoke(app, ["resume", str(path), "--restart"]).exit_code == 0
+    assert fingerprint(path) == fingerprint(undisturbed)
+    assert len(list((path / "checkpoints").glob("unverified-*"))) == len(arrays)
+    (path / "result.json").unlink()
+    for manifest in (path / "checkpoints").glob("0*.json"):
+        manifest.write_text("{}")
+    with pytest.raises(CheckpointError, match=r"no checkpoint can be loaded[^$]*--restart"):
+        runner.resume(path)
+
+
 def test_a_corrupt_checkpoint_is_passed_over_and_told(tmp_path, undisturbed):
     path = tmp_path / "run"
     interrupted(path, config(), 13)
@@ -91,7 +122,7 @@ def kill(*_, **__):
     time.sleep(60)
 
 def in_update():
-    runner._Run._record = kill
+    runner.Run._record = kill
 
 def as_it_starts():
     threading.Timer(0.3, kill).start()
@@ -113,7 +144,8 @@ def before_the_manifest():
 def within_the_manifest():
     write = checkpoint.Checkpoints._write
     def watched(self, *arguments):
-        Path.replace = kill
+        replace = os.replace
+        os.replace = lambda old, *a, **k: kill() if str(old).endswith(".tmp") else replace(old, *a, **k)
         write(self, *arguments)
     checkpoint.Checkpoints._write = watched
 
@@ -121,11 +153,11 @@ def in_an_evaluation():
     Evaluation.mixing = kill
 
 def in_a_removal():
-    discard, remove = checkpoint.Checkpoints._discard, checkpoint._remove
+    discard, remove = checkpoint.Checkpoints._discard, checkpoint.files.remove
     def watched(self, step):
-        checkpoint._remove = lambda path: kill() if path.is_dir() else None
+        checkpoint.files.remove = lambda root, name: kill() if (root / name).is_dir() else None
         discard(self, step)
-        checkpoint._remove = remove
+        checkpoint.files.remove = remove
     checkpoint.Checkpoints._discard = watched
 
 def at_the_end():

@@ -1,8 +1,10 @@
 """A run: its folder, what it measures and saves, what it refuses, and how signals end it."""
 
+import dataclasses
 import json
 import math
 import os
+import shutil
 import signal
 import sys
 import types
@@ -163,6 +165,73 @@ def test_a_changed_configuration_is_refused_and_so_is_a_shortened_file(tmp_path)
         runner.resume(path)
 
 
+def test_a_changed_byte_of_the_metrics_is_refused(tmp_path, undisturbed):
+    """A digit flipped, a byte that is no text: both are found by the digest that the checkpoint keeps."""
+    path = tmp_path / "run"
+    shutil.copytree(undisturbed, path)
+    (path / "result.json").unlink()
+    rows = (path / "metrics.jsonl").read_bytes()
+    for byte in (b"\x00", b"\xff"):
+        (path / "metrics.jsonl").write_bytes(rows[:100] + byte + rows[101:])
+        with pytest.raises(RunFolderError, match=f"some of its first {len(rows)} bytes were changed"):
+            runner.resume(path)
+    # A checkpoint of a version that kept no digest; the model is written before the row is read.
+    checkpoints = Checkpoints(path / "checkpoints")
+    restored = checkpoints.load_latest(RBM.struct(config()))
+    facts = {name: value for name, value in restored.facts.items() if name != "metrics_sha256"}
+    checkpoints.save(24, restored.tree, facts)
+    checkpoints.close()
+    (path / "model.npz").unlink()
+    with pytest.raises(RunFolderError, match=r"metrics\.jsonl, line 1: not what a run writes"):
+        runner.resume(path)
+    assert (path / "model.npz").exists()
+    (path / "metrics.jsonl").write_bytes(rows)
+    runner.resume(path)
+    assert fingerprint(path) == fingerprint(undisturbed)
+
+
+def test_other_data_and_another_precision_are_refused(tmp_path, monkeypatch):
+    """A run goes on under the conditions it began with. Where it recorded none, it goes on with a warning."""
+    path = tmp_path / "run"
+    interrupted(path, config(), 7)
+    stored = json.loads((path / "environment.json").read_text())
+    digest = built(config()).data_digest
+    assert stored["x64"] is False and stored["data_sha256"] == digest and len(digest) == 64
+    assert digest == RBM.build(config()).data_digest
+    load = data.load
+
+    def one_pixel_differs(name):
+        found = load(name)
+        images = found.train.images.copy()
+        images[0, 0, 0] += 100
+        return dataclasses.replace(found, train=found.train._replace(images=images))
+
+    before = (path / "metrics.jsonl").read_bytes()
+    with monkeypatch.context() as patch:
+        patch.setattr(data, "load", one_pixel_differs)
+        patch.setenv("EBM_JAX_DATA_DIR", str(tmp_path))
+        other = RBM.__class__.build(RBM, config())
+        patch.setattr(RBM, "build", lambda _: other, raising=False)
+        said = rf"began on data with SHA-256 {digest}, .* now has {other.data_digest} \(EBM_JAX_DATA_DIR is {tmp_path}"
+        with pytest.raises(RunFolderError, match=said):
+            runner.resume(path)
+        with pytest.raises(RunFolderError, match=said):
+            trained.judge(trained.open_run(path), path, ("reconstruction",))
+    jax.config.update("jax_enable_x64", True)
+    try:
+        with pytest.raises(RunFolderError, match="jax_enable_x64=False, and JAX now has jax_enable_x64=True"):
+            runner.resume(path)
+    finally:
+        jax.config.update("jax_enable_x64", False)
+    assert (path / "metrics.jsonl").read_bytes() == before
+    old = {name: value for name, value in stored.items() if name not in ("x64", "data_sha256")}
+    (path / "environment.json").write_text(json.dumps(old))
+    runner.resume(path)
+    assert (
+        read_result(path)["step"] == 24 and "recorded neither data nor x64" in (path / "log.txt").read_text()
+    )
+
+
 def test_how_a_run_is_evaluated_may_change(tmp_path):
     path = tmp_path / "run"
     interrupted(path, config(), 13)
@@ -175,7 +244,7 @@ def test_how_a_run_is_evaluated_may_change(tmp_path):
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_ends_with_a_checkpoint(tmp_path, monkeypatch, undisturbed, number):
     path = tmp_path / "run"
-    advance = runner._Run._advance
+    advance = runner.Run._advance
 
     def signalled(self, bar, writer):
         if self.step == 9:
@@ -184,7 +253,7 @@ def test_a_signal_ends_with_a_checkpoint(tmp_path, monkeypatch, undisturbed, num
 
     before = signal.getsignal(number)
     with monkeypatch.context() as patch:
-        patch.setattr(runner._Run, "_advance", signalled)
+        patch.setattr(runner.Run, "_advance", signalled)
         with pytest.raises(
             runner.RunFailed, match=f"stopped by {number.name} at step 12 of 24.*ebm-jax resume"
         ):

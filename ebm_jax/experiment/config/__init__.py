@@ -6,7 +6,21 @@ not imported here.
 """
 
 from ebm_jax.experiment.config.problems import ConfigError
-from ebm_jax.experiment.config.reading import config_hash, dump_config, load_config, parse_config
+from ebm_jax.experiment.config.reading import (
+    config_hash,
+    dump_config,
+    load_config,
+    load_stored_config,
+    parse_config,
+)
 from ebm_jax.experiment.config.sections import ExperimentConfig as Config
 
-__all__ = ["Config", "ConfigError", "config_hash", "dump_config", "load_config", "parse_config"]
+__all__ = [
+    "Config",
+    "ConfigError",
+    "config_hash",
+    "dump_config",
+    "load_config",
+    "load_stored_config",
+    "parse_config",
+]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import difflib
+import reprlib
 import typing
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
@@ -11,6 +12,12 @@ from typing import Any
 from annotated_types import Ge, Gt, Le, Lt
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
+
+from ebm_jax.experiment.files import printable
+
+# Writes the first of many items alone, whatever a value holds.
+_REPR = reprlib.Repr()
+_REPR.maxlevel, _REPR.maxlist, _REPR.maxdict, _REPR.maxstring, _REPR.maxother = 4, 20, 20, 200, 200
 
 
 class ConfigError(ValueError):
@@ -43,7 +50,7 @@ def describe(error: ValidationError, schema: type[BaseModel], overridden: set[st
     lines = []
     for problem in error.errors():
         loc = (*problem["loc"], *problem.get("ctx", {}).get("below", ()))
-        path = ".".join(str(part) for part in loc)
+        path = printable(".".join(str(part) for part in loc))
         source = " by an override" if path in overridden else ""
         given = f"{path}: {shown(problem['input'])} was given{source}"
         field = _field(schema, loc)
@@ -91,7 +98,8 @@ def obstacle(schema: type[BaseModel], loc: Sequence[str]) -> str | None:
 
 def closest(given: Any, names: Iterable[str]) -> str:
     """Returns `: did you mean NAME?`, or an empty string if no name is similar."""
-    similar = difflib.get_close_matches(str(given).lower(), list(names), n=1)
+    text = given if isinstance(given, str) else shown(given)
+    similar = difflib.get_close_matches(text[:60].lower(), list(names), n=1)
     return f": did you mean {similar[0]}?" if similar else ""
 
 
@@ -99,7 +107,8 @@ def shown(value: Any) -> str:
     """Returns a value as YAML writes it, cut if it is long."""
     if isinstance(value, datetime.date):
         return value.isoformat()
-    text = {"None": "null", "True": "true", "False": "false"}.get(repr(value), repr(value))
+    text = _REPR.repr(value)
+    text = {"None": "null", "True": "true", "False": "false"}.get(text, text)
     return text if len(text) <= 60 else text[:57] + "…"
 
 

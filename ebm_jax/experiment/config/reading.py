@@ -7,13 +7,15 @@ import difflib
 import hashlib
 import json
 import os
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 from pydantic import ValidationError
 
+from ebm_jax.experiment import files
+from ebm_jax.experiment.config import loader
 from ebm_jax.experiment.config.problems import ConfigError, closest, describe, obstacle, shown
 from ebm_jax.experiment.config.sections import ExperimentConfig
 from ebm_jax.experiment.recipes.base import config_class, names
@@ -34,6 +36,15 @@ def load_config(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> 
     """
     file = Path(path)
     mapping, problems = read_file(file)
+    if mapping is None:
+        raise ConfigError(str(file), problems)
+    return _build(mapping, overrides, file.stem, str(file), problems)
+
+
+def load_stored_config(folder: Path, overrides: Sequence[str] = ()) -> ExperimentConfig:
+    """Reads config.yaml of a folder that may come from someone else; see `load_config` and `files.read`."""
+    file = folder / "config.yaml"
+    mapping, problems = parse_content(files.read(folder, file.name))
     if mapping is None:
         raise ConfigError(str(file), problems)
     return _build(mapping, overrides, file.stem, str(file), problems)
@@ -66,44 +77,32 @@ def config_hash(config: ExperimentConfig) -> str:
     return hashlib.sha256(canonical.encode()).hexdigest()
 
 
-class _Loader(yaml.SafeLoader):
-    """PyYAML's safe loader that also records repeated keys, of which PyYAML keeps the last one silently."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__(text)
-        self.repeated: list[str] = []
-
-    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Hashable, Any]:
-        first: dict[str, int] = {}
-        for key, _ in node.value:
-            if not isinstance(key, yaml.ScalarNode) or key.value == "<<":
-                continue
-            line = key.start_mark.line + 1
-            if key.value in first:
-                self.repeated.append(
-                    f"line {line}: the key {key.value} stands twice, first on line {first[key.value]}"
-                )
-            first.setdefault(key.value, line)
-        return super().construct_mapping(node, deep)
-
-
 def read_file(path: Path) -> tuple[dict[Any, Any] | None, list[str]]:
     """Reads a YAML file whose top level is a mapping; returns it, or None, and what is wrong, a line each."""
     try:
-        text = path.read_bytes().decode("utf-8-sig")
+        with path.open("rb") as file:
+            return parse_content(file.read(loader.LARGEST_FILE + 1))
     except FileNotFoundError:
         others = [other.name for other in path.parent.glob("*.y*ml")]
         similar = difflib.get_close_matches(path.name, others, n=1)
         hint = f": did you mean {path.with_name(similar[0])}?" if similar else ""
         return None, [f"there is no such file{hint}"]
+    except OSError as error:
+        return None, [f"it cannot be read ({error.strerror or error})"]
+
+
+def parse_content(content: bytes) -> tuple[dict[Any, Any] | None, list[str]]:
+    """Parses the content of a YAML file; returns what `read_file` does."""
+    if len(content) > loader.LARGEST_FILE:
+        return None, [f"it has more than {loader.LARGEST_FILE:,} bytes: no configuration is so long"]
+    try:
+        text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = error.object[: error.start].count(b"\n") + 1
         return None, [
             f"line {line}: byte {error.object[error.start]:#04x} is not UTF-8; save the file as UTF-8"
         ]
-    except OSError as error:
-        return None, [f"it cannot be read ({error.strerror or error})"]
-    value, problems = _parse(text)
+    value, problems = loader.parse(text)
     if problems and value is None:
         return None, problems
     if value is None:
@@ -119,37 +118,16 @@ def read_override(text: str) -> tuple[tuple[str, ...], Any, str | None]:
     parts = tuple(path.strip().split("."))
     if not separator or not all(parts):
         return (), None, f"override {text!r}: give KEY=VALUE, such as training.learning_rate=0.01"
-    parsed, problems = _parse(value)
+    parsed, problems = loader.parse(value)
     if problems:
         return (), None, f"override {text!r}: its value is not YAML ({problems[0]})"
     return parts, parsed, None
 
 
-def _parse(text: str) -> tuple[Any, list[str]]:
-    loader = None
-    try:
-        loader = _Loader(text)
-        return loader.get_single_data(), loader.repeated
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
-        what = ", ".join(part for part in (error.context, error.problem) if part)
-        return None, [f"{where}not YAML: {what}"]
-    except yaml.reader.ReaderError as error:
-        line = text[: error.position].count("\n") + 1 if isinstance(error.position, int) else 1
-        return None, [f"line {line}: not YAML: the character {error.character!r} may not stand there"]
-    # Such as a date that does not exist, a number too long, brackets too deep.
-    except (ValueError, RecursionError) as error:
-        return None, [f"not YAML that can be read: {error}"]
-    finally:
-        if loader is not None:
-            loader.dispose()
-
-
 def _kind(value: Any) -> str:
     if isinstance(value, list):
         return "a list"
-    return f"the single value {value!r}" if len(repr(value)) < 60 else "a single value"
+    return f"the single value {shown(value)}"
 
 
 def _build(

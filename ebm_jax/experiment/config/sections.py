@@ -100,8 +100,8 @@ class HealthConfig(Section):
 
     policy: Literal["stop", "skip", "rollback"] = Field(
         default="stop",
-        description="what a failed update leads to: the run stops, the update is left out, or the run goes back to a "
-        "healthy state with a lower learning rate",
+        description="what a failed update leads to: the run stops, the update is left out (the run stops if it leaves "
+        "out all updates of a call), or the run goes back to a healthy state with a lower learning rate",
     )
     max_gradient_norm: float | None = Field(
         default=None, gt=0, description="largest norm of a gradient; null: any"
@@ -169,9 +169,15 @@ class ExperimentConfig(Section):
     @field_validator("name")
     @classmethod
     def _check_name(cls, value: str) -> str:
-        if not value or len(value) > 100 or value.strip(" .") != value or re.search(r"[/\\\x00-\x1f]", value):
+        if (
+            not value
+            or len(value) > 100
+            or value.strip(" .") != value
+            or not value.isprintable()
+            or re.search(r"[/\\]", value)
+        ):
             raise conflict(
-                f"{shown(value)} was given, but it names a folder: give 1 to 100 characters without slashes, "
-                "and no dot or blank at its ends"
+                f"{shown(value)} was given, but it names a folder: give 1 to 100 printable characters without "
+                "slashes, and no dot or blank at its ends"
             )
         return value

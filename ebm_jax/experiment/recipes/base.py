@@ -84,6 +84,7 @@ class Experiment(NamedTuple):
       groups_due: `(step) -> groups`, the groups of metrics that an evaluation after `step` updates measures. None: all.
       snapshot: `(params, step) -> {name: array}`, samples that an evaluation stores as samples/step_<step>.npz, or an
         empty mapping. None: none are stored.
+      data_digest: Digest of the data (`recipes.digest`). A run resumes on data of its digest alone. None: not known.
     """
 
     n_batches: int
@@ -96,6 +97,7 @@ class Experiment(NamedTuple):
     evaluate_state: Callable[[Any, Any, Iterable[str]], dict[str, float]] = _nothing
     groups_due: Callable[[int], Sequence[str]] | None = None
     snapshot: Callable[[Any, int], dict[str, np.ndarray]] | None = None
+    data_digest: str | None = None
 
 
 class Recipe(abc.ABC):

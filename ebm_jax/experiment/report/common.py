@@ -6,14 +6,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from matplotlib.figure import Figure
 
 from ebm_jax import plots
-from ebm_jax.experiment.config import load_config
+from ebm_jax.experiment import files
+from ebm_jax.experiment.config import load_stored_config
 from ebm_jax.experiment.recipes.base import StoredRun
 from ebm_jax.experiment.recipes.comparison import SeedGroup, band
-from ebm_jax.experiment.run.folder import read_metrics
+from ebm_jax.experiment.run.folder import DRAWS, read_arrays, read_metrics
 
 DPI = 110
 _CURVES = {
@@ -25,8 +25,8 @@ _CURVES = {
 
 def read_run(path: Path, metrics: Mapping[str, Any]) -> StoredRun:
     """Returns a run as its folder holds it, with the final metrics given."""
-    config = load_config(path / "config.yaml")
-    return StoredRun(path, config, metrics, read_metrics(path), np.load(path / "samples" / "final.npz"))
+    config = load_stored_config(path)
+    return StoredRun(path, config, metrics, read_metrics(path), read_arrays(path, DRAWS))
 
 
 def training_figure(groups: Mapping[str, SeedGroup]) -> Figure:
@@ -42,5 +42,5 @@ def training_figure(groups: Mapping[str, SeedGroup]) -> Figure:
 def save_figures(figures: Mapping[str, Figure], folder: Path) -> None:
     """Writes figures below `folder`, by their names. Equal figures give equal files: no version is written to them."""
     for name, figure in figures.items():
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(folder / name, dpi=DPI, metadata={"Software": None})
+        with files.written(folder, name) as path:
+            figure.savefig(path, dpi=DPI, metadata={"Software": None})

@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from ebm_jax.experiment import files
+from ebm_jax.experiment.files import printable
 from ebm_jax.experiment.recipes.base import Metric, Recipe, StoredRun, find
 from ebm_jax.experiment.recipes.comparison import SeedGroup, group_by_seed, varied_settings
 from ebm_jax.experiment.report.common import read_run, save_figures, training_figure
 from ebm_jax.experiment.run.folder import RunFolderError, check_run, read_environment, read_result
 
 _TITLE = "# Comparison of runs"
+_PAGE = "report.md"
 
 
 def compare_runs(paths: Sequence[Path], out: Path) -> None:
@@ -29,10 +32,8 @@ def compare_runs(paths: Sequence[Path], out: Path) -> None:
     """
     runs = _read_runs(paths)
     recipe = _recipe_of(runs)
-    page = out / "report.md"
-    if (out / "config.yaml").exists() or (page.exists() and not page.read_text("utf-8").startswith(_TITLE)):
+    if (out / "config.yaml").exists() or not _may_replace(out):
         raise RunFolderError(f"{out} holds a run, or a report that is no comparison; give another --out")
-    out.mkdir(parents=True, exist_ok=True)
     groups = group_by_seed(runs)
     figures = {"training.png": training_figure(groups)} | recipe.comparison_figures(runs)
     save_figures(figures, out)
@@ -43,10 +44,10 @@ def compare_runs(paths: Sequence[Path], out: Path) -> None:
     text += [
         "## Commands",
         "",
-        *(f"- `{read_environment(run.path)['command']}`" for run in runs.values()),
+        *(f"- `{printable(read_environment(run.path)['command'])}`" for run in runs.values()),
         "",
     ]
-    page.write_text("\n".join(text), encoding="utf-8")
+    files.write(out, _PAGE, printable("\n".join(text), newlines=True).encode())
 
 
 def table(groups: Mapping[str, SeedGroup], metrics: Sequence[Metric]) -> list[str]:
@@ -74,6 +75,14 @@ def table(groups: Mapping[str, SeedGroup], metrics: Sequence[Metric]) -> list[st
         cells += [group.spread(metric.name).text(metric.digits) for metric in shown]
         lines.append("| " + " | ".join(cells) + " |")
     return lines
+
+
+def _may_replace(out: Path) -> bool:
+    """Whether `out` has no page, or that of a comparison."""
+    try:
+        return files.read(out, _PAGE).startswith(_TITLE.encode())
+    except FileNotFoundError:
+        return True
 
 
 def _read_runs(paths: Sequence[Path]) -> dict[str, StoredRun]:

@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from ebm_jax import plots
+from ebm_jax.experiment import files
+from ebm_jax.experiment.files import printable
 from ebm_jax.experiment.recipes.base import Recipe, StoredRun, find
 from ebm_jax.experiment.recipes.comparison import SeedGroup, number, spread
 from ebm_jax.experiment.report.common import read_run, save_figures, training_figure
@@ -28,9 +30,10 @@ def write_run(path: Path, result: Mapping[str, Any]) -> None:
     save_figures(figures, path)
     frames = run.draws["frames"]
     durations = [600] * (len(frames) - 1) + [3000]
-    plots.animate(frames[:, :20], path / "samples" / "chains.gif", 10, milliseconds=durations)
+    with files.written(path, "samples/chains.gif") as file:
+        plots.animate(frames[:, :20], file, 10, milliseconds=durations)
     text = "\n".join(_page(run, recipe, result, list(figures)))
-    (path / "report.md").write_text(text, encoding="utf-8")
+    files.write(path, "report.md", printable(text, newlines=True).encode())
 
 
 def _page(run: StoredRun, recipe: Recipe, result: Mapping[str, Any], figures: Sequence[str]) -> list[str]:
@@ -90,6 +93,7 @@ def _origin(path: Path) -> list[str]:
         ", ".join(f"{name} {version}" for name, version in environment["packages"].items()),
         environment["device_kind"],
     ]
-    if environment["git_commit"]:
-        facts.append(f"commit {environment['git_commit'][:12]}")
-    return ["## How it was made", "", f"    {environment['command']}", "", "; ".join(facts) + ".", ""]
+    if environment.get("git_commit"):
+        facts.append(f"commit {str(environment['git_commit'])[:12]}")
+    command = printable(environment["command"])
+    return ["## How it was made", "", f"    {command}", "", printable("; ".join(facts)) + ".", ""]

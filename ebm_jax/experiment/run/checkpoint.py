@@ -3,7 +3,9 @@
     checkpoints/00000468/            the arrays
     checkpoints/00000468.json        the manifest: the SHA-256 of every file, the shape and dtype of every array, facts
 
-A checkpoint without a manifest comes from an interrupted save and is ignored. Orbax commits atomically, but it loads
+The arrays bear the name with `.saving` until the manifest is written, and `.removing` before it is removed, so what an
+interruption leaves is known by its name. Arrays without a manifest under the plain name lost it some other way: they
+cannot be verified, and are set aside and never deleted. Orbax commits atomically, but it loads
 flipped bits and changed dtypes silently, so every load compares digests and dtypes first. The manifest has one
 canonical form and holds a digest of itself. A checkpoint holds numbers and JSON, and no code.
 """
@@ -12,22 +14,24 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
-import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
+from ebm_jax.experiment import files
+from ebm_jax.experiment.run.leaves import describe, named, plain, typed
 from ebm_jax.types import PyTree
 
 _DIGITS = 8
-_FILE_NAME = re.compile(r"\d{8,}(\.json(\.\d+\.tmp)?|\.orbax-checkpoint-tmp.*)?")
+_LEFTOVER = re.compile(r"(\d{8,})(\.saving.*|\.removing|\.json\.\d+\.tmp|\.orbax-checkpoint-tmp.*)")
+_PART = re.compile(r"(\d{8,})(\.json)?")
+_UNVERIFIED = "unverified-"
 
 
 class CheckpointError(RuntimeError):
@@ -78,7 +82,7 @@ class Checkpoints:
           CheckpointError: If the previous save failed.
         """
         self.wait()
-        arrays = {name: np.asarray(leaf) for name, leaf in _named(jax.device_get(_plain(tree))).items()}
+        arrays = {name: np.asarray(leaf) for name, leaf in named(jax.device_get(plain(tree))).items()}
         self._pending = self._saver.submit(self._write, step, arrays, dict(facts))
 
     def wait(self) -> None:
@@ -107,7 +111,7 @@ class Checkpoints:
         if not self.folder.is_dir():
             return []
         found = (path for path in self.folder.glob("*.json") if path.stem.isdigit())
-        return sorted(int(path.stem) for path in found if self._place(int(path.stem)).is_dir())
+        return sorted(int(path.stem) for path in found if (self.folder / _name(int(path.stem))).is_dir())
 
     def load(self, step: int, struct: PyTree) -> Restored:
         """Loads a checkpoint.
@@ -123,7 +127,7 @@ class Checkpoints:
           CheckpointError: If a file is missing, added or changed, or shapes or dtypes differ from `struct`.
         """
         manifest = self.manifest(step)
-        place = self._place(step)
+        place = self.folder / _name(step)
         found = _digests(place)
         if found != manifest["files"]:
             names = sorted(set(found.items()) ^ set(manifest["files"].items()))
@@ -131,8 +135,8 @@ class Checkpoints:
                 f"checkpoint {place} is corrupt: {names[0][0]} is not what was saved "
                 f"({len(found)} files found, {len(manifest['files'])} saved)"
             )
-        wanted = _named(jax.eval_shape(_plain, struct))
-        described = {name: _describe(leaf) for name, leaf in wanted.items()}
+        wanted = named(jax.eval_shape(plain, struct))
+        described = {name: describe(leaf) for name, leaf in wanted.items()}
         if described != manifest["arrays"]:
             different = sorted(
                 name
@@ -146,11 +150,12 @@ class Checkpoints:
                 "it was saved by another configuration or version"
             )
         stored = {name: np.empty(leaf.shape, leaf.dtype) for name, leaf in wanted.items() if leaf.size}
-        arrays = _orbax().load(place.absolute(), stored)
+        with self._held(_name(step)) as held:
+            arrays = _orbax().load(held, stored)
         leaves = [
             arrays[name] if leaf.size else np.empty(leaf.shape, leaf.dtype) for name, leaf in wanted.items()
         ]
-        return Restored(step, _typed(struct, leaves), manifest["facts"], ())
+        return Restored(step, typed(struct, leaves), manifest["facts"], ())
 
     def load_latest(self, struct: PyTree) -> Restored | None:
         """Loads the newest intact checkpoint.
@@ -176,9 +181,9 @@ class Checkpoints:
 
     def manifest(self, step: int) -> dict[str, Any]:
         """Returns the manifest of a checkpoint; raises CheckpointError if it is missing or was changed."""
-        path = self._manifest(step)
+        path = self.folder / f"{_name(step)}.json"
         try:
-            raw = path.read_bytes()
+            raw = files.read(self.folder.parent, f"{self.folder.name}/{path.name}")
             manifest = json.loads(raw)
             intact = raw == _encode({name: value for name, value in manifest.items() if name != "sha256"})
         except FileNotFoundError:
@@ -187,23 +192,40 @@ class Checkpoints:
             ) from None
         except OSError as error:
             raise CheckpointError(f"checkpoint manifest {path} cannot be read: {error}") from error
-        except (ValueError, AttributeError, TypeError):
+        except (ValueError, AttributeError, TypeError, RecursionError):
             intact = False
         if not intact or manifest["step"] != step:
             raise CheckpointError(f"checkpoint manifest {path} is corrupt: it is not what was saved")
         return manifest
 
     def clean(self) -> list[str]:
-        """Removes the files of interrupted saves and returns their names; other files are left alone."""
-        if not self.folder.is_dir():
-            return []
-        complete = {self._place(step).name for step in self.steps()}
-        complete |= {f"{name}.json" for name in complete}
-        written_here = (path for path in self.folder.iterdir() if _FILE_NAME.fullmatch(path.name))
-        leftovers = sorted(path for path in written_here if path.name not in complete)
-        for path in leftovers:
-            _remove(path)
-        return [path.name for path in leftovers]
+        """Removes what interrupted saves and removals left and returns the names; other files are left alone."""
+        names = self._entries()
+        leftovers = {name: found[1] for name in names if (found := _LEFTOVER.fullmatch(name))}
+        complete = {_name(step) for step in self.steps()}
+        manifests = {f"{stem}.json" for stem in leftovers.values() if stem not in complete} & set(names)
+        for name in [*leftovers, *manifests]:
+            self._remove(name)
+        return sorted([*leftovers, *manifests])
+
+    def set_aside(self, everything: bool = False) -> list[str]:
+        """Renames checkpoints that lack their manifest or their arrays, so that they are kept and not loaded.
+
+        Args:
+          everything: Whether complete ones are renamed too.
+
+        Returns:
+          The names of all that was ever set aside: "unverified-" and what it was named.
+        """
+        complete = {} if everything else {_name(step) for step in self.steps()}
+        for name in self._entries():
+            found = _PART.fullmatch(name)
+            if found and found[1] not in complete:
+                aside, n = _UNVERIFIED + name, 1
+                while (self.folder / aside).exists():
+                    aside, n = f"{_UNVERIFIED}{n}-{name}", n + 1
+                files.rename(self.folder.parent, f"{self.folder.name}/{name}", aside)
+        return [name for name in self._entries() if name.startswith(_UNVERIFIED)]
 
     def remove_after(self, step: int) -> None:
         """Removes checkpoints of later steps, which a run that went back to `step` will write again."""
@@ -218,20 +240,21 @@ class Checkpoints:
             self._discard(step)
 
     def _write(self, step: int, arrays: dict[str, np.ndarray], facts: dict[str, Any]) -> None:
-        place = self._place(step)
-        self.folder.mkdir(parents=True, exist_ok=True)
         # An earlier attempt may have left one.
         self._discard(step)
         # Orbax does not save empty arrays.
         stored = {name: array for name, array in arrays.items() if array.size}
-        _orbax().save(place.absolute(), stored)
+        saving = f"{_name(step)}.saving"
+        with self._held(saving) as held:
+            _orbax().save(held, stored)
         manifest = {
             "step": step,
-            "arrays": {name: _describe(array) for name, array in arrays.items()},
+            "arrays": {name: describe(array) for name, array in arrays.items()},
             "facts": facts,
-            "files": _digests(place),
+            "files": _digests(self.folder / saving),
         }
-        write_atomically(self._manifest(step), _encode(manifest))
+        files.write(self.folder.parent, f"{self.folder.name}/{_name(step)}.json", _encode(manifest))
+        files.rename(self.folder.parent, f"{self.folder.name}/{saving}", _name(step))
         steps = self.steps()
         # A run may go back to any of the newest, so the best that each of them names is kept.
         bests = {(self._facts(kept).get("best") or {}).get("step") for kept in steps[-self.keep :]}
@@ -246,29 +269,32 @@ class Checkpoints:
             return {}
 
     def _discard(self, step: int) -> None:
-        # The manifest is removed first, so that what an interrupted removal leaves is ignored.
-        self._manifest(step).unlink(missing_ok=True)
-        _remove(self._place(step))
+        name = _name(step)
+        for leftover in (f"{name}.saving", f"{name}.removing"):
+            self._remove(leftover)
+        if (self.folder / name).exists():
+            files.rename(self.folder.parent, f"{self.folder.name}/{name}", f"{name}.removing")
+        self._remove(f"{name}.json")
+        self._remove(f"{name}.removing")
 
-    def _place(self, step: int) -> Path:
-        return self.folder / f"{step:0{_DIGITS}d}"
+    def _entries(self) -> list[str]:
+        return sorted(path.name for path in self.folder.iterdir()) if self.folder.is_dir() else []
 
-    def _manifest(self, step: int) -> Path:
-        return self.folder / f"{step:0{_DIGITS}d}.json"
+    def _remove(self, name: str) -> None:
+        if self.folder.is_dir():
+            files.remove(self.folder.parent, f"{self.folder.name}/{name}")
+
+    @contextmanager
+    def _held(self, name: str) -> Iterator[Path]:
+        """Yields a path for Orbax, which stays in the folder even if a link takes the folder's place meanwhile."""
+        with files.folder_of(self.folder.parent, f"{self.folder.name}/{name}", make=True) as (folder, last):
+            # Linux reaches an open folder by this path.
+            held = Path(f"/proc/self/fd/{folder}")
+            yield (held if held.exists() else self.folder.absolute()) / last
 
 
-def write_atomically(path: Path, content: bytes) -> None:
-    """Writes a file atomically; it is on disk when this returns."""
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+def _name(step: int) -> str:
+    return f"{step:0{_DIGITS}d}"
 
 
 def _orbax() -> Any:
@@ -288,59 +314,13 @@ def _encode(manifest: Mapping[str, Any]) -> bytes:
     return (write({**manifest, "sha256": digest}) + "\n").encode()
 
 
-def _describe(array: Any) -> str:
-    return f"{np.dtype(array.dtype).name}[{','.join(map(str, array.shape))}]"
-
-
 def _digests(place: Path) -> dict[str, str]:
     if not place.is_dir():
         raise CheckpointError(f"checkpoint {place} is missing")
     try:
-        files = sorted(path for path in place.rglob("*") if path.is_file())
-        return {
-            path.relative_to(place).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
-            for path in files
-        }
+        found = sorted(path for path in place.rglob("*") if path.is_symlink() or not path.is_dir())
+        names = [path.relative_to(place).as_posix() for path in found]
+        root, above = place.parent.parent, f"{place.parent.name}/{place.name}"
+        return {name: hashlib.sha256(files.read(root, f"{above}/{name}")).hexdigest() for name in names}
     except OSError as error:
         raise CheckpointError(f"checkpoint {place} cannot be read: {error}") from error
-
-
-def _is_key(leaf: Any) -> bool:
-    return jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
-
-
-def _plain(tree: PyTree) -> PyTree:
-    """Replaces typed keys by their words."""
-    return jax.tree.map(lambda leaf: jax.random.key_data(leaf) if _is_key(leaf) else leaf, tree)
-
-
-def _typed(struct: PyTree, leaves: list[np.ndarray]) -> PyTree:
-    """Inverts `_plain`: puts `leaves` into the structure of `struct` and wraps the words of keys."""
-    wanted, tree = jax.tree.flatten(struct)
-    typed = [
-        jax.random.wrap_key_data(jnp.asarray(leaf), impl=_key_impl(want)) if _is_key(want) else leaf
-        for want, leaf in zip(wanted, leaves, strict=True)
-    ]
-    return jax.tree.unflatten(tree, typed)
-
-
-def _key_impl(struct: Any) -> Any:
-    """Returns the implementation of typed keys, which JAX tells of arrays and tracers but not of shapes."""
-    found: list[Any] = []
-    jax.eval_shape(lambda key: found.append(jax.random.key_impl(key)), struct)
-    return found[0]
-
-
-def _named(tree: PyTree) -> dict[str, Any]:
-    """Returns the leaves by their paths, in the order of the tree."""
-    return {
-        jax.tree_util.keystr(path, simple=True, separator="/"): leaf
-        for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
-    }
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)

@@ -1,7 +1,7 @@
 """The folder of a run: its configuration, environment, metrics, checkpoints and results.
 
 config.yaml        the resolved configuration
-environment.json   its hash, the command, versions, devices, git commit
+environment.json   its hash, the command, versions, devices, git commit, the data's digest, whether x64 was on
 metrics.jsonl      a JSON object a line, in the order of steps; no times, so that equal runs have equal files
 log.txt            what happened, with times
 checkpoints/       see `checkpoint`
@@ -14,30 +14,29 @@ report.md          a page about the run
 from __future__ import annotations
 
 import fcntl
+import hashlib
+import io
 import json
 import logging
 import math
 import os
-import platform
-import shlex
-import subprocess
-import sys
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from importlib import metadata
+import zipfile
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
-from ebm_jax import __version__
-from ebm_jax.experiment.config import Config, config_hash, dump_config, load_config
-from ebm_jax.experiment.run.checkpoint import write_atomically
+from ebm_jax.experiment import files
+from ebm_jax.experiment.config import Config, config_hash, dump_config, load_stored_config
+from ebm_jax.experiment.files import printable
+from ebm_jax.experiment.run.console import LOGGER, Formatter
+from ebm_jax.experiment.run.environment import environment, run_hash, x64_enabled
 
 MODEL = "model.npz"
+METRICS = "metrics.jsonl"
+RESULT = "result.json"
 DRAWS = "samples/final.npz"
-PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
-LOGGER = logging.getLogger("ebm_jax.experiment")
 
 
 class RunFolderError(RuntimeError):
@@ -47,16 +46,19 @@ class RunFolderError(RuntimeError):
 class RunFolder:
     """The folder of one run, locked by this process until `close`."""
 
-    def __init__(self, path: Path, lock: IO[str]) -> None:
+    def __init__(self, path: Path, lock: BinaryIO) -> None:
         self.path = path
         self.config: Config = stored_config(path)
         self._lock = lock
-        self._handler = logging.FileHandler(path / "log.txt", encoding="utf-8")
-        self._handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+        self._log = io.TextIOWrapper(files.open_to_append(path, "log.txt"), encoding="utf-8")
+        self._handler = logging.StreamHandler(self._log)
+        self._handler.setFormatter(Formatter("%(asctime)s %(levelname)s %(message)s"))
         LOGGER.addHandler(self._handler)
 
     @classmethod
-    def create(cls, path: Path, config: Config, command: Sequence[str]) -> RunFolder:
+    def create(
+        cls, path: Path, config: Config, command: Sequence[str], data_digest: str | None = None
+    ) -> RunFolder:
         """Makes the folder of a new run; raises RunFolderError if `path` exists and is not empty."""
         if path.exists() and (not path.is_dir() or any(path.iterdir())):
             if (path / "config.yaml").is_file():
@@ -69,8 +71,8 @@ class RunFolder:
         place = path.resolve()
         draft = place.with_name(f".{place.name}.{os.getpid()}.new")
         draft.mkdir()
-        (draft / "config.yaml").write_text(dump_config(config), encoding="utf-8")
-        write_json(draft / "environment.json", environment(config, command))
+        files.write(draft, "config.yaml", dump_config(config).encode())
+        write_json(draft / "environment.json", environment(config, command, data_digest))
         try:
             draft.rename(place)
         except OSError as error:
@@ -86,69 +88,105 @@ class RunFolder:
     def open(cls, path: Path) -> RunFolder:
         """Opens the folder of a run to resume it; raises RunFolderError if it is not a run, or is in use."""
         check_run(path)
-        lock = (path / ".lock").open("a+")
+        lock = files.open_to_append(path, ".lock")
         try:
             # The system releases the lock however the process ends.
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             lock.seek(0)
-            owner = lock.read().strip() or "unknown"
+            owner = printable(lock.read(20).decode("ascii", "replace").strip()) or "unknown"
             lock.close()
             raise RunFolderError(f"{path} is in use by process {owner}; wait for it, or stop it") from None
-        lock.truncate(0)
-        lock.write(f"{os.getpid()}\n")
-        lock.flush()
-        return cls(path, lock)
+        try:
+            lock.truncate(0)
+            lock.write(f"{os.getpid()}\n".encode())
+            lock.flush()
+            return cls(path, lock)
+        except BaseException:
+            lock.close()
+            raise
 
     def close(self) -> None:
         """Closes the log and releases the folder."""
         LOGGER.removeHandler(self._handler)
         self._handler.close()
+        self._log.close()
         self._lock.close()
 
     @property
     def finished(self) -> bool:
         """Whether the run has a result."""
-        return (self.path / "result.json").is_file()
+        return files.is_file(self.path, "result.json")
 
     def warn_of_versions(self) -> None:
         """Warns if versions, commit or device differ from those at the start of the run, since bits may then differ."""
         began, now = read_environment(self.path), environment(self.config, [])
         pairs = [(name, began["packages"].get(name), version) for name, version in now["packages"].items()]
-        pairs += [(name, began[name], now[name]) for name in ("git_commit", "device_kind")]
+        pairs += [(name, began.get(name), now[name]) for name in ("git_commit", "device_kind")]
         for name, before, after in pairs:
             if before != after:
                 LOGGER.warning(
                     "the run began with %s %s and goes on with %s: bits may differ from those of an undisturbed run",
-                    name, before, after,
+                    name, printable(before), after,
                 )  # fmt: skip
+
+    def check_conditions(self, data_digest: str | None) -> None:
+        """Raises RunFolderError if the data or JAX's x64 mode are not those with which the run began.
+
+        Runs of versions that recorded neither are not checked, and the log says so.
+        """
+        began = read_environment(self.path)
+        check_data(self.path, data_digest)
+        now = x64_enabled()
+        if "x64" not in began or "data_sha256" not in began:
+            LOGGER.warning(
+                "%s is of a version that recorded neither data nor x64: they are not compared with today's",
+                self.path / "environment.json",
+            )
+        elif began["x64"] != now:
+            raise RunFolderError(
+                f"{self.path} began with jax_enable_x64={began['x64']}, and JAX now has jax_enable_x64={now}: set "
+                f"JAX_ENABLE_X64={int(bool(began['x64']))}, or train again elsewhere"
+            )
 
     def append_metrics(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """Appends rows to metrics.jsonl; NaN becomes null."""
         lines = [json.dumps(finite(row), ensure_ascii=False) + "\n" for row in rows]
-        with (self.path / "metrics.jsonl").open("a", encoding="utf-8") as file:
-            file.write("".join(lines))
+        with files.open_to_append(self.path, METRICS) as file:
+            file.write("".join(lines).encode())
 
-    def metrics_size(self) -> int:
-        """Flushes metrics.jsonl to disk and returns its size in bytes."""
-        path = self.path / "metrics.jsonl"
-        if not path.exists():
-            return 0
-        with path.open("ab") as file:
+    def metrics_facts(self) -> dict[str, Any]:
+        """Flushes metrics.jsonl to disk and returns its size and SHA-256, as a checkpoint keeps them."""
+        with files.open_to_append(self.path, METRICS) as file:
             os.fsync(file.fileno())
-            return file.tell()
+            size = file.tell()
+            file.seek(0)
+            return {"metrics_bytes": size, "metrics_sha256": hashlib.sha256(file.read()).hexdigest()}
 
-    def cut_metrics(self, size: int) -> None:
-        """Cuts metrics.jsonl back to `size` bytes; raises RunFolderError if it is shorter."""
-        path = self.path / "metrics.jsonl"
-        have = path.stat().st_size if path.exists() else 0
-        if have < size:
-            raise RunFolderError(
-                f"{path} has {have} bytes, and had {size} when the checkpoint was written: it was shortened since. "
-                "Put the file back, or train again elsewhere"
-            )
-        if have > size:
-            os.truncate(path, size)
+    def cut_metrics(self, size: int, digest: str | None = None) -> None:
+        """Cuts metrics.jsonl back to what it was at a checkpoint.
+
+        Args:
+          size: Its size then, in bytes.
+          digest: Its SHA-256 then. None, from a checkpoint of a version that kept none: only the size is compared.
+
+        Raises:
+          RunFolderError: If it is shorter, or differs from what it was.
+        """
+        with files.open_to_append(self.path, METRICS) as file:
+            have = file.tell()
+            if have < size:
+                raise RunFolderError(
+                    f"{self.path / METRICS} has {have} bytes, and had {size} when the checkpoint was written: it was "
+                    "shortened since. Put the file back, or train again elsewhere"
+                )
+            file.seek(0)
+            if digest is not None and hashlib.sha256(file.read(size)).hexdigest() != digest:
+                raise RunFolderError(
+                    f"{self.path / METRICS} is not what it was when the checkpoint was written: some of its first "
+                    f"{size} bytes were changed since. Put the file back, or train again elsewhere"
+                )
+            file.truncate(size)
 
 
 def check_run(path: Path) -> None:
@@ -156,6 +194,18 @@ def check_run(path: Path) -> None:
     if not (path / "config.yaml").is_file():
         what = "has no config.yaml" if path.is_dir() else "is not a folder"
         raise RunFolderError(f"{path} {what}: it is no run; name a folder that `ebm-jax train` made")
+
+
+def check_data(path: Path, data_digest: str | None) -> None:
+    """Raises RunFolderError if a run began on other data, by their digests. None stands for unknown data."""
+    began = read_environment(path).get("data_sha256")
+    if began is not None and data_digest is not None and began != data_digest:
+        place = os.environ.get("EBM_JAX_DATA_DIR")
+        where = "is not set" if place is None else f"is {place}"
+        raise RunFolderError(
+            f"{path} began on data with SHA-256 {printable(began)}, and the data set now has {data_digest} "
+            f"(EBM_JAX_DATA_DIR {where}): set it to the folder of the first data, or train again elsewhere"
+        )
 
 
 def stored_config(path: Path) -> Config:
@@ -172,8 +222,11 @@ def stored_config(path: Path) -> Config:
       ConfigError: If the configuration cannot be read.
     """
     check_run(path)
-    config = load_config(path / "config.yaml")
-    if run_hash(config) != read_environment(path)["run_hash"]:
+    config = load_stored_config(path)
+    began = read_environment(path)
+    # The first version kept the hash of the whole configuration alone.
+    kept, now = began.get("run_hash"), run_hash(config)
+    if (now != kept) if kept is not None else (config_hash(config) != began["config_hash"]):
         raise RunFolderError(
             f"{path / 'config.yaml'} was changed since the run began, and not in its section evaluation alone; put it "
             "back as it was, or train the new configuration elsewhere"
@@ -181,87 +234,77 @@ def stored_config(path: Path) -> Config:
     return config
 
 
-def run_hash(config: Config) -> str:
-    """Returns the hash of what determines a run's bits: all of its configuration except the section `evaluation`."""
-    return config_hash(config.model_copy(update={"evaluation": type(config.evaluation)()}))
-
-
 def read_environment(path: Path) -> dict[str, Any]:
-    """Returns environment.json of a run."""
-    try:
-        return json.loads((path / "environment.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise RunFolderError(f"{path / 'environment.json'} cannot be read: {error}") from error
+    """Returns environment.json of a run; raises RunFolderError if it is not what a run writes."""
+    texts = dict.fromkeys(("config_hash", "command", "device_kind"), str)
+    return _read_object(path, "environment.json", texts | {"packages": dict})
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """Returns the rows of a run's metrics.jsonl without an incomplete last line."""
-    file = path / "metrics.jsonl"
-    if not file.exists():
+    """Returns the rows of metrics.jsonl without an incomplete last line; raises RunFolderError at a damaged line."""
+    try:
+        lines = files.read(path, METRICS).split(b"\n")
+    except FileNotFoundError:
         return []
-    lines = file.read_text(encoding="utf-8").split("\n")
-    return [json.loads(line) for line in lines[:-1]]
+    rows = []
+    for number, line in enumerate(lines[:-1], 1):
+        try:
+            row = json.loads(line)
+            if not isinstance(row, dict) or not {"kind", "epoch"} <= row.keys():
+                raise ValueError("it has no kind and epoch")
+            rows.append(row)
+        except (ValueError, RecursionError) as error:
+            raise RunFolderError(
+                f"{path / METRICS}, line {number}: not what a run writes ({printable(error)}); put the file back"
+            ) from error
+    return rows
 
 
 def read_result(path: Path) -> dict[str, Any] | None:
     """Returns result.json of a run, or None if it did not finish."""
-    file = path / "result.json"
-    return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
+    if not (path / RESULT).exists():
+        return None
+    return _read_object(path, RESULT, {"step": int, "metrics": dict})
+
+
+def read_arrays(path: Path, name: str) -> dict[str, np.ndarray]:
+    """Returns the arrays of an `.npz` file of a run; raises RunFolderError if it cannot be read."""
+    try:
+        with np.load(io.BytesIO(files.read(path, name)), allow_pickle=False) as stored:
+            return dict(stored)
+    except files.UnsafeFileError:
+        raise
+    except (OSError, ValueError, TypeError, EOFError, zipfile.BadZipFile) as error:
+        raise RunFolderError(f"{path / name} cannot be read: {printable(error)}") from error
+
+
+def _read_object(path: Path, name: str, kinds: Mapping[str, type]) -> dict[str, Any]:
+    """Returns a JSON object of a run; raises RunFolderError if it lacks a key of `kinds` with a value of that kind."""
+    try:
+        value = json.loads(files.read(path, name))
+    except files.UnsafeFileError:
+        raise
+    except (OSError, ValueError, RecursionError) as error:
+        raise RunFolderError(f"{path / name} cannot be read: {printable(error)}") from error
+    for key, kind in kinds.items():
+        if not isinstance(value, dict) or not isinstance(value.get(key), kind):
+            raise RunFolderError(
+                f"{path / name} is not what a run writes: its {key} is missing or of another kind"
+            )
+    return value
 
 
 def write_json(path: Path, value: Any) -> None:
     """Writes a value as JSON, atomically; NaN becomes null."""
-    write_atomically(path, (json.dumps(finite(value), indent=2, ensure_ascii=False) + "\n").encode())
+    content = json.dumps(finite(value), indent=2, ensure_ascii=False) + "\n"
+    files.write(path.parent, path.name, content.encode())
 
 
-def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
-    """Writes arrays to a compressed `.npz` file, and makes its folder."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+def write_arrays(folder: Path, name: str, arrays: Mapping[str, np.ndarray]) -> None:
+    """Writes arrays to a compressed `.npz` file in a folder, atomically."""
     named: Any = dict(arrays)
-    np.savez_compressed(path, **named)
-
-
-def environment(config: Config, command: Sequence[str]) -> dict[str, Any]:
-    """Returns what a run depends on besides its configuration."""
-    import jax
-
-    return {
-        "config_hash": config_hash(config),
-        "run_hash": run_hash(config),
-        "command": shlex.join(command),
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-        "packages": {"ebm-jax": __version__} | {name: _version(name) for name in PACKAGES},
-        "devices": [str(device) for device in jax.devices()],
-        "device_kind": jax.devices()[0].device_kind,
-        "git_commit": _git_commit(),
-    }
-
-
-def _version(name: str) -> str | None:
-    try:
-        return metadata.version(name)
-    except metadata.PackageNotFoundError:
-        return None
-
-
-def _git_commit() -> str | None:
-    """Returns the commit of the package's checkout, with "-dirty" if files differ from it; None without a checkout."""
-    home = Path(__file__).resolve().parent
-    try:
-        run = [
-            subprocess.run(
-                ["git", "-C", str(home), *rest], capture_output=True, text=True, timeout=10, check=True
-            )
-            for rest in (
-                ["ls-files", "--error-unmatch", "folder.py"],
-                ["rev-parse", "HEAD"],
-                ["status", "--porcelain", "--untracked-files=no"],
-            )
-        ]
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return run[1].stdout.strip() + ("-dirty" if run[2].stdout.strip() else "")
+    with files.written(folder, name) as path:
+        np.savez_compressed(path, **named)
 
 
 def finite(value: Any) -> Any:
@@ -275,26 +318,3 @@ def finite(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [finite(item) for item in value]
     return value
-
-
-@contextmanager
-def console() -> Iterator[None]:
-    """Sends the log to the console as well, without breaking progress bars."""
-    handler = _Console()
-    handler.setFormatter(logging.Formatter("%(message)s"))
-    handler.setLevel(logging.INFO)
-    # Messages of level DEBUG go to the file alone.
-    LOGGER.setLevel(logging.DEBUG)
-    LOGGER.propagate = False
-    LOGGER.addHandler(handler)
-    try:
-        yield
-    finally:
-        LOGGER.removeHandler(handler)
-
-
-class _Console(logging.Handler):
-    def emit(self, record: logging.LogRecord) -> None:
-        from tqdm import tqdm
-
-        tqdm.write(self.format(record), file=sys.stderr)

@@ -17,6 +17,8 @@ from ebm_jax.experiment.config.problems import shown
 from ebm_jax.experiment.config.reading import read_file, read_override
 
 LARGEST_SEED = 2**32 - 1
+# Folder of the runs' output, beside the runs.
+LOGS = "logs"
 
 
 @dataclass(frozen=True)
@@ -35,7 +37,7 @@ class Job:
     @property
     def log(self) -> Path:
         """The file that receives the output of the run."""
-        return self.folder.parent / "logs" / f"{self.name}.log"
+        return self.folder.parent / LOGS / f"{self.name}.log"
 
 
 def plan(

@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from ebm_jax.experiment import files
+
 
 @contextmanager
 def collected_signals() -> Iterator[list[int]]:
@@ -41,6 +43,8 @@ def event_writer(path: Path, step: int) -> Iterator[Any]:
     except ImportError:
         yield None
         return
+    # The writer names its files by the time, and makes new ones alone.
+    files.make_folder(path, "tensorboard")
     writer = SummaryWriter(str(path / "tensorboard"), purge_step=step + 1)
     try:
         yield writer

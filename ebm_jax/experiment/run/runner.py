@@ -1,48 +1,22 @@
-"""Trains the experiment of a configuration, and resumes runs that were stopped or killed.
-
-A run is a sequence of calls, each of a fixed number of updates within an epoch. Between two calls the host checks the
-metrics, evaluates, writes checkpoints, and handles signals. Where calls begin and end depends only on the
-configuration, and all randomness only on the seed and the step. So a run that was killed and resumed has the same bits
-as one that was not. That includes its metrics file, which a resume cuts back to its length at the checkpoint.
-"""
+"""Trains the experiment of a configuration, and resumes runs that were stopped or killed."""
 
 from __future__ import annotations
 
-import math
-import signal
-import sys
 import tempfile
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import jax
 import numpy as np
-from tqdm.auto import tqdm
 
 from ebm_jax.experiment.config import Config, ConfigError
 from ebm_jax.experiment.recipes.base import Experiment, Recipe, find
-from ebm_jax.experiment.run.checkpoint import CheckpointError, Checkpoints, Restored
-from ebm_jax.experiment.run.folder import (
-    DRAWS,
-    LOGGER,
-    MODEL,
-    RunFolder,
-    RunFolderError,
-    console,
-    read_metrics,
-    write_arrays,
-    write_json,
-)
-from ebm_jax.experiment.run.health import first_failure, summarize
+from ebm_jax.experiment.run.checkpoint import CheckpointError
+from ebm_jax.experiment.run.console import LOGGER, console
+from ebm_jax.experiment.run.folder import MODEL, RunFolder, RunFolderError
 from ebm_jax.experiment.run.memory import OutOfMemory, memory_errors_of_run
-from ebm_jax.experiment.run.process import collected_signals, event_writer
-
-
-class RunFailed(RuntimeError):
-    """A run that stopped before its end. The message says where, why, and what to do."""
+from ebm_jax.experiment.run.training import Run, RunFailed
 
 
 def train(config: Config, out: Path, command: Sequence[str]) -> None:
@@ -69,22 +43,24 @@ def train(config: Config, out: Path, command: Sequence[str]) -> None:
         with memory_errors_of_run(config):
             experiment = recipe.build(config)
             _check_saving(recipe, config, experiment)
-        folder = RunFolder.create(out, config, command)
+        folder = RunFolder.create(out, config, command, experiment.data_digest)
         with _held(folder):
-            _Run(folder, recipe, experiment).go()
+            Run(folder, recipe, experiment).go()
 
 
-def resume(path: Path) -> None:
+def resume(path: Path, restart: bool = False) -> None:
     """Resumes a run from its newest intact checkpoint.
 
     A finished run is left as it is. One without a checkpoint starts again.
 
     Args:
       path: The folder of the run.
+      restart: Whether a run with checkpoints, none of which can be verified, starts again. They are set aside.
 
     Raises:
-      RunFolderError: If `path` is not a run, or is in use, or was changed.
-      RunFailed: If the run stops early.
+      RunFolderError: If `path` is not a run, or is in use, or was changed, or began on other data or with another
+        setting of jax_enable_x64.
+      RunFailed: If the run stops early, or no checkpoint can be verified.
       OutOfMemory: If there is too little memory. The checkpoints stay.
       CheckpointError: If a checkpoint cannot be written, or none can be read.
     """
@@ -95,7 +71,9 @@ def resume(path: Path) -> None:
                 LOGGER.info("%s is finished; nothing is left to do", path)
                 return
             recipe = find(folder.config.recipe)
-            _Run(folder, recipe, recipe.build(folder.config)).go()
+            experiment = recipe.build(folder.config)
+            folder.check_conditions(experiment.data_digest)
+            Run(folder, recipe, experiment, restart).go()
 
 
 def _check_saving(recipe: Recipe, config: Config, experiment: Experiment) -> None:
@@ -117,223 +95,6 @@ def _check_saving(recipe: Recipe, config: Config, experiment: Experiment) -> Non
             f"recipe: the model of {config.recipe} is not the same after save and restore; correct the recipe"
         )
         raise ConfigError(config.name, [problem])
-
-
-class _Run:
-    """A run in progress: its train state, and what the host knows of it."""
-
-    def __init__(self, folder: RunFolder, recipe: Recipe, experiment: Experiment) -> None:
-        self.folder = folder
-        self.config = folder.config
-        self.recipe = recipe
-        self.experiment = experiment
-        self.checkpoints = Checkpoints(folder.path / "checkpoints", self.config.checkpoints.keep)
-        self.struct = jax.eval_shape(experiment.init)
-        self.n_steps = self.config.training.n_epochs * experiment.n_batches
-        self.saved: int | None = None
-        self.best: dict[str, Any] | None = None
-        self.rollbacks: list[dict[str, Any]] = []
-        self.state: Any = None
-        self.step = 0
-
-    def go(self) -> None:
-        """Trains to the end and writes what is made of the result."""
-        began = time.perf_counter()
-        with collected_signals() as received:
-            try:
-                self._restore(self._newest())
-                if self.step == 0:
-                    LOGGER.info("%s: %d updates, in %s", self.config.name, self.n_steps, self.folder.path)
-                hidden = not sys.stderr.isatty()
-                with (
-                    event_writer(self.folder.path, self.step) as writer,
-                    tqdm(total=self.n_steps, initial=self.step, unit="update", disable=hidden) as bar,
-                ):
-                    while self.step < self.n_steps:
-                        self._advance(bar, writer)
-                        if received:
-                            self._stop(received[0])
-                self.checkpoints.wait()
-            finally:
-                self.checkpoints.close()
-        params = self._params()
-        write_arrays(self.folder.path / DRAWS, self.experiment.draws(params))
-        self.recipe.save(self.folder.path / MODEL, self.config, params)
-        result = {
-            "step": self.step,
-            "n_rollbacks": len(self.rollbacks),
-            "best": self.best,
-            "metrics": self._last_evaluation(),
-        }
-        # Matplotlib takes a while to load, and only a finished run needs it.
-        from ebm_jax.experiment import report
-
-        report.write_run(self.folder.path, result)
-        write_json(self.folder.path / "result.json", result)
-        LOGGER.info("finished in %.0f s: %s", time.perf_counter() - began, self.folder.path / "report.md")
-
-    def _advance(self, bar: Any, writer: Any) -> None:
-        """Makes one call of updates, and what is due after it."""
-        n = self._next_call()
-        state, metrics = self.experiment.advance(self.state, n)
-        metrics = jax.device_get(jax.block_until_ready(metrics))
-        failure = first_failure(metrics, self.config.health, self.step)
-        if failure is not None and self.config.health.policy != "skip":
-            self._reject(self.step + failure[0] + 1, failure[1])
-            bar.n = self.step
-            return
-        self.state, before, self.step = state, self.step, self.step + n
-        learning_rate = self.experiment.learning_rate(state)
-        row, figures = self._row("train"), summarize(metrics)
-        taken = sorted({*row, "learning_rate"} & set(figures))
-        if taken:
-            raise RunFailed(
-                f"the objective reports {taken}, names that metrics.jsonl has already; rename them"
-            )
-        row |= figures | {"learning_rate": learning_rate}
-        if row["n_skipped"]:
-            LOGGER.warning("steps %d to %d: skipped %d updates", before + 1, self.step, row["n_skipped"])
-        self._record(row, writer)
-        bar.set_postfix(energy_gap=f"{row['energy_gap']:.3g}", refresh=False)
-        bar.update(n)
-        last = self.step == self.n_steps
-        if last or self._due(self.config.evaluation.every_epochs, before):
-            self._evaluate(writer)
-        if last or self._due(self.config.checkpoints.every_epochs, before):
-            self._save()
-
-    def _next_call(self) -> int:
-        """Returns the updates of the next call: an epoch in equal parts, none longer than `steps_per_call`."""
-        n_batches = self.experiment.n_batches
-        n_calls = math.ceil(n_batches / self.config.training.steps_per_call)
-        within = self.step % n_batches
-        ends = [n_batches * (i + 1) // n_calls for i in range(n_calls)]
-        return next(end for end in ends if end > within) - within
-
-    def _due(self, every_epochs: float, before: int) -> bool:
-        """Whether a multiple of `every_epochs` lies between the steps `before` and now."""
-        if every_epochs == 0:
-            return False
-        period = every_epochs * self.experiment.n_batches
-        return math.floor(self.step / period + 1e-9) > math.floor(before / period + 1e-9)
-
-    def _evaluate(self, writer: Any) -> None:
-        began = time.perf_counter()
-        due = self.experiment.groups_due
-        groups = self.recipe.groups if due is None else due(self.step)
-        settings = self.config.evaluation
-        params = self._params()
-        found = self.experiment.evaluate(params, settings, groups)
-        found |= self.experiment.evaluate_state(self.state, settings, groups)
-        value = found.get(self.recipe.best)
-        if value is not None and math.isfinite(value) and self._is_best(value):
-            self.best = {"step": self.step, "metric": self.recipe.best, "value": value}
-        self._record(self._row("evaluation") | found, writer)
-        if self.experiment.snapshot is not None and (drawn := self.experiment.snapshot(params, self.step)):
-            write_arrays(self.folder.path / "samples" / f"step_{self.step:08d}.npz", drawn)
-        shown = ", ".join(f"{name} {found[name]:.4g}" for name in list(found)[:4])
-        LOGGER.info("step %d: %s (%.1f s)", self.step, shown, time.perf_counter() - began)
-        if self.best is not None and self.best["step"] == self.step:
-            self._save()
-
-    def _is_best(self, value: float) -> bool:
-        if self.best is None:
-            return True
-        before = self.best["value"]
-        return value < before if self.recipe.smallest_is_best else value > before
-
-    def _save(self) -> None:
-        if self.saved == self.step:
-            return
-        facts = {
-            "metrics_bytes": self.folder.metrics_size(),
-            "best": self.best,
-            "rollbacks": self.rollbacks,
-        }
-        self.checkpoints.save(self.step, self.state, facts)
-        self.saved = self.step
-
-    def _stop(self, number: int) -> None:
-        self._save()
-        self.checkpoints.wait()
-        raise RunFailed(
-            f"stopped by {signal.Signals(number).name} at step {self.step} of {self.n_steps}, with a checkpoint there; "
-            f"go on with: ebm-jax resume {self.folder.path}"
-        )
-
-    def _reject(self, step: int, reason: str) -> None:
-        """Does what the policy says after a failed call, none of whose updates are kept."""
-        health = self.config.health
-        self.checkpoints.wait()
-        if health.policy == "stop":
-            at = f"the checkpoint of step {self.saved}" if self.saved else "the start"
-            raise RunFailed(
-                f"step {step}: {reason}. The run stops (health.policy is stop); {at} is intact. Train again "
-                "with a lower training.learning_rate, or with health.policy=rollback"
-            )
-        if len(self.rollbacks) >= health.max_rollbacks:
-            raise RunFailed(
-                f"step {step}: {reason}, after {len(self.rollbacks)} rollbacks (health.max_rollbacks). Train again "
-                "with a lower training.learning_rate"
-            )
-        rollbacks = self.rollbacks
-        # A slow instability is older than the newest checkpoint, so each rollback goes one checkpoint further back.
-        self.checkpoints.remove_newest(len(rollbacks))
-        self._restore(self.checkpoints.load_latest(self.struct))
-        n_recorded = len(self.rollbacks)
-        factor = health.rollback_factor ** (len(rollbacks) + 1)
-        row = self._row("rollback") | {"sick_step": step, "reason": reason, "rate_factor": factor}
-        self.rollbacks = [*rollbacks, row]
-        self.folder.append_metrics(self.rollbacks[n_recorded:])
-        self.state = self.experiment.with_rate_factor(self.state, factor)
-        LOGGER.warning(
-            "step %d: %s; back to step %d, learning rates times %g (rollback %d of %d)",
-            step, reason, self.step, factor, len(self.rollbacks), health.max_rollbacks,
-        )  # fmt: skip
-
-    def _newest(self) -> Restored | None:
-        for name in self.checkpoints.clean():
-            LOGGER.info("removed checkpoints/%s, left by an interrupted save", name)
-        restored = self.checkpoints.load_latest(self.struct)
-        if restored is None:
-            return None
-        self.folder.warn_of_versions()
-        LOGGER.info("%s: going on at step %d of %d", self.config.name, restored.step, self.n_steps)
-        return restored
-
-    def _restore(self, restored: Restored | None) -> None:
-        """Takes the state of a checkpoint, or the first state, with what the host knew then."""
-        if restored is None:
-            self.folder.cut_metrics(0)
-            self.state, self.step, self.saved = self.experiment.init(), 0, None
-            self.best, self.rollbacks = None, []
-            return
-        facts = restored.facts
-        self.folder.cut_metrics(facts["metrics_bytes"])
-        for problem in restored.problems:
-            LOGGER.warning("%s; falling back to the checkpoint of step %d", problem, restored.step)
-        self.checkpoints.remove_after(restored.step)
-        self.state, self.step, self.saved = jax.device_put(restored.tree), restored.step, restored.step
-        self.best, self.rollbacks = facts["best"], facts["rollbacks"]
-
-    def _params(self) -> Any:
-        """Returns the parameters that are judged and kept."""
-        return self.recipe.params(self.config, self.state)
-
-    def _last_evaluation(self) -> dict[str, float]:
-        """Returns the last evaluation in metrics.jsonl."""
-        rows = [row for row in read_metrics(self.folder.path) if row["kind"] == "evaluation"]
-        return {name: value for name, value in rows[-1].items() if name not in ("kind", "step", "epoch")}
-
-    def _row(self, kind: str) -> dict[str, Any]:
-        return {"kind": kind, "step": self.step, "epoch": round(self.step / self.experiment.n_batches, 6)}
-
-    def _record(self, row: dict[str, Any], writer: Any) -> None:
-        self.folder.append_metrics([row])
-        if writer is not None:
-            for name, value in row.items():
-                if isinstance(value, float) and math.isfinite(value) and name != "epoch":
-                    writer.add_scalar(f"{row['kind']}/{name}", value, self.step)
 
 
 @contextmanager

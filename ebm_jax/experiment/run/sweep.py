@@ -18,8 +18,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ebm_jax.experiment.config import ConfigError, load_config
-from ebm_jax.experiment.run.plan import Job
+from ebm_jax.experiment import files
+from ebm_jax.experiment.config import ConfigError, load_config, load_stored_config
+from ebm_jax.experiment.files import printable
+from ebm_jax.experiment.run.plan import LOGS, Job
 
 RESULT = "result.json"
 POLL_SECONDS = 0.1
@@ -75,8 +77,8 @@ def run_sweep(jobs: Sequence[Job], n_parallel: int = 1, command: Command = comma
     """
     outcomes: dict[Job, Outcome] = {}
     waiting = list(jobs)
-    for folder in {job.log.parent for job in jobs}:
-        folder.mkdir(parents=True, exist_ok=True)
+    for folder in {job.folder.parent for job in jobs}:
+        files.make_folder(folder, LOGS)
     with _forwarded_signals() as children:
         while waiting or children.running:
             while waiting and len(children.running) < n_parallel and not children.stopped:
@@ -104,8 +106,8 @@ def run_sweep(jobs: Sequence[Job], n_parallel: int = 1, command: Command = comma
 def final_metrics(folder: Path) -> dict[str, Any] | None:
     """Returns the final metrics of a finished run, and None for a run that is not finished."""
     try:
-        result = json.loads((folder / RESULT).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        result = json.loads(files.read(folder, RESULT))
+    except (OSError, ValueError, RecursionError):
         return None
     metrics = result.get("metrics") if isinstance(result, dict) else None
     return metrics if isinstance(metrics, dict) else None
@@ -115,7 +117,7 @@ def table(outcomes: Sequence[Outcome]) -> str:
     """Returns a text table of how each run ended, with its final metrics."""
     results = [final_metrics(outcome.job.folder) or {} for outcome in outcomes]
     names = list(dict.fromkeys(name for result in results for name in result))
-    rows = [["name", "status", "minutes", *names]]
+    rows = [["name", "status", "minutes", *map(printable, names)]]
     for outcome, result in zip(outcomes, results, strict=True):
         minutes = "" if outcome.minutes is None else f"{outcome.minutes:.1f}"
         rows.append([outcome.job.name, outcome.status, minutes, *(_text(result.get(name)) for name in names)])
@@ -130,10 +132,10 @@ def table(outcomes: Sequence[Outcome]) -> str:
 
 def _start(job: Job, children: _Children, command: Command) -> Outcome | None:
     """Starts a run. Returns None, or the outcome of a run that needs no process or could not start one."""
-    stored = job.folder / "config.yaml"
     try:
-        other = stored.is_file() and load_config(stored) != load_config(job.config, job.overrides)
-    except ConfigError as error:
+        stored = load_stored_config(job.folder) if (job.folder / "config.yaml").is_file() else None
+        other = stored is not None and stored != load_config(job.config, job.overrides)
+    except (ConfigError, files.UnsafeFileError) as error:
         _say(f"{job.name}: failed, {error}")
         return Outcome(job, "failed (config.yaml)", True)
     if other:
@@ -144,7 +146,7 @@ def _start(job: Job, children: _Children, command: Command) -> Outcome | None:
         return Outcome(job, "skipped", False)
     resume = job.folder.is_dir() and any(job.folder.iterdir())
     try:
-        with open(job.log, "ab") as log:
+        with files.open_to_append(job.folder.parent, f"{LOGS}/{job.log.name}") as log:
             # The child gets its own process group. Otherwise Ctrl-C in a terminal would reach it twice.
             process = subprocess.Popen(
                 command(job, resume),
@@ -200,14 +202,15 @@ def _forwarded_signals() -> Iterator[_Children]:
 
 def _last_line(log: Path) -> str:
     """Returns the last line of a log, which says why a run failed."""
-    return (log.read_text(encoding="utf-8", errors="replace").splitlines() or ["it is empty"])[-1]
+    text = files.read(log.parent.parent, f"{LOGS}/{log.name}").decode("utf-8", "replace")
+    return (text.splitlines() or ["it is empty"])[-1]
 
 
 def _text(value: Any) -> str:
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
-        return "-" if value is None else str(value)
+        return "-" if value is None else printable(value)
     return f"{value:.5g}"
 
 
 def _say(text: str) -> None:
-    print(text, flush=True)
+    print(printable(text, newlines=True), flush=True)

@@ -10,10 +10,11 @@ from typing import NamedTuple
 import jax
 
 from ebm_jax import plots
-from ebm_jax.experiment.config import Config, load_config
+from ebm_jax.experiment import files
+from ebm_jax.experiment.config import Config, load_stored_config
 from ebm_jax.experiment.recipes.base import Recipe, find
 from ebm_jax.experiment.run.checkpoint import CheckpointError, Checkpoints
-from ebm_jax.experiment.run.folder import finite, stored_config, write_arrays
+from ebm_jax.experiment.run.folder import check_data, finite, stored_config, write_arrays
 from ebm_jax.experiment.run.memory import memory_errors, memory_settings
 from ebm_jax.types import PyTree
 
@@ -140,14 +141,15 @@ def draw(run: TrainedRun, n: int, n_steps: int | None, seed: int, output: Path, 
     settings = {"--num-samples": n, "--steps": "its default" if n_steps is None else n_steps}
     with memory_errors(settings, "The run is unchanged"):
         pictures, steps = run.recipe.draw(run.config, run.params, n, n_steps, seed)
-    output.parent.mkdir(parents=True, exist_ok=True)
     if output.suffix == ".npz":
-        write_arrays(output, {"samples": pictures[-1], "frames": pictures, "steps": steps})
+        arrays = {"samples": pictures[-1], "frames": pictures, "steps": steps}
+        write_arrays(output.parent, output.name, arrays)
     else:
-        plots.image_grid(pictures[-1]).savefig(output, dpi=150, metadata={"Software": None})
+        with files.written(output.parent, output.name) as path:
+            plots.image_grid(pictures[-1]).savefig(path, dpi=150, metadata={"Software": None})
     if frames is not None:
-        frames.parent.mkdir(parents=True, exist_ok=True)
-        plots.animate(pictures, frames, milliseconds=[600] * (len(pictures) - 1) + [3000])
+        with files.written(frames.parent, frames.name) as path:
+            plots.animate(pictures, path, milliseconds=[600] * (len(pictures) - 1) + [3000])
 
 
 def judge(
@@ -166,18 +168,20 @@ def judge(
 
     Raises:
       RequestError: If an override is of another section.
+      RunFolderError: If the run began on other data.
       ConfigError: If a value is wrong.
       OutOfMemory: If there is too little memory.
     """
     for text in overrides:
         if not text.startswith("evaluation."):
             raise RequestError(f"{text!r} is no setting of the evaluation; give evaluation.KEY=VALUE")
-    config = load_config(path / "config.yaml", overrides)
+    config = load_stored_config(path, overrides)
     with memory_errors(memory_settings(config, "evaluation."), "The run is unchanged"):
         experiment = run.recipe.build(config)
+        check_data(path, experiment.data_digest)
         found = experiment.evaluate(run.params, config.evaluation, groups)
         found |= experiment.evaluate_state(run.state, config.evaluation, groups)
     row = {"step": run.step, "evaluation": config.evaluation.model_dump(), "metrics": found}
-    with (path / "evaluations.jsonl").open("a", encoding="utf-8") as file:
-        file.write(json.dumps(finite(row)) + "\n")
+    with files.open_to_append(path, "evaluations.jsonl") as file:
+        file.write((json.dumps(finite(row)) + "\n").encode())
     return found

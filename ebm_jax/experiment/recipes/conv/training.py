@@ -92,6 +92,7 @@ def build(config: ConvConfig) -> Experiment:
         evaluate=evaluate,
         draws=draws,
         evaluate_state=evaluate_state,
+        data_digest=images.digest,
     )
 
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from ebm_jax import data as datasets
 from ebm_jax.data.specs import SPECS
+from ebm_jax.experiment.recipes.digest import digest
 from ebm_jax.experiment.recipes.images.config import ImageDataConfig
 from ebm_jax.types import Key
 
@@ -32,6 +33,11 @@ class Images(NamedTuple):
     validation: np.ndarray
     test: np.ndarray
     labels: tuple[np.ndarray, np.ndarray, np.ndarray]
+
+    @property
+    def digest(self) -> str:
+        """Digest of images and labels."""
+        return digest(self.train, self.validation, self.test, *self.labels)
 
 
 def image_shape(config: ImageDataConfig) -> tuple[int, int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping
 from typing import Any
 
@@ -9,6 +10,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from ebm_jax import plots
+from ebm_jax.experiment import files
 from ebm_jax.experiment.recipes.base import StoredRun
 from ebm_jax.experiment.recipes.comparison import SeedGroup, band, group_by_seed
 
@@ -44,10 +46,11 @@ def run_figures(run: StoredRun) -> dict[str, Figure]:
         ),
         "plots/negatives.png": _by_epoch({"": SeedGroup((run,))}, "train", _NEGATIVES),
     }
-    snapshots = sorted((run.path / "samples").glob("step_*.npz"))
+    snapshots = sorted(path.stem for path in (run.path / "samples").glob("step_*.npz"))
     if len(snapshots) > 1:
-        frames = np.stack([np.load(path)["samples"] for path in snapshots])
-        figures["samples/training.png"] = _strip(frames, [int(path.stem[5:]) for path in snapshots])
+        stored = [files.read(run.path, f"samples/{name}.npz") for name in snapshots]
+        frames = np.stack([np.load(io.BytesIO(content))["samples"] for content in stored])
+        figures["samples/training.png"] = _strip(frames, [int(name[5:]) for name in snapshots])
     if sum(row["kind"] == "evaluation" for row in run.rows) > 1:
         figures["plots/loss.png"] = _loss(run)
     return figures

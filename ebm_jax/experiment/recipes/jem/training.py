@@ -154,6 +154,7 @@ def build(config: JemConfig) -> Experiment:
         draws=draws,
         groups_due=groups_due,
         snapshot=snapshot,
+        data_digest=images.digest,
     )
 
 

@@ -185,6 +185,7 @@ def build(config: LatentConfig) -> Experiment:
         evaluate=evaluate,
         draws=draws,
         groups_due=groups_due,
+        data_digest=images.digest,
     )
 
 

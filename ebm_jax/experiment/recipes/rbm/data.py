@@ -11,6 +11,7 @@ import numpy as np
 from ebm_jax import data as datasets
 from ebm_jax.data.specs import SPECS
 from ebm_jax.energies.rbm import RBM
+from ebm_jax.experiment.recipes.digest import digest
 from ebm_jax.experiment.recipes.rbm.config import RBMConfig
 
 # Streams of the seed; 0 is not used.
@@ -35,6 +36,11 @@ class Bits(NamedTuple):
     test_bits: np.ndarray
     mean: np.ndarray
     shape: tuple[int, int]
+
+    @property
+    def digest(self) -> str:
+        """Digest of the rows to train and to test on."""
+        return digest(self.train, self.test_bits)
 
 
 def image_shape(config: RBMConfig) -> tuple[int, int]:

@@ -87,6 +87,7 @@ def build(config: RBMConfig) -> Experiment:
         with_rate_factor=optimiser.with_rate_factor,
         evaluate=evaluate,
         draws=draws,
+        data_digest=bits.digest,
     )
 
 
