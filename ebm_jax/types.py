@@ -11,6 +11,7 @@ from typing import Any, NamedTuple, TypeAlias
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jaxtyping import Array, Float, Int
 
 Key: TypeAlias = jax.Array
@@ -90,7 +91,7 @@ def acceptance_rate(
     `jax_debug_nans` refuses the results of compiled programs that hold a NaN. So kernels and train steps return the
     counts, and NumPy divides them here, unless they are being traced.
     """
-    traced = any(isinstance(count, jax.core.Tracer) for count in (n_accepted, n_proposed))
+    traced = any(isinstance(count, Tracer) for count in (n_accepted, n_proposed))
     xp: Any = jnp if traced else np
     accepted, proposed = xp.asarray(n_accepted), xp.asarray(n_proposed)
     known = (proposed > 0) & (proposed < _MAX_COUNT)

@@ -307,7 +307,8 @@ def _result(key: Key, log_weights: np.ndarray, *, reverse: bool) -> AISResult:
 
     if not (nonzero | np.isnan(log_weights)).any():
         empty = "all weights are zero: no chain began where the energy is finite; take another base, or more chains"
-        return AISResult(-sign * np.inf, (-sign * np.inf,) * 2, log_weights, float("nan"), 0.0, (empty,))
+        bound = -sign * np.inf
+        return AISResult(bound, (bound, bound), log_weights, float("nan"), 0.0, (empty,))
     estimate = sign * log_mean(sign * log_weights)
     seed = np.asarray(jax.random.bits(key, (2,)))
     rows = np.random.default_rng(seed).integers(0, n, (_BOOTSTRAPS, n))

@@ -155,7 +155,7 @@ def measure(
     n_nonfinite = _count_nonfinite((figures, grads, updated), squares, (figures, updated))
     metrics = Metrics(
         loss=loss,
-        energies=Energies(*energies, energies[1] - energies[0]) if energies else None,
+        energies=Energies(energies[0], energies[1], energies[1] - energies[0]) if energies else None,
         gradient_norm=jnp.sqrt(squares),
         n_proposed=jnp.sum(info.n_proposed, dtype=jnp.uint32),
         n_accepted=jnp.sum(info.n_accepted, dtype=jnp.uint32),
