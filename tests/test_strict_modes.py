@@ -49,10 +49,14 @@ def test_every_public_kernel_runs(strict, maker, system):
     assert np.array_equal(np.isnan(info.acceptance), info.n_proposed == 0)
 
 
+COMPLETE = ej.Graph(12, [(i, j) for i in range(12) for j in range(i)])
 FORMS = {
     "bits": ej.Ising(ej.Grid(16, 16, "periodic"), bias="tied"),
     "grid": ej.Ising(ej.Grid(3, 4)),
     "general": ej.Potts(ej.Graph(12, [(0, i) for i in range(1, 12)]), 3, "matrix"),
+    "dense": ej.Ising(COMPLETE),
+    "dense levels": ej.Potts(COMPLETE, 3),
+    "dense tables": ej.Potts(COMPLETE, 3, "matrix"),
     "categorical": ej.CategoricalRBM(4, 3, 3),
     "gaussian": ej.GaussianRBM(4, 3),
 }

@@ -29,6 +29,8 @@ EXTRAS = {
     "tpu": Extra(("libtpu",), "Google's TPUs"),
     "thrml": Extra(("thrml",), "the bridge to THRML's models"),
     "blackjax": Extra(("blackjax",), "BlackJAX's algorithms as kernels"),
+    "networkx": Extra(("networkx",), "graphs of NetworkX as graphs, and back"),
+    "dimod": Extra(("dimod",), "binary quadratic models of dimod as Ising models, and back"),
     "arviz": Extra(("arviz-base", "xarray"), "draws as a DataTree, for ArviZ"),
     "bench": Extra(
         ("thrml", "hamon", "numba", "torch", "torchebm", "blackjax", "rbms", "ebmkit"),

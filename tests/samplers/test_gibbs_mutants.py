@@ -46,7 +46,7 @@ def grid_neighbour_dropped(patch):
 
     def mutant(self, parity, packs):
         slots = genuine(self, parity, packs)
-        return slots._replace(n_slots=slots.n_slots - 1)
+        return slots._replace(stop=slots.stop - 1)
 
     patch.setattr(GridLayout, "_neighbours", mutant)
 
