@@ -14,6 +14,7 @@ they differ, the files are hashed, once in a process, and an entry with other co
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -153,8 +154,9 @@ def _publish(temporary: Path, root: Path, spec: DatasetSpec, digest: str) -> Non
         try:
             os.replace(temporary, target)
             return
-        except OSError:
-            if not target.exists():
+        except OSError as error:
+            # Another process may have moved the entry that was in the way since: then this one tries again.
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST) and not target.exists():
                 raise
         # Another process may have been first; its content is the same.
         if read_entry(root, spec, digest) is not None:

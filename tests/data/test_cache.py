@@ -1,3 +1,5 @@
+import dataclasses
+import errno
 import gzip
 import json
 import os
@@ -5,6 +7,7 @@ import subprocess
 import sys
 import time
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -279,6 +282,26 @@ def test_processes_that_write_and_damage_the_same_entry_never_read_it_wrong(tmp_
         out, errors = process.communicate(timeout=60)
         assert process.returncode == 0 and out == "done\n", errors
     assert not list(tmp_path.glob(".tmp*"))
+
+
+def test_an_entry_that_vanishes_before_it_is_looked_at_is_written(tmp_path, monkeypatch):
+    """Another process has just moved a damaged entry aside, whose folder was in the way."""
+    spec = dataclasses.replace(SPECS["mnist"], sizes=(2, 1, 1))
+    arrays = sources.Arrays(np.zeros((4, 28, 28), np.uint8), np.zeros(4, np.int32))
+    digest = cache.content_digest(arrays)
+    target, genuine, refused = tmp_path / f"mnist-{digest[:16]}", os.replace, []
+
+    def replace(old, new):
+        if Path(new) == target and not refused:
+            refused.append(old)
+            raise OSError(errno.ENOTEMPTY, "Directory not empty")
+        genuine(old, new)
+
+    monkeypatch.setattr(cache.os, "replace", replace)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        cache.write_entry(tmp_path, spec, arrays, digest)
+    assert refused and (target / "manifest.json").exists()
 
 
 def test_full_size_mnist_loads_from_cache_within_50_ms(tmp_path):
