@@ -1,10 +1,10 @@
 """Dense graphs: couplings as a matrix, and sites drawn one after the other.
 
-A complete graph needs a block for every site, and a program that names every block takes minutes to compile. Here one
-loop visits all sites in the order of the blocks, so the program is as long for a thousand blocks as for one. Sites go
-in tiles. The fields of a tile are its bias and one matrix product with the whole configuration; while the sites of the
-tile are drawn, each change is added to the fields of the tile alone. A sweep of n sites takes n² products a chain, most
-of them in a few large matrix products.
+A complete graph needs a block for every site, and a program that names every block compiles for about half a second a
+block. Here one loop visits all sites in the order of the blocks, so the program is as long for a thousand blocks as for
+one. Sites go in tiles. The fields of a tile are its bias and one matrix product with the whole configuration; while the
+sites of the tile are drawn, each is added to the fields of the tile alone. A sweep of n sites takes n² products a
+chain, most of them in a few large matrix products.
 
 Chains go in tiles of 64 columns, the last one padded, as in `bipartite`: the order of additions inside a product, and
 so every draw, does not depend on how many chains run.
@@ -21,19 +21,18 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Shaped, UInt32
 
 from ebm_jax import rng
-from ebm_jax.energies.base import PairwiseModel
-from ebm_jax.graphs import Grid, neighbours
+from ebm_jax.graphs import AnyGraph, Grid, neighbours
 from ebm_jax.graphs.blocks import BlockSpec
 from ebm_jax.lattice.base import Layout
 from ebm_jax.lattice.bipartite import TILE
 from ebm_jax.lattice.draw import categorical
-from ebm_jax.lattice.general import edge_rows
+from ebm_jax.lattice.general import GeneralLayout, edge_rows
 from ebm_jax.lattice.grid import site_counters
 from ebm_jax.types import PyTree
 
 # Sites of a tile. One row of the matrix meets 64 columns of chains, so smaller products pay for reading it.
 SITES = 32
-# With more blocks than this "general" compiles for long: up to 2 s a block. A torus of odd sides has nine.
+# With more blocks than this, a program that names them compiles for seconds. A torus of odd sides has nine.
 MANY_GROUPS = 9
 # Automatic choice takes this path where the matrix has at most 64 MiB, or where a sixteenth of it is filled.
 _FEW_ENTRIES = 2**24
@@ -98,9 +97,7 @@ class DenseLayout(Layout):
     @classmethod
     def obstacle(cls, model: Any, spec: BlockSpec) -> str | None:
         """Says why a model does not fit, or returns None when it does."""
-        del spec
-        fits = isinstance(model, PairwiseModel)
-        return None if fits else "it has no couplings on the edges of its graph"
+        return GeneralLayout.obstacle(model, spec)
 
     @classmethod
     def pays(cls, model: Any, spec: BlockSpec) -> bool:
@@ -125,10 +122,7 @@ class DenseLayout(Layout):
         coupling[own, edges.row] = edges.coupling
         forward = np.ones((n_rows, n_rows), bool)
         forward[own, edges.row] = edges.forward
-        counter, second = np.arange(n, dtype=np.uint32), np.zeros(n, bool)
-        if isinstance(graph, Grid):
-            counter, second = site_counters(graph)
-        counter, second = (np.pad(column[order], (0, n_rows - n)) for column in (counter, second))
+        counter, second = (np.pad(column[order], (0, n_rows - n)) for column in counters(graph))
         n_free = n - len(spec.clamped_sites)
         layout = cls(graph.shape, model.coupling, model.n_levels, model.spins, -(-n_free // SITES))
         tables = (order, back, counter, second, coupling, forward, np.int32(n_free))
@@ -290,6 +284,13 @@ class DenseLayout(Layout):
     def _width(self) -> int:
         """Rows of the matrix for a site."""
         return self.n_levels if self._has_tables else 1
+
+
+def counters(graph: AnyGraph) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the cipher counter of every site, and whether it takes the second of the cipher's two words."""
+    if isinstance(graph, Grid):
+        return site_counters(graph)
+    return np.arange(graph.n_sites, dtype=np.uint32), np.zeros(graph.n_sites, bool)
 
 
 def _thresholds(

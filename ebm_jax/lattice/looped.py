@@ -16,13 +16,12 @@ import numpy as np
 from jaxtyping import Array, Bool, Int, UInt32
 
 from ebm_jax import rng
-from ebm_jax.graphs import Grid, neighbours
+from ebm_jax.graphs import neighbours
 from ebm_jax.graphs.blocks import BlockSpec
 from ebm_jax.lattice.base import Layout
-from ebm_jax.lattice.dense import MANY_GROUPS
+from ebm_jax.lattice.dense import MANY_GROUPS, counters
 from ebm_jax.lattice.fields import Site, Slots, Weights, draw_levels, draw_spins, weigh
 from ebm_jax.lattice.general import GeneralLayout, Host, PartTables, edge_rows, part_tables, slot_couplings
-from ebm_jax.lattice.grid import site_counters
 from ebm_jax.types import PyTree
 
 # A step of the loop costs about as much as so many rows of 64 chains.
@@ -118,9 +117,7 @@ class LoopedLayout(Layout):
             )
         )
         first = np.cumsum([0, *(len(table.row) for table in tables)]).astype(np.int32)
-        counter, second = np.arange(graph.n_sites, dtype=np.uint32), np.zeros(graph.n_sites, bool)
-        if isinstance(graph, Grid):
-            counter, second = site_counters(graph)
+        counter, second = counters(graph)
         layout = cls(graph.shape, model.coupling, model.n_levels, model.spins, size, len(pieces))
         made = PieceTables(order, back, counter[order], second[order], slots, first)
         return layout, jax.device_put(made)
