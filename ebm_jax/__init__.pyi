@@ -55,6 +55,12 @@ from .energies.categorical_rbm import (
 from .energies.categorical_rbm import (
     CategoricalRBMParams as CategoricalRBMParams,
 )
+from .energies.factor_graph import (
+    Factor as Factor,
+)
+from .energies.factor_graph import (
+    FactorGraph as FactorGraph,
+)
 from .energies.gaussian_rbm import GaussianRBM as GaussianRBM
 from .energies.ising import (
     Ising as Ising,
@@ -68,6 +74,18 @@ from .energies.neural import (
 )
 from .energies.neural import (
     NeuralEnergy as NeuralEnergy,
+)
+from .energies.nodes import (
+    Categories as Categories,
+)
+from .energies.nodes import (
+    Gaussians as Gaussians,
+)
+from .energies.nodes import (
+    NodeKind as NodeKind,
+)
+from .energies.nodes import (
+    Spins as Spins,
 )
 from .energies.potts import (
     Potts as Potts,

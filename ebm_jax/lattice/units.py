@@ -17,7 +17,7 @@ from jaxtyping import Array, Bool, Float, UInt8, UInt32
 
 from ebm_jax import rng
 from ebm_jax.chains import with_leading_axes
-from ebm_jax.lattice import draw
+from ebm_jax import draw
 
 
 @dataclass(frozen=True)

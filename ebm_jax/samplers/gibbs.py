@@ -32,6 +32,7 @@ from ebm_jax.lattice import bipartite
 from ebm_jax.lattice.base import Layout
 from ebm_jax.lattice.bits import BitsLayout
 from ebm_jax.lattice.dense import DenseLayout
+from ebm_jax.lattice.factors import FactorLayout
 from ebm_jax.lattice.general import GeneralLayout
 from ebm_jax.lattice.grid import GridLayout
 from ebm_jax.lattice.looped import LoopedLayout
@@ -48,6 +49,7 @@ LAYOUTS: tuple[type[Layout], ...] = (
     DenseLayout,
     LoopedLayout,
     GeneralLayout,
+    FactorLayout,
 )
 
 

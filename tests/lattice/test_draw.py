@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ebm_jax.lattice import draw
+from ebm_jax import draw
 
 BITS = 24
 CASES = {

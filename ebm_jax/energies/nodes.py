@@ -1,0 +1,222 @@
+"""Kinds of nodes of a factor graph: what a node's value is, how factors read it, and how it is drawn.
+
+A factor multiplies statistics of its nodes (see `FactorGraph`). Given all others, a node then follows an exponential
+family,
+
+    p(x | rest) ∝ exp(Σ_t η_t T_t(x)) with respect to a measure of the kind's own,
+
+whose natural parameters η, one for each statistic T_t that factors use, are sums over the node's factors. Families that
+are conditionally exponential make joint laws of any mixture of kinds (Besag 1974; Welling, Rosen-Zvi and Hinton 2005).
+
+A kind of one's own is a subclass of `NodeKind`: two functions, and any factor, block, clamp and sampler takes it.
+"""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, UInt8, UInt32
+
+from ebm_jax import rng
+from ebm_jax.checks import check_integer
+from ebm_jax import draw
+from ebm_jax.types import Key
+
+# The natural parameters of nodes by statistic, `(*nodes, chains)` each. A table statistic gives a function of the level
+# instead, since the levels of a node may be many.
+Fields = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class NodeKind(abc.ABC):
+    """`n` nodes of one kind. A configuration of them is an array `(n,)`.
+
+    A subclass is a frozen dataclass. It gives the attributes and methods below. Compiled code compares kinds by value.
+
+    Args:
+      n: Number of nodes, at least 1.
+
+    Raises:
+      ValueError: If there is none.
+
+    Attributes:
+      dtype: Dtype of a value.
+      statistics: Names of the statistics. A member of a factor that names none uses the first.
+      required: Statistics that a factor must give to every node, or its law would have no finite sum.
+      n_values: Number of values that a node can take, or None where they are real or without bound.
+      is_table: Whether weights of factors have an axis of `n_values` entries for the node, instead of being multiplied
+        by a number.
+
+    Example:
+      >>> @dataclasses.dataclass(frozen=True)
+      ... class Counts(ej.NodeKind):
+      ...     '''Numbers 0, 1, 2, … with the measure 1 / x!: given the rest they are Poisson with mean exp(η).'''
+      ...
+      ...     dtype = jnp.float32
+      ...     statistics = ("value",)
+      ...
+      ...     def evaluate(self, statistic, x):
+      ...         return x
+      ...
+      ...     def draw(self, fields, words):
+      ...         u, mean, k = ej.rng.uniform(words[0]), jnp.exp(fields["value"]), jnp.arange(64.0)
+      ...         below = jax.scipy.special.gammaincc(k + 1, mean[..., None])
+      ...         return jnp.sum(below <= u[..., None], axis=-1).astype(jnp.float32)
+      >>> model = ej.FactorGraph({"count": Counts(1), "spin": ej.Spins(1)}, [ej.Factor(("count", 0), ("spin", 0))])
+      >>> start = {"count": jnp.zeros((8, 1)), "spin": jnp.ones((8, 1), bool)}
+      >>> weights = (jnp.array([0.5]),)
+      >>> run = ej.sample(jax.random.key(0), ej.gibbs(model), weights, start, ej.SamplingSchedule(5, 3))
+      >>> run.positions["count"].shape
+      (3, 8, 1)
+    """
+
+    n: int
+
+    dtype: ClassVar[Any]
+    statistics: ClassVar[tuple[str, ...]] = ("value",)
+    required: ClassVar[tuple[str, ...]] = ()
+    is_table: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "n", check_integer("n", self.n, 1))
+
+    @property
+    def n_values(self) -> int | None:
+        """Number of values that a node can take."""
+        return None
+
+    def evaluate(self, statistic: str, x: Array) -> Float[Array, "..."]:
+        """Returns a statistic T(x) of every value; a kind whose `is_table` is True needs none."""
+        raise NotImplementedError
+
+    @abc.abstractmethod
+    def draw(self, fields: Fields, words: tuple[UInt32[Array, "..."], UInt32[Array, "..."]]) -> Array:
+        """Draws values from exp(Σ_t η_t T_t(x)) with respect to the kind's measure.
+
+        Args:
+          fields: η_t by the name of the statistic, `(*nodes, chains)`, with β in them. Statistics that no factor uses
+            are missing.
+          words: Two random words for every value, shaped like the result. Draw from them alone (`rng.uniform`,
+            `rng.normal`), and a chain does not depend on what runs beside it.
+
+        Returns:
+          Values of dtype `dtype`.
+        """
+
+    def start(self, key: Key) -> Array:
+        """Draws a configuration to start a chain from: uniform levels, or N(0, 1) where there are none."""
+        if self.n_values is None:
+            return jax.random.normal(key, (self.n,)).astype(self.dtype)
+        return jax.random.randint(key, (self.n,), 0, self.n_values).astype(self.dtype)
+
+
+class Spins(NodeKind):
+    """`n` spins s = ±1, stored as bool: True is +1.
+
+    Args:
+      n: Number of spins.
+
+    Raises:
+      ValueError: If there is none.
+
+    Example:
+      >>> ej.Spins(4)
+      Spins(n=4)
+    """
+
+    dtype = jnp.bool_
+
+    @property
+    def n_values(self) -> int:
+        """2."""
+        return 2
+
+    def evaluate(self, statistic: str, x: Bool[Array, "..."]) -> Float[Array, "..."]:
+        """Returns s."""
+        del statistic
+        return jnp.where(x, 1.0, -1.0)
+
+    def draw(
+        self, fields: Fields, words: tuple[UInt32[Array, "..."], UInt32[Array, "..."]]
+    ) -> Bool[Array, "..."]:
+        """Draws True with probability σ(2η)."""
+        return draw.bernoulli(2 * fields["value"], words[0])
+
+
+@dataclass(frozen=True)
+class Categories(NodeKind):
+    """`n` categories of levels 0 … n_levels − 1, stored as uint8. Weights of factors have an entry for each level.
+
+    Args:
+      n: Number of nodes.
+      n_levels: Levels of each, 2 to 256.
+
+    Raises:
+      ValueError: If there is no node, or the levels are out of range.
+
+    Example:
+      >>> ej.Categories(4, n_levels=3)
+      Categories(n=4, n_levels=3)
+    """
+
+    n_levels: int
+
+    dtype = jnp.uint8
+    is_table = True
+
+    @property
+    def n_values(self) -> int:
+        """The levels."""
+        return self.n_levels
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        object.__setattr__(self, "n_levels", check_integer("n_levels", self.n_levels, 2))
+        if self.n_levels > 256:
+            raise ValueError(f"n_levels is {self.n_levels}; a level is stored in a byte: use at most 256")
+
+    def draw(
+        self, fields: Fields, words: tuple[UInt32[Array, "..."], UInt32[Array, "..."]]
+    ) -> UInt8[Array, "..."]:
+        """Draws level k with probability ∝ exp(η[k])."""
+        return draw.categorical(fields["value"], self.n_levels, words[0])
+
+
+class Gaussians(NodeKind):
+    """`n` real units, float32, with the statistics "value", x, and "square", x².
+
+    A factor of the unit's square with weight −a/2 gives it the precision a, without which there is no law:
+    `Factor(("x", range(n), "square"))`.
+
+    Args:
+      n: Number of units.
+
+    Raises:
+      ValueError: If there is none.
+
+    Example:
+      >>> ej.Gaussians(4)
+      Gaussians(n=4)
+    """
+
+    dtype = jnp.float32
+    statistics = ("value", "square")
+    required = ("square",)
+
+    def evaluate(self, statistic: str, x: Float[Array, "..."]) -> Float[Array, "..."]:
+        """Returns x or x²."""
+        return x if statistic == "value" else x * x
+
+    def draw(
+        self, fields: Fields, words: tuple[UInt32[Array, "..."], UInt32[Array, "..."]]
+    ) -> Float[Array, "..."]:
+        """Draws from N(η₁/a, 1/a) with a = −2η₂; NaN where a is not greater than 0."""
+        precision = -2 * fields["square"]
+        scale = jax.lax.rsqrt(jnp.where(precision > 0, precision, jnp.nan))
+        noise = rng.normal(words[0])
+        return (fields.get("value", 0.0) * scale * scale + scale * noise).astype(jnp.float32)
