@@ -15,6 +15,10 @@ def model_of(task: Task, edges=None):
     """Returns the model on a new graph."""
     if task.kind == "rbm":
         return ej.RBM(task.n_visible, task.n_hidden)
+    if task.kind == "triples":
+        return ej.FactorGraph(
+            {"spin": ej.Spins(task.sites)}, [ej.Factor(*(("spin", column) for column in edges.T))]
+        )
     if task.kind in ("graph", "dense"):
         graph = ej.Graph(task.n_sites, edges)
     else:
@@ -28,6 +32,8 @@ def params_of(task: Task, model, given):
     """Returns the parameters of the task in the shapes of the model."""
     if task.kind == "rbm":
         return model.init(jax.random.key(0), scale=0.1)
+    if task.kind == "triples":
+        return (jnp.asarray(given.weights, jnp.float32),)
     if task.bias == "tied":
         return ej.IsingParams(jnp.float32(0), jnp.asarray(tied_coupling(task), jnp.float32))
     coupling = jnp.asarray(given.weights if given.tied is None else given.tied, jnp.float32)

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import ebm_jax as ej
-from benchmarks.methods import Method, timed_builds
+from benchmarks.methods import Method, ours_gibbs, timed_builds
 from benchmarks.tasks.gibbs import Task, system
 
 
@@ -32,12 +32,14 @@ def prepare(task: Task, device: str = "cpu", package: str = "thrml") -> Method:
     systems = {}
     for size in (task, task.small()):
         given = system(size)
-        colours = [block.sites for block in ej.colour(ej.Graph(len(given.bias), given.edges))]
+        colours = [block.sites for block in ej.colour(_graph(size, given))]
         systems[size.sites] = given, len(given.bias), colours
 
     def build(task):
         given, n_sites, colours = systems[task.sites]
-        if task.n_levels == 2:
+        if task.kind == "triples":
+            made = _triples(library, given, n_sites, colours)
+        elif task.n_levels == 2:
             made = _ising(library, given, n_sites, colours)
         else:
             made = _potts(library, task, given, n_sites, colours)
@@ -59,6 +61,21 @@ def prepare(task: Task, device: str = "cpu", package: str = "thrml") -> Method:
         compiled = jax.jit(jax.vmap(one)).lower(keys, state).compile()
         compiling = time.perf_counter() - start
     return Method(first, again, compiling, lambda: compiled(keys, state))
+
+
+def _graph(task, given):
+    if task.kind == "triples":
+        return ours_gibbs.model_of(task, given.edges).graph
+    return ej.Graph(len(given.bias), given.edges)
+
+
+def _triples(library, given, n_sites, colours):
+    nodes = [library.SpinNode() for _ in range(n_sites)]
+    groups = [library.Block([nodes[i] for i in column]) for column in given.edges.T.tolist()]
+    factor = library.models.SpinEBMFactor(groups, jnp.asarray(given.weights, jnp.float32))
+    free = [library.Block([nodes[i] for i in c]) for c in colours]
+    draws = [library.models.SpinGibbsConditional() for _ in free]
+    return library.FactorSamplingProgram(library.BlockGibbsSpec(free, []), draws, [factor], [])
 
 
 def _ising(library, given, n_sites, colours):

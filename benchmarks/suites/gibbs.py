@@ -24,7 +24,8 @@ def prepared(task, device):
         jax.block_until_ready(method.call())
     absent = {}
     kind = "rbm" if task.kind == "rbm" else "potts"
-    modules = MODULES | ({"numba": "numba_dense"} if task.kind == "dense" else {})
+    loops = {"dense": "numba_dense", "triples": "numba_triples"}
+    modules = MODULES | {"numba": loops.get(task.kind, MODULES["numba"])}
     for peer in task.peers:
         admit(
             task.name,

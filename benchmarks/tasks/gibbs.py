@@ -10,7 +10,8 @@ class Task(NamedTuple):
 
     Attributes:
       name: Name of the task.
-      kind: "grid", "graph" (random regular), "dense" (a spin glass on a complete graph) or "rbm".
+      kind: "grid", "graph" (random regular), "dense" (a spin glass on a complete graph), "triples" (a torus with a
+        three-body term at every corner of three spins) or "rbm".
       n_chains: Number of chains.
       n_sweeps: Sweeps of a call.
       peers: Peers that run it. The first is the main peer.
@@ -47,7 +48,9 @@ class Task(NamedTuple):
     @property
     def sites(self) -> int:
         """Sites of one chain."""
-        return {"grid": self.side**2, "rbm": self.n_visible + self.n_hidden}.get(self.kind, self.n_sites)
+        if self.kind == "rbm":
+            return self.n_visible + self.n_hidden
+        return self.side**2 if self.side else self.n_sites
 
     @property
     def work(self) -> int:
@@ -95,6 +98,8 @@ CPU_TASKS = (
     Task("rbm_784_500", "rbm", 128, 100, ("torch",), {"ratio": 1.7, **MEMORY}),
     Task("sk_32", "dense", 64, 100, ("thrml",), {"ratio": 20}, n_sites=32, coupling="edge"),
     Task("sk_1024", "dense", 64, 20, ("numba",), {"ratio": 1}, n_sites=1024, coupling="edge"),
+    Task("triples_64", "triples", 64, 50, ("thrml", "numba"), {"ratio": 10}, side=64),
+    Task("triples_64_many", "triples", 1024, 10, ("thrml", "numba"), {"ratio": 10}, side=64),
 )
 
 # THRML makes one object per site, which would take too long on the huge grid.
@@ -117,12 +122,12 @@ GPU_TASKS = (
 
 
 class System(NamedTuple):
-    """The numbers of a pairwise system.
+    """The numbers of a system.
 
     Attributes:
-      edges: Pairs of sites.
+      edges: Pairs of sites; of triples, the three sites of every term.
       bias: Bias of every site.
-      weights: Coupling of every edge.
+      weights: Coupling of every edge, or weight of every term.
       tied: Couplings by direction, or None.
     """
 
@@ -140,8 +145,12 @@ def tied_coupling(task: Task) -> np.ndarray | None:
 
 
 def system(task: Task) -> System:
-    """Returns edges, biases and couplings of a grid or graph task."""
+    """Returns edges, biases and couplings of a task that is no RBM."""
     rng = np.random.default_rng(0)
+    if task.kind == "triples":
+        site = np.arange(task.sites).reshape(task.side, task.side)
+        corners = np.stack([site, np.roll(site, -1, 1), np.roll(site, -1, 0)], -1).reshape(-1, 3)
+        return System(corners, np.zeros(task.sites), rng.choice([-1.0, 1.0], len(corners)), None)
     tied = tied_coupling(task)
     if task.kind in ("graph", "dense"):
         n_sites = task.n_sites
