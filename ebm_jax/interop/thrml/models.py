@@ -1,8 +1,8 @@
-"""THRML's energy models and sampling programs as Ising and Potts models, and back."""
+"""THRML's energy models and sampling programs as Ising and Potts models and factor graphs, and back."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -12,30 +12,42 @@ import thrml
 from thrml import models
 
 from ebm_jax.checks import FLOATS, check_finite, check_struct
+from ebm_jax.energies.factor_graph import FactorGraph
 from ebm_jax.energies.ising import Ising, IsingParams
 from ebm_jax.energies.potts import Potts, PottsParams
 from ebm_jax.graphs import AnyGraph, Graph, Grid
-from ebm_jax.graphs.blocks import Block, BlockSpec, default_spec
-from ebm_jax.interop.thrml.sites import as_array, as_group, site_index, site_nodes, sites_of
-from ebm_jax.interop.thrml.terms import count_levels, read_terms
+from ebm_jax.graphs.blocks import Block, BlockSpec
+from ebm_jax.interop.thrml.factors import factor_graph, thrml_factors
+from ebm_jax.interop.thrml.sites import (
+    Nodes,
+    arrange,
+    as_array,
+    block_spec,
+    check_drawn,
+    ordered_nodes,
+    site_index,
+    sites_of,
+)
+from ebm_jax.interop.thrml.terms import Term, levels_of_nodes, read_terms
 
 
 class ThrmlModel(NamedTuple):
     """What `to_thrml` returns, ready for `thrml.sample_states`.
 
     Attributes:
-      ebm: An `IsingEBM`, or a `FactorizedEBM` of categorical factors.
+      ebm: An `IsingEBM` of an Ising model, else a `FactorizedEBM`.
       program: Its sampling program.
       free_blocks: Blocks as `BlockGibbsSpec` takes them; a superblock of several blocks is a tuple.
       clamped_blocks: A list of blocks.
-      nodes: Object array of THRML nodes, shaped like a configuration. `thrml.Block(nodes.ravel())` holds them by site.
+      nodes: THRML nodes, shaped like a configuration: an object array, or of a factor graph a dict of them by name.
+        `thrml.Block(nodes.ravel())` holds those of an array by site.
     """
 
     ebm: Any
     program: Any
     free_blocks: list[Any]
     clamped_blocks: list[Any]
-    nodes: np.ndarray
+    nodes: Nodes
 
 
 def from_thrml(
@@ -46,32 +58,39 @@ def from_thrml(
     beta: Any = 1.0,
     graph: AnyGraph | None = None,
     nodes: Any = None,
-) -> tuple[Ising | Potts, IsingParams | PottsParams, BlockSpec]:
-    """Converts a THRML model of spins or of categories, with E_thrml(x) = β · E(params, x).
+) -> tuple[Ising | Potts | FactorGraph, Any, BlockSpec]:
+    """Converts a THRML model of spins and categories, with E_thrml(x) = β · E(params, x).
 
-    Spins become an `Ising` model with a coupling for each edge, categories a `Potts` model with a K×K table for each
-    edge. Factors on the same nodes add up, whichever node comes first in each. The model does not depend on the
-    weights, so new weights do not compile anew.
+    Where factors join two nodes at most and all nodes are alike, spins become an `Ising` model with a coupling for each
+    edge, and categories a `Potts` model with a K×K table for each edge. Factors on the same nodes add up, whichever
+    node comes first in each.
+
+    Anything else becomes a `FactorGraph`, with the nodes by name as `site_nodes` gives them. Each of THRML's factors
+    becomes a factor, in the same order, and its weights become parameters as they are. Where its nodes have several
+    names it becomes several factors. The interactions of a program are added up by nodes first.
+
+    The model does not depend on the weights, so new weights do not compile anew.
 
     Args:
       source: An `IsingEBM`, a `FactorizedEBM`, a list of its factors, or a sampling program. A program holds only what
-        its updates need: biases of its clamped nodes and couplings among them are missing and become 0, which changes
-        the energy by a constant. Weights must be numbers, not traced.
+        its updates need: factors on its clamped nodes alone are missing and become 0, which changes the energy by a
+        constant. Weights must be numbers, not traced.
       free_blocks: THRML `Block`s, or tuples of them that are drawn at the same moment. By default a program's own
         blocks, else a colouring of the sites that are not clamped.
       clamped_blocks: THRML `Block`s.
       beta: A positive number; 1 gives THRML's energy itself.
       graph: A graph with these edges, such as a `Grid` whose sites are the nodes row by row, so that its faster update
-        runs. By default a `Graph` of the edges in the order of the factors.
-      nodes: The node of every site; by default `site_nodes` of the same arguments.
+        runs. By default a `Graph` of the edges in the order of the factors. A `FactorGraph` takes none.
+      nodes: The node of every site; by default `site_nodes` of the same arguments. A dict of nodes by names of your
+        own, each of one kind, makes a `FactorGraph` of any model.
 
     Returns:
       `(model, params, spec)`.
 
     Raises:
-      ValueError: If a factor joins three or more nodes, spins stand beside categories, nodes differ in their number of
-        categories, a node is coupled to itself, `graph` lacks an edge, the interactions of a program come from no
-        energy, or blocks miss a node, hold one twice, or hold two that are coupled (THRML then samples another law).
+      ValueError: If a factor is not one of THRML's own, a node is both spin and category or occurs twice in a term,
+        `graph` lacks an edge, the interactions of a program come from no energy, or blocks miss a node, hold one twice,
+        or hold two that are coupled (THRML then samples another law).
     """
     check_finite("beta", beta)
     if not float(beta) > 0:
@@ -83,30 +102,60 @@ def from_thrml(
                 "clamped_blocks came without free_blocks; give both, or none to keep the program's"
             )
         free_blocks, clamped_blocks = program.gibbs_spec.superblocks, program.gibbs_spec.clamped_blocks
-    terms = read_terms(source, float(beta))
-    n_levels = count_levels(terms)
-    found = site_nodes(source, free_blocks, clamped_blocks)
-    nodes = found if nodes is None else as_array(nodes)
-    if set(nodes.ravel()) != set(found) or nodes.size != found.size:
+    terms, found = read_terms(source, float(beta)), ordered_nodes(source, free_blocks, clamped_blocks)
+    levels = levels_of_nodes(terms, found)
+    by_default = arrange(found, terms, levels)
+    nodes = by_default if nodes is None else nodes
+    named = {name: as_array(each) for name, each in nodes.items()} if isinstance(nodes, Mapping) else None
+    nodes = as_array(nodes) if named is None else np.concatenate([each.ravel() for each in named.values()])
+    if set(nodes.ravel()) != set(found) or nodes.size != len(found):
         raise ValueError(
-            f"nodes holds {nodes.size} nodes, not the {found.size} of the model; name each of them once"
+            f"nodes holds {nodes.size} nodes, not the {len(found)} of the model; name each of them once"
         )
+    if named is not None:
+        if graph is not None:
+            raise ValueError(f"graph is {graph!r}, and a FactorGraph has its factors for it; leave it out")
+        return factor_graph(terms, named, levels, program, free_blocks, clamped_blocks)
+    if isinstance(by_default, dict):
+        raise ValueError(
+            f"nodes is a list, and this model has nodes by name ({', '.join(by_default)}); give a dict, as "
+            "`site_nodes` returns"
+        )
+    return _pairwise(terms, nodes, levels[found[0]], graph, program, free_blocks, clamped_blocks)
+
+
+def _pairwise(
+    terms: Sequence[Term],
+    nodes: np.ndarray,
+    n_levels: int | None,
+    graph: AnyGraph | None,
+    program: Any,
+    free_blocks: Sequence[Any] | None,
+    clamped_blocks: Sequence[Any],
+) -> tuple[Ising | Potts, IsingParams | PottsParams, BlockSpec]:
+    """Returns the Ising model of spins, or the Potts model of categories, with `n_levels` each."""
     index = site_index(nodes)
-    ends = [np.stack([sites_of(t.first, index), sites_of(t.second, index)], 1) for t in terms if t.second]
+    pairs = [term for term in terms if len(term.groups) == 2]
+    ends = [np.stack([sites_of(group, index) for group in term.groups], 1) for term in pairs]
     graph, edge, backward = _edges(np.concatenate([np.zeros((0, 2), np.int32), *ends]), nodes.size, graph)
-    spec = _spec(free_blocks, clamped_blocks, index, graph)
+    spec = block_spec(free_blocks, clamped_blocks, index, graph)
     levels = () if n_levels is None else (n_levels,)
     bias = np.zeros((nodes.size, *levels))
     for term in terms:
-        if term.second is None:
-            np.add.at(bias, sites_of(term.first, index), term.weights)
-    weights = np.concatenate([np.zeros((0, *levels, *levels)), *(t.weights for t in terms if t.second)])
+        if len(term.groups) == 1:
+            np.add.at(bias, sites_of(term.groups[0], index), term.weights)
+    weights = np.concatenate([np.zeros((0, *levels, *levels)), *(term.weights for term in pairs)])
     forth, back = np.zeros((2, graph.n_edges, *levels, *levels))
     np.add.at(forth, edge[~backward], weights[~backward])
     transposed = weights.swapaxes(1, 2) if levels else weights
     np.add.at(back, edge[backward], transposed[backward])
     if program is not None:
-        _check_program(program, spec, index, graph, forth, back)
+        both = ~check_drawn(program, spec, index)[graph.edges].any(axis=1)
+        if not np.allclose(forth[both], back[both], rtol=1e-5, atol=1e-6):
+            raise ValueError(
+                "the program's interactions are not the same both ways, so it samples from no energy; build it from "
+                "factors"
+            )
     dtype = jnp.result_type(jnp.float32, *(term.dtype for term in terms))
     bias = jnp.asarray(bias.reshape(*graph.shape, *levels), dtype)
     coupling = jnp.asarray(forth + back, dtype)
@@ -115,12 +164,15 @@ def from_thrml(
     return Potts(graph, n_levels, "matrix"), PottsParams(bias, coupling), spec
 
 
-def to_thrml(model: Ising | Potts, params: Any, spec: BlockSpec | None = None, beta: Any = 1.0) -> ThrmlModel:
-    """Converts an Ising or Potts model on any graph, with E_thrml(x) = β · E(params, x).
+def to_thrml(
+    model: Ising | Potts | FactorGraph, params: Any, spec: BlockSpec | None = None, beta: Any = 1.0
+) -> ThrmlModel:
+    """Converts an Ising or Potts model on any graph, or a factor graph of spins and categories.
 
-    Tied couplings are spread over the edges. An Ising model becomes an `IsingEBM` of `SpinNode`s with this `beta`, a
-    Potts model a `FactorizedEBM` of `CategoricalNode`s whose weights are multiplied by `beta`. To sample there, and
-    read the samples as positions:
+    The energies are E_thrml(x) = β · E(params, x). Tied couplings are spread over the edges. An Ising model becomes an
+    `IsingEBM` of `SpinNode`s with this `beta`. A Potts model becomes a `FactorizedEBM` of `CategoricalNode`s, and a
+    factor graph one of both, whose weights are multiplied by `beta`. THRML's blocks are of one kind, so a block of
+    several names becomes a superblock of one block for each. To sample there, and read the samples as positions:
 
         there = to_thrml(model, params)
         state = to_thrml_state(there.nodes, there.free_blocks, x)
@@ -129,8 +181,10 @@ def to_thrml(model: Ising | Potts, params: Any, spec: BlockSpec | None = None, b
         samples = thrml.sample_states(key, there.program, schedule, state, [], everything)
         positions = from_thrml_state(there.nodes, everything, samples)
 
+    Of a factor graph, `everything` is a block for each name: `[thrml.Block(nodes) for nodes in there.nodes.values()]`.
+
     Args:
-      model: An Ising or Potts model.
+      model: An Ising or Potts model, or a `FactorGraph` of `Spins` and `Categories`.
       params: Its parameters.
       spec: The blocks; by default `model.default_spec()`.
       beta: Inverse temperature.
@@ -139,14 +193,19 @@ def to_thrml(model: Ising | Potts, params: Any, spec: BlockSpec | None = None, b
       A `ThrmlModel`.
 
     Raises:
-      ValueError: If the model is another, parameters do not fit it, or blocks do not fit its graph.
+      ValueError: If the model is another or has nodes of another kind, parameters do not fit it, or blocks do not fit
+        its graph.
     """
-    if not isinstance(model, (Ising, Potts)):
-        raise ValueError(f"to_thrml converts Ising and Potts models, got {model!r}; write it as one of them")
+    if not isinstance(model, (Ising, Potts, FactorGraph)):
+        raise ValueError(
+            f"to_thrml converts Ising and Potts models and factor graphs, got {model!r}; write it as one of them"
+        )
     check_struct("params", params, model.params_struct(), dtypes=FLOATS)
     check_finite("beta", beta)
     spec = model.default_spec() if spec is None else spec
     spec.check(model.graph)
+    if isinstance(model, FactorGraph):
+        return ThrmlModel(*thrml_factors(model, params, spec, beta))
     graph, spins = model.graph, isinstance(model, Ising)
     nodes: list[Any] = [thrml.SpinNode() if spins else thrml.CategoricalNode() for _ in range(graph.n_sites)]
 
@@ -210,42 +269,6 @@ def _edges(ends: np.ndarray, n_sites: int, graph: AnyGraph | None) -> tuple[AnyG
 def _code(ends: np.ndarray, n_sites: int) -> np.ndarray:
     """Returns a number for every pair, the same in both orders."""
     return ends.min(axis=1).astype(np.int64) * n_sites + ends.max(axis=1)
-
-
-def _spec(
-    free_blocks: Sequence[Any] | None, clamped_blocks: Sequence[Any], index: dict[Any, int], graph: AnyGraph
-) -> BlockSpec:
-    """Returns the blocks as site numbers, checked against the graph."""
-    clamped = [Block(sites_of(block, index)) for block in clamped_blocks]
-    if free_blocks is None:
-        held = BlockSpec([], clamped).clamped_sites
-        groups = [sites[~np.isin(sites, held)] for sites in default_spec(graph).groups]
-        spec = BlockSpec([Block(sites) for sites in groups if sites.size], clamped)
-    else:
-        groups = [[Block(sites_of(block, index)) for block in as_group(group)] for group in free_blocks]
-        spec = BlockSpec(groups, clamped)
-    spec.check(graph)
-    return spec
-
-
-def _check_program(
-    program: Any, spec: BlockSpec, index: dict[Any, int], graph: AnyGraph, forth: np.ndarray, back: np.ndarray
-) -> None:
-    """Raises unless sites to be drawn are free in the program, and free pairs are coupled alike in both directions."""
-    fixed = np.zeros(len(index), bool)
-    for block in program.gibbs_spec.clamped_blocks:
-        fixed[sites_of(block, index)] = True
-    drawn = ~np.isin(np.arange(len(index)), spec.clamped_sites)
-    if (drawn & fixed).any():
-        site = int(np.flatnonzero(drawn & fixed)[0])
-        raise ValueError(
-            f"site {site} is clamped in the program, which does not hold its bias; convert the energy model instead"
-        )
-    both = ~fixed[graph.edges].any(axis=1)
-    if not np.allclose(forth[both], back[both], rtol=1e-5, atol=1e-6):
-        raise ValueError(
-            "the program's interactions are not the same both ways, so it samples from no energy; build it from factors"
-        )
 
 
 def _per_edge(model: Ising | Potts, coupling: jax.Array) -> jax.Array:

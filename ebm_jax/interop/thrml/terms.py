@@ -1,11 +1,12 @@
-"""The terms of a THRML model: its factors, or the interactions of its sampling program, on one or two nodes.
+"""The terms of a THRML model: its factors, or the interactions of its sampling program.
 
-THRML's factors are E = −Σ_b W_b on categories and E = −Σ_b W_b s… on spins ±1, so a term's weight is minus an energy.
+THRML's factors are E = −Σ_b s_1 … s_M W_b[c_1, …, c_N] for spins s = ±1 and categories c, so a term's weight is minus
+an energy.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,39 +15,42 @@ from thrml import models
 
 
 class Term(NamedTuple):
-    """Weights of nodes or of pairs of nodes.
+    """Weights of nodes that stand beside each other in groups: one node of each group makes a product.
 
-    A program holds a pair of free nodes twice, once for the update of each. Its terms carry half the weight.
+    A program holds a product once for the update of each of its free nodes. Its terms carry that part of the weight.
 
     Attributes:
-      first: Nodes, or the first nodes of pairs.
-      second: The second nodes of pairs, or None.
-      weights: float64, `(n,)` for spins, `(n, K)` or `(n, K, K)` otherwise.
-      spins: Whether nodes are spins.
+      groups: Nodes, `n` in each group. Groups of spins come first.
+      n_spins: How many groups are spins.
+      weights: float64, `(n, K, …)` with an axis for each group of categories.
       dtype: Dtype in which THRML keeps the weights.
+      drawn: Number of the group whose update the term belongs to, for terms of a program.
     """
 
-    first: Sequence[Any]
-    second: Sequence[Any] | None
+    groups: tuple[Sequence[Any], ...]
+    n_spins: int
     weights: np.ndarray
-    spins: bool
     dtype: Any
+    drawn: int | None = None
+
+    @property
+    def levels(self) -> tuple[int | None, ...]:
+        """The number of categories of each group, None for spins."""
+        return (None,) * self.n_spins + self.weights.shape[1:]
 
 
 def read_terms(source: Any, beta: float) -> list[Term]:
-    """Returns the terms of −E_thrml / beta; raises ValueError if it is not a sum over single nodes and pairs."""
+    """Returns the terms of −E_thrml / beta; raises ValueError if it is no sum of THRML's own factors."""
     scale = 1 / beta
     if isinstance(source, thrml.BlockSamplingProgram):
         terms = list(_terms_of_program(source))
     elif isinstance(source, models.IsingEBM):
         scale = float(source.beta) / beta
-        terms = [_term([source.nodes], source.biases, True)]
+        terms = [_term([source.nodes], 1, source.biases)]
         if source.edges:
-            terms.append(_term(list(zip(*source.edges)), source.weights, True))
+            terms.append(_term(list(zip(*source.edges)), 2, source.weights))
     else:
         terms = [_term_of_factor(factor) for factor in factors_of(source)]
-    if len({term.spins for term in terms}) == 2:
-        raise ValueError(_MIXED)
     return [term._replace(weights=term.weights * scale) for term in terms]
 
 
@@ -60,46 +64,59 @@ def factors_of(source: Any) -> Sequence[Any]:
     return factors
 
 
-def count_levels(terms: list[Term]) -> int | None:
-    """Returns K, or None for spins; raises ValueError when nodes have different numbers of categories."""
-    sizes = sorted({size for term in terms for size in term.weights.shape[1:]})
-    if len(sizes) > 1:
-        raise ValueError(
-            f"nodes have {' and '.join(map(str, sizes))} categories; a Potts model has the same number at every site: "
-            "pad the smaller tables with a large negative weight, such as -1e4"
-        )
-    if not sizes and not (terms and terms[0].spins):
-        raise ValueError("the program holds no interaction, so the number of categories is unknown")
-    return sizes[0] if sizes else None
+def levels_of_nodes(terms: Sequence[Term], nodes: Iterable[Any]) -> dict[Any, int | None]:
+    """Returns the number of categories of every node, None for spins.
+
+    A node that is in no term is taken to be like those of its type.
+
+    Raises:
+      ValueError: If a node is used in two ways, or its number of categories is unknown.
+    """
+    known: dict[Any, int | None] = {}
+    for term in terms:
+        for group, levels in zip(term.groups, term.levels, strict=True):
+            for node in group:
+                if known.setdefault(node, levels) != levels:
+                    uses = " and as ".join(_described(each) for each in (known[node], levels))
+                    raise ValueError(f"node {node!r} is used as {uses}; give it one use in every factor")
+    of_type: dict[type, set[int | None]] = {}
+    for node, levels in known.items():
+        of_type.setdefault(type(node), set()).add(levels)
+    found = {}
+    for node in nodes:
+        default: set[int | None] = {None} if isinstance(node, thrml.SpinNode) else set()
+        choices = {known[node]} if node in known else of_type.get(type(node), default)
+        if len(choices) != 1:
+            raise ValueError(
+                f"node {node!r} is in no factor, so its number of categories is unknown; give it a bias of zeros"
+            )
+        (found[node],) = choices
+    return found
 
 
-_MIXED = (
-    "spins and categories in one model; a model here has sites of one kind: write spins as two categories"
-)
+def _described(levels: int | None) -> str:
+    return "a spin" if levels is None else f"one of {levels} categories"
 
 
 def _term_of_factor(factor: Any) -> Term:
     if not isinstance(factor, models.DiscreteEBMFactor):
         raise ValueError(
-            f"factor {type(factor).__name__} is neither of spins nor of categories; no model here has it"
+            f"factor {type(factor).__name__} is neither of spins nor of categories, so its form is unknown; build a "
+            "FactorGraph of its terms"
         )
-    spin_groups, category_groups = factor.spin_node_groups, factor.categorical_node_groups
-    if spin_groups and category_groups:
-        raise ValueError(_MIXED)
-    return _term([group.nodes for group in factor.node_groups], factor.weights, bool(spin_groups))
+    groups = [*factor.spin_node_groups, *factor.categorical_node_groups]
+    return _term([group.nodes for group in groups], len(factor.spin_node_groups), factor.weights)
 
 
-def _term(groups: Sequence[Sequence[Any]], weights: Any, spins: bool) -> Term:
-    if len(groups) > 2:
-        raise ValueError(f"a factor joins {len(groups)} nodes; models here have terms on one or two")
-    second = groups[1] if len(groups) == 2 else None
-    return Term(groups[0], second, np.asarray(weights, np.float64), spins, weights.dtype)
+def _term(groups: Sequence[Sequence[Any]], n_spins: int, weights: Any, drawn: int | None = None) -> Term:
+    return Term(tuple(groups), n_spins, np.asarray(weights, np.float64), weights.dtype, drawn)
 
 
 def _terms_of_program(program: Any) -> Iterator[Term]:
     """Yields the terms of a program.
 
-    Each interaction of a block has weights `(n, m, …)` and, for every other node that it reads, places `(n, m)`.
+    Each interaction of a block has weights `(n, m, …)` and, for every other node that it reads, places `(n, m)`. The
+    levels of the block's own node come before those of the others.
     """
     spec = program.gibbs_spec
     node_at = {place: node for node, place in spec.node_global_location_map.items()}
@@ -117,13 +134,13 @@ def _terms_of_program(program: Any) -> Iterator[Term]:
                 raise ValueError(f"the program holds a {type(interaction).__name__}, which no model here has")
             row, column = np.nonzero(np.asarray(active))
             weights = np.asarray(interaction.weights)[row, column]
-            spins = weights.ndim - 1 == len(places) - interaction.n_spin
-            if interaction.n_spin != (len(places) if spins else 0):
-                raise ValueError(_MIXED)
-            groups = [[block.nodes[i] for i in row.tolist()]]
-            for kind, place in zip(kinds, places):
-                groups.append([node_at[kind, p] for p in np.asarray(place)[row, column].tolist()])
-            if len(groups) == 2:
-                share = np.array([0.5 if node in free else 1.0 for node in groups[1]], weights.dtype)
-                weights = weights * share.reshape(-1, *[1] * (weights.ndim - 1))
-            yield _term(groups, weights, spins)
+            groups = [
+                [node_at[kind, p] for p in np.asarray(place)[row, column].tolist()]
+                for kind, place in zip(kinds, places)
+            ]
+            is_spin = weights.ndim - 1 == len(places) - interaction.n_spin
+            drawn = 0 if is_spin else interaction.n_spin
+            groups.insert(drawn, [block.nodes[i] for i in row.tolist()])
+            n_free = np.array([sum(node in free for node in nodes) for nodes in zip(*groups)])
+            term = _term(groups, interaction.n_spin + is_spin, weights, drawn)
+            yield term._replace(weights=term.weights / n_free.reshape(-1, *[1] * (weights.ndim - 1)))
