@@ -10,8 +10,8 @@ With the default β = 1 the two energies are the same number, whatever β a THRM
 at the default `beta=1.0` draws THRML's law. `from_thrml(ebm, beta=ebm.beta)` gives the `biases` and `weights` of an
 `IsingEBM` themselves; sample them with `sample(..., beta=ebm.beta)`.
 
-THRML has nodes, a model here has numbered sites. `site_nodes` gives the node of every site. The order is the caller's
-and never that of a hash.
+THRML has nodes, a model here has numbered sites. `site_nodes` gives the node of every site, and by name where the model
+is a `FactorGraph`. The order is the caller's and never that of a hash.
 """
 
 try:

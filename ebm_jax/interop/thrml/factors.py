@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -14,8 +14,22 @@ from thrml import models
 from ebm_jax.energies.factor_graph import Factor, FactorGraph
 from ebm_jax.energies.nodes import Categories, NodeKind, Spins
 from ebm_jax.graphs.blocks import Block, BlockSpec
-from ebm_jax.interop.thrml.sites import as_array, block_spec, check_drawn, site_index, sites_of
+from ebm_jax.interop.thrml.sites import as_array, block_spec, check_drawn, clamped_in, site_index, sites_of
 from ebm_jax.interop.thrml.terms import Term
+
+
+class _Rows(NamedTuple):
+    """The terms of one factor, or all of a program on nodes of the same names.
+
+    Attributes:
+      sites: `(n, order)`.
+      weights: float64, `(n, K, …)`.
+      dtype: Dtype in which THRML keeps the weights.
+    """
+
+    sites: np.ndarray
+    weights: np.ndarray
+    dtype: Any
 
 
 def factor_graph(
@@ -37,28 +51,25 @@ def factor_graph(
       clamped_blocks: THRML blocks.
     """
     kinds = {name: _kind(name, nodes.ravel().tolist(), levels) for name, nodes in named.items()}
+    names, sizes = list(kinds), [kind.n for kind in kinds.values()]
+    name_of, first = np.repeat(np.arange(len(sizes)), sizes), np.cumsum([0, *sizes])
     index = site_index(dict(named))
-    name_of = np.repeat(np.arange(len(named)), [kind.n for kind in kinds.values()])
-    first = np.cumsum([0, *(kind.n for kind in kinds.values())])
     sites = [np.stack([sites_of(group, index) for group in term.groups], axis=1) for term in terms]
-    free = np.ones(len(index), bool)
-    if program is not None:
-        for block in program.gibbs_spec.clamped_blocks:
-            free[sites_of(block, index)] = False
-        terms, sites = _merge(terms, sites, name_of, free)
-    names = list(kinds)
+    if program is None:
+        fixed = np.zeros(len(index), bool)
+        tables = [_Rows(each, term.weights, term.dtype) for each, term in zip(sites, terms, strict=True)]
+    else:
+        fixed = clamped_in(program, index)
+        tables = _merge(terms, sites, name_of, ~fixed)
     factors, params = [], []
-    for term, columns in zip(terms, sites, strict=True):
-        for own, rows in _groups_of_rows(name_of[columns]):
-            members = [
-                (names[name], column - first[name]) for name, column in zip(own, columns[rows].T, strict=True)
-            ]
-            factors.append(Factor(*members))
-            params.append(jnp.asarray(term.weights[rows], jnp.result_type(jnp.float32, term.dtype)))
+    for table in tables:
+        for own, rows in _groups_of_rows(name_of[table.sites]):
+            columns = zip(own, table.sites[rows].T, strict=True)
+            factors.append(Factor(*((names[name], column - first[name]) for name, column in columns)))
+            params.append(jnp.asarray(table.weights[rows], jnp.result_type(jnp.float32, table.dtype)))
     model = FactorGraph(kinds, factors)
     spec = block_spec(free_blocks, clamped_blocks, index, model.graph)
-    if program is not None:
-        check_drawn(program, spec, index)
+    check_drawn(fixed, spec)
     return model, tuple(params), spec
 
 
@@ -81,51 +92,47 @@ def _groups_of_rows(table: np.ndarray) -> list[tuple[tuple[int, ...], np.ndarray
 
 def _merge(
     terms: Sequence[Term], sites: Sequence[np.ndarray], name_of: np.ndarray, free: np.ndarray
-) -> tuple[list[Term], list[np.ndarray]]:
+) -> list[_Rows]:
     """Adds up the terms of a program that are on the same sites.
 
     Raises:
       ValueError: If the updates of two sites give a term different weights, so that no energy has them.
     """
-    parts: dict[tuple[int, ...], list[tuple[Term, np.ndarray, np.ndarray]]] = {}
+    found: dict[tuple[int, ...], list[tuple[_Rows, np.ndarray]]] = {}
     for term, columns in zip(terms, sites, strict=True):
-        assert term.drawn is not None
         m = term.n_spins
         # Spins by their sites, and then categories by theirs.
-        order = np.concatenate(
-            [np.argsort(columns[:, :m], axis=1), m + np.argsort(columns[:, m:], axis=1)], axis=1
+        order = np.concatenate([np.argsort(columns[:, :m]), m + np.argsort(columns[:, m:])], axis=1)
+        for places, rows in _groups_of_rows(order):
+            weights = term.weights[rows].transpose(0, *(1 + place - m for place in places[m:]))
+            ordered, drawn = columns[rows][:, places], places.index(term.drawn)
+            for names, own in _groups_of_rows(name_of[ordered]):
+                part = _Rows(ordered[own], weights[own], term.dtype)
+                found.setdefault(names, []).append((part, np.full(len(own), drawn)))
+    return [
+        _sum([rows for rows, _ in parts], [drawn for _, drawn in parts], free) for parts in found.values()
+    ]
+
+
+def _sum(parts: Sequence[_Rows], drawn: Sequence[np.ndarray], free: np.ndarray) -> _Rows:
+    """Returns each row of sites once, as they first appear, with its weights added up."""
+    weights = np.concatenate([part.weights for part in parts])
+    sites, where, number = np.unique(
+        np.concatenate([part.sites for part in parts]), axis=0, return_index=True, return_inverse=True
+    )
+    # What the update of each of the sites adds.
+    added = np.zeros((*sites.shape, *weights.shape[1:]))
+    np.add.at(added, (number.ravel(), np.concatenate(drawn)), weights)
+    total, is_free = added.sum(axis=1), free[sites]
+    share = total / is_free.sum(axis=1).reshape(-1, *[1] * (total.ndim - 1))
+    expected = np.broadcast_to(share[:, None], added.shape)
+    if not np.allclose(added[is_free], expected[is_free], rtol=1e-5, atol=1e-6):
+        raise ValueError(
+            "the program's interactions are not the same for all nodes of a term, so it samples from no energy; build "
+            "it from factors"
         )
-        for own, rows in _groups_of_rows(order):
-            axes = (0, *(1 + place - m for place in own[m:]))
-            weights, sorted_sites = term.weights[rows].transpose(axes), columns[rows][:, own]
-            drawn = np.full(len(rows), own.index(term.drawn))
-            for named, of_names in _groups_of_rows(name_of[sorted_sites]):
-                found = term._replace(weights=weights[of_names])
-                parts.setdefault(named, []).append((found, sorted_sites[of_names], drawn[of_names]))
-    merged, merged_sites = [], []
-    for found in parts.values():
-        all_terms, all_sites, all_drawn = zip(*found, strict=True)
-        columns, drawn = np.concatenate(all_sites), np.concatenate(all_drawn)
-        weights = np.concatenate([term.weights for term in all_terms])
-        unique, where, inverse = np.unique(columns, axis=0, return_index=True, return_inverse=True)
-        order = np.argsort(where)
-        number = np.argsort(order)[inverse.ravel()]
-        unique = unique[order]
-        # The weight as the update of each of the sites has it.
-        by_drawn = np.zeros((len(unique), unique.shape[1], *weights.shape[1:]))
-        np.add.at(by_drawn, (number, drawn), weights)
-        total, is_free = by_drawn.sum(axis=1), free[unique]
-        share = total / is_free.sum(axis=1).reshape(-1, *[1] * (total.ndim - 1))
-        if not np.allclose(
-            by_drawn[is_free], np.broadcast_to(share[:, None], by_drawn.shape)[is_free], 1e-5, 1e-6
-        ):
-            raise ValueError(
-                "the program's interactions are not the same for all nodes of a term, so it samples from no energy; "
-                "build it from factors"
-            )
-        merged.append(all_terms[0]._replace(weights=total))
-        merged_sites.append(unique)
-    return merged, merged_sites
+    order = np.argsort(where)
+    return _Rows(sites[order], total[order], jnp.result_type(*(part.dtype for part in parts)))
 
 
 def thrml_factors(
@@ -150,7 +157,6 @@ def thrml_factors(
     }
     node_of_site = [node for each in nodes.values() for node in each.tolist()]
     name_of = np.repeat(np.arange(len(nodes)), [kind.n for _, kind in model.nodes])
-    samplers: list[Any] = []
 
     def by_name(block: Block) -> list[Any]:
         parts = [block.sites[name_of[block.sites] == name] for name in range(len(nodes))]
@@ -162,13 +168,15 @@ def thrml_factors(
     factors = [_thrml_factor(model, nodes, *each, beta) for each in zip(model.factors, params, strict=True)]
     ebm = models.FactorizedEBM(factors)
     blocks = thrml.BlockGibbsSpec(free, clamped, ebm.node_shape_dtypes)
-    levels = dict(zip(node_of_site, model.site_levels, strict=True))
-    for block in blocks.free_blocks:
-        is_spin = isinstance(block[0], thrml.SpinNode)
-        samplers.append(
-            models.SpinGibbsConditional() if is_spin else models.CategoricalGibbsConditional(levels[block[0]])
-        )
+    kind_of = {node: model.kinds[name] for name, each in nodes.items() for node in each.tolist()}
+    samplers = [_sampler(kind_of[block[0]]) for block in blocks.free_blocks]
     return ebm, thrml.FactorSamplingProgram(blocks, samplers, factors, []), free, clamped, nodes
+
+
+def _sampler(kind: NodeKind) -> Any:
+    if isinstance(kind, Categories):
+        return models.CategoricalGibbsConditional(kind.n_levels)
+    return models.SpinGibbsConditional()
 
 
 def _thrml_factor(

@@ -24,6 +24,7 @@ from ebm_jax.interop.thrml.sites import (
     as_array,
     block_spec,
     check_drawn,
+    clamped_in,
     ordered_nodes,
     site_index,
     sites_of,
@@ -150,7 +151,9 @@ def _pairwise(
     transposed = weights.swapaxes(1, 2) if levels else weights
     np.add.at(back, edge[backward], transposed[backward])
     if program is not None:
-        both = ~check_drawn(program, spec, index)[graph.edges].any(axis=1)
+        fixed = clamped_in(program, index)
+        check_drawn(fixed, spec)
+        both = ~fixed[graph.edges].any(axis=1)
         if not np.allclose(forth[both], back[both], rtol=1e-5, atol=1e-6):
             raise ValueError(
                 "the program's interactions are not the same both ways, so it samples from no energy; build it from "

@@ -165,18 +165,22 @@ def block_spec(
     return spec
 
 
-def check_drawn(program: Any, spec: BlockSpec, index: dict[Any, int]) -> np.ndarray:
-    """Returns which sites a program clamps; raises ValueError where blocks free one of them."""
+def clamped_in(program: Any, index: dict[Any, int]) -> np.ndarray:
+    """Returns whether a program clamps each site."""
     fixed = np.zeros(len(index), bool)
     for block in program.gibbs_spec.clamped_blocks:
         fixed[sites_of(block, index)] = True
-    wrong = np.flatnonzero(fixed & ~np.isin(np.arange(len(index)), spec.clamped_sites))
+    return fixed
+
+
+def check_drawn(fixed: np.ndarray, spec: BlockSpec) -> None:
+    """Raises ValueError if blocks free a site that the program clamps."""
+    wrong = np.flatnonzero(fixed & ~np.isin(np.arange(fixed.size), spec.clamped_sites))
     if wrong.size:
         raise ValueError(
             f"site {int(wrong[0])} is clamped in the program, which does not hold its bias; convert the energy model "
             "instead"
         )
-    return fixed
 
 
 def as_array(nodes: Any) -> np.ndarray:
