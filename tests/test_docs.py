@@ -40,8 +40,8 @@ def test_block_gibbs_runs(tmp_path, monkeypatch):
 
 
 def test_graphs_runs(tmp_path, monkeypatch):
-    pytest.importorskip("networkx")
-    pytest.importorskip("dimod")
+    for package in ("networkx", "dimod", "thrml"):
+        pytest.importorskip(package)
     names = run("graphs.md", tmp_path, monkeypatch)
     assert names["draws"].shape == (100, 255)  # the guide asserts the rest itself
 
