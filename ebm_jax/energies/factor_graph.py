@@ -294,7 +294,7 @@ class FactorGraph:
             kind, own = self.kinds[member.name], x[member.name][member.index]
             if kind.is_table:
                 level = own.astype(jnp.int32)
-                place = level if place is None else place * kind.n_values + level
+                place = level if place is None else place * (kind.n_values or 1) + level
             else:
                 value = value * kind.evaluate(member.statistic, own).astype(dtype)
         return value, place
@@ -310,8 +310,8 @@ class FactorGraph:
             twice = np.flatnonzero((sites[:, 1:] == sites[:, :-1]).any(axis=1))
             if twice.size:
                 raise ValueError(
-                    f"term {int(twice[0])} of factor {number} reads a node twice; a spin's square is 1: drop both; that "
-                    'of a real unit is a statistic: (name, numbers, "square")'
+                    f"term {int(twice[0])} of factor {number} reads a node twice; drop both if it is a spin, whose "
+                    'square is 1; that of a real unit is a statistic: (name, numbers, "square")'
                 )
             for member in factor.members:
                 given.setdefault((member.name, member.statistic), []).append(member.index)
@@ -321,8 +321,8 @@ class FactorGraph:
                 missing = np.setdiff1d(np.arange(kind.n), np.concatenate(found) if found else [])
                 if missing.size:
                     raise ValueError(
-                        f"node {int(missing[0])} of {name!r} has no factor of its {statistic}, so its law has no finite "
-                        f'sum; add Factor(("{name}", range({kind.n}), "{statistic}"))'
+                        f"node {int(missing[0])} of {name!r} has no factor of its {statistic}, so its law has no "
+                        f'finite sum; add Factor(("{name}", range({kind.n}), "{statistic}"))'
                     )
 
 

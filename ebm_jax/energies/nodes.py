@@ -22,9 +22,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, UInt8, UInt32
 
-from ebm_jax import rng
+from ebm_jax import draw, rng
 from ebm_jax.checks import check_integer
-from ebm_jax import draw
 from ebm_jax.types import Key
 
 # The natural parameters of nodes by statistic, `(*nodes, chains)` each. A table statistic gives a function of the level

@@ -21,11 +21,11 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Shaped, UInt32
 
 from ebm_jax import rng
+from ebm_jax.draw import categorical
 from ebm_jax.graphs import AnyGraph, Grid, neighbours
 from ebm_jax.graphs.blocks import BlockSpec
 from ebm_jax.lattice.base import Layout
 from ebm_jax.lattice.bipartite import TILE
-from ebm_jax.draw import categorical
 from ebm_jax.lattice.general import GeneralLayout, edge_rows
 from ebm_jax.lattice.grid import site_counters
 from ebm_jax.types import PyTree

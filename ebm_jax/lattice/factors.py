@@ -11,7 +11,7 @@ place in it they come. Weights of all of them are lined up once a call.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -30,6 +30,9 @@ from ebm_jax.lattice.fields import SELECTED_LEVELS, UNROLLED_SLOTS
 from ebm_jax.lattice.general import by_degree
 from ebm_jax.types import PyTree
 
+# Tables are built in NumPy and put on the device whole.
+Host = Array | np.ndarray
+
 # What a term reads of its other members: names and statistics, in ascending order.
 Signature = tuple[tuple[str, str], ...]
 
@@ -43,8 +46,8 @@ class SlotTables(NamedTuple):
         where a weight of zero lies.
     """
 
-    rows: tuple[Int[Array, "width n"], ...]
-    term: Int[Array, "width n"]
+    rows: tuple[Int[Host, "width n"], ...]
+    term: Int[Host, "width n"]
 
 
 class PartTables(NamedTuple):
@@ -55,7 +58,7 @@ class PartTables(NamedTuple):
       slots: The tables by own statistic and signature, in the order of `Part.reads`.
     """
 
-    counter: UInt32[Array, " n"]
+    counter: UInt32[Host, " n"]
     slots: tuple[SlotTables, ...]
 
 
@@ -68,8 +71,8 @@ class FactorTables(NamedTuple):
       parts: The parts of each group.
     """
 
-    order: dict[str, Int[Array, " n"]]
-    back: dict[str, Int[Array, " n"]]
+    order: Mapping[str, Int[Host, " n"]]
+    back: Mapping[str, Int[Host, " n"]]
     parts: tuple[tuple[PartTables, ...], ...]
 
 
@@ -296,7 +299,7 @@ def _statistics(
             is_up = x if is_up is None else ~(is_up ^ x)
         elif kind.is_table:
             level = x.astype(jnp.int32)
-            place = level if place is None else place * kind.n_values + level
+            place = level if place is None else place * (kind.n_values or 1) + level
         else:
             value = kind.evaluate(statistic, x)
             factor = value if factor is None else factor * value
