@@ -12,11 +12,10 @@ special cases (Kschischang, Frey and Loeliger 2001).
 from __future__ import annotations
 
 import functools
-import hashlib
 import itertools
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -24,76 +23,12 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from ebm_jax.checks import FLOATS, check_struct
+from ebm_jax.energies.factors import Factor
 from ebm_jax.energies.nodes import NodeKind
 from ebm_jax.energies.sums import weighted_sum
 from ebm_jax.graphs.blocks import BlockSpec, default_spec
-from ebm_jax.graphs.edges import Graph, freeze
+from ebm_jax.graphs.edges import Graph
 from ebm_jax.types import Key, PyTree
-
-
-class Member(NamedTuple):
-    """One column of a factor: which node of a kind each of its terms reads, and by which statistic.
-
-    Attributes:
-      name: Name of the nodes.
-      index: int32 `(n_terms,)`, numbers among those nodes.
-      statistic: Name of the statistic; "" is the kind's first.
-    """
-
-    name: str
-    index: Int[np.ndarray, " n_terms"]
-    statistic: str = ""
-
-
-class Factor:
-    """Terms of one form, all of the same order: term t multiplies statistics of the t-th node of every member.
-
-    Factors compare by value.
-
-    Args:
-      *members: `(name, numbers)` or `(name, numbers, statistic)`: which nodes, by their number among the nodes of that
-        name. One whole number stands for the same node in every term.
-
-    Raises:
-      ValueError: If there is no member, one is not of this form, or members differ in length.
-
-    Example:
-      >>> ej.Factor(("spin", [0, 1, 2]), ("spin", [1, 2, 3]), ("class", 0))
-      Factor(spin × spin × class, n_terms=3)
-    """
-
-    def __init__(self, *members: Any) -> None:
-        if not members:
-            raise ValueError('a factor needs a member; give e.g. Factor(("spin", [0, 1]), ("spin", [1, 2]))')
-        columns = [_column(member) for member in members]
-        lengths = sorted({len(column.index) for column in columns if column.index.ndim})
-        if len(lengths) > 1:
-            raise ValueError(
-                f"members of a factor name {' and '.join(map(str, lengths))} nodes; give one each a term"
-            )
-        n_terms = lengths[0] if lengths else 1
-        self.members = tuple(
-            column._replace(index=freeze(np.broadcast_to(column.index, (n_terms,)))) for column in columns
-        )
-        h = hashlib.sha256()
-        for name, index, statistic in self.members:
-            h.update(repr((name, statistic, index.shape)).encode() + index.tobytes())
-        self._digest = h.digest()
-
-    @property
-    def n_terms(self) -> int:
-        """Number of terms."""
-        return len(self.members[0].index)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Factor) and self._digest == other._digest
-
-    def __hash__(self) -> int:
-        return hash(self._digest)
-
-    def __repr__(self) -> str:
-        names = (m.name + (f".{m.statistic}" if m.statistic else "") for m in self.members)
-        return f"Factor({' × '.join(names)}, n_terms={self.n_terms})"
 
 
 @dataclass(frozen=True, init=False)
@@ -124,7 +59,7 @@ class FactorGraph:
 
     position_dtypes = None
 
-    def __init__(self, nodes: Mapping[str, NodeKind], factors: Iterable[Factor]) -> None:
+    def __init__(self, nodes: Any, factors: Any) -> None:
         if not isinstance(nodes, Mapping) or not nodes:
             raise ValueError(f'nodes is {nodes!r}; give kinds by name, e.g. {{"spin": Spins(16)}}')
         for name, kind in nodes.items():
@@ -271,7 +206,7 @@ class FactorGraph:
         """
         self._check(params, x)
         one_hot = {
-            name: jax.nn.one_hot(x[name].astype(jnp.int32), kind.n_values) for name, kind in self.nodes
+            name: jax.nn.one_hot(x[name].astype(jnp.int32), kind.n_values or 1) for name, kind in self.nodes
         }
         # The energy is linear in the row of each node.
         return jax.tree.map(jnp.negative, jax.grad(self.energy_relaxed, argnums=1)(params, one_hot))
@@ -324,18 +259,6 @@ class FactorGraph:
                         f"node {int(missing[0])} of {name!r} has no factor of its {statistic}, so its law has no "
                         f'finite sum; add Factor(("{name}", range({kind.n}), "{statistic}"))'
                     )
-
-
-def _column(member: Any) -> Member:
-    remedy = "give (name, numbers) or (name, numbers, statistic)"
-    if not isinstance(member, (tuple, list)) or len(member) not in (2, 3):
-        raise ValueError(f"a member of a factor is {member!r}; {remedy}")
-    name, numbers, *statistic = member
-    index = np.asarray(numbers)
-    is_whole = np.issubdtype(index.dtype, np.integer) and index.ndim <= 1 and index.size > 0
-    if not isinstance(name, str) or not is_whole or not all(isinstance(s, str) for s in statistic):
-        raise ValueError(f"a member of a factor is {member!r}; {remedy}, numbers as a list of whole numbers")
-    return Member(name, index.astype(np.int32), *statistic)
 
 
 def _resolved(factor: Factor, nodes: Mapping[str, NodeKind], number: int) -> Factor:

@@ -7,9 +7,10 @@ One step updates the free blocks of a specification in order. All sites of a blo
 which leaves p(x) ∝ exp(−β E(x)) invariant (Geman and Geman 1984). The update runs on the path that the structure
 allows: "bits" (an Ising model with tied coupling and bias on a periodic grid: 32 sites to a word), "grid" (an Ising or
 Potts grid with its default blocks: shifts, no index tables), "bipartite" (an RBM: matrix products), "dense" (many
-blocks: a matrix of couplings, and sites one after the other) or "general" (anything else: gathers, with many blocks in
-one loop). Every draw depends only on the chain's key, the step and the site. "grid" and "general" share their random
-words: a model that fits both has the same chains on both.
+blocks: a matrix of couplings, and sites one after the other), "general" (any other graph: gathers, with many blocks in
+one loop) or "factors" (a factor graph: gathers for each member of a term). Every draw depends only on the chain's key,
+the step and the site. "grid" and "general" share their random words: a model that fits both has the same chains on
+both.
 
 A sweep in fixed order is not reversible, though each block is. Differentiation treats floating inputs as constants: no
 gradient passes through a draw, and `jax.grad` of a program around a sampler sees zero there.
@@ -93,7 +94,7 @@ class Gibbs(DiscreteKernel):
 
     @property
     def path(self) -> str:
-        """Which update runs: "bits", "grid", "bipartite", "dense" or "general"."""
+        """Which update runs: "bits", "grid", "bipartite", "dense", "general" or "factors"."""
         return self.layout.path
 
     def step(self, key: Key, params: PyTree, beta: Any, state: ChainState) -> tuple[ChainState, Info]:
@@ -106,7 +107,8 @@ class Gibbs(DiscreteKernel):
         """Takes `n` sweeps. Under `vmap` all chains run side by side, as fast as in `packed_steps`."""
         params, beta = jax.lax.stop_gradient((params, jnp.asarray(beta, jnp.float32)))
         new = sweeps_of_one_chain(n)(self, rng.chain_words(key), params, beta, state)
-        return new, _info(n, state.step, params, self._variance(beta))
+        inputs = params, self._variance(beta), self._real_units(new.position)
+        return new, _info(n, state.step, inputs)
 
     def pack(self, params: PyTree, states: ChainState) -> PackedGibbs:
         """Lays chains out for `packed_steps`."""
@@ -136,22 +138,31 @@ class Gibbs(DiscreteKernel):
         shared = jax.tree.map(lambda p: jnp.asarray(p)[..., None], params)
         betas = beta if beta.ndim == 2 else beta[..., None]
         new = sweeps(self, rng.chain_words(keys), shared, betas, packed, n)
-        beta = self._variance(beta)
-        return new, jax.vmap(lambda step: _info(n, step, params, beta))(packed.step)
+        inputs, real = (params, self._variance(beta)), None
+        if self.may_diverge:
+            real = self._real_units(self.packed_positions(new))
+        return new, jax.vmap(lambda step, units: _info(n, step, (inputs, units)))(packed.step, real)
 
     def _variance(self, beta: jax.Array) -> jax.Array:
         """Returns what must be finite for β to make sense: for Gaussian units their variance 1/β."""
         return jnp.where(beta > 0, 1 / beta, jnp.nan) if self.may_diverge else beta
 
+    def _real_units(self, position: PyTree) -> PyTree:
+        """Returns the units of a position that are real numbers, which can leave the finite ones."""
+        if not self.may_diverge:
+            return None
+        return [leaf for leaf in jax.tree.leaves(position) if jnp.issubdtype(leaf.dtype, jnp.floating)]
+
 
 def gibbs(model: BlockModel, spec: BlockSpec | None = None, *, path: str = "auto") -> Gibbs:
-    """Returns the block Gibbs kernel of an Ising, Potts or RBM model.
+    """Returns the block Gibbs kernel of an Ising, Potts or RBM model, or of a factor graph.
 
     Args:
-      model: Gives the graph and the family: a `PairwiseModel` or a `LayeredModel` of `ebm_jax.energies.base`.
+      model: Gives the graph and the family: a `PairwiseModel` or a `LayeredModel` of `ebm_jax.energies.base`, or
+        a `FactorGraph`.
       spec: Which sites are updated together. The default is `model.default_spec()`.
-      path: "auto" takes the fastest that fits; "bits", "grid", "bipartite", "dense" and "general" force
-        one.
+      path: "auto" takes the fastest that fits; "bits", "grid", "bipartite", "dense", "general" and "factors"
+        force one.
 
     Returns:
       A `Kernel` for `sample`. Its `path` names the update that runs.
@@ -190,9 +201,9 @@ def gibbs(model: BlockModel, spec: BlockSpec | None = None, *, path: str = "auto
     return Gibbs(model, chosen, *layout.build(model, chosen))
 
 
-def _info(n: int, step: jax.Array, params: PyTree, beta: jax.Array) -> Info:
+def _info(n: int, step: jax.Array, inputs: PyTree) -> Info:
     """Returns the report of `n` sweeps, which evaluate conditionals but no energy or gradient."""
-    return Info.of(n_steps=n, **count_nonfinite(step, n, params, beta))
+    return Info.of(n_steps=n, **count_nonfinite(step, n, inputs))
 
 
 def _first(tree: PyTree, step: jax.Array) -> PyTree:
