@@ -14,6 +14,7 @@ GUIDES = (
     "examples.md",
     "log_z.md",
     "graphs.md",
+    "factor_graphs.md",
     "choosing_a_sampler.md",
     "trust.md",
     "networks.md",
@@ -44,6 +45,11 @@ def test_graphs_runs(tmp_path, monkeypatch):
     pytest.importorskip("dimod")
     names = run("graphs.md", tmp_path, monkeypatch)
     assert names["draws"].shape == (100, 255)  # the guide asserts the rest itself
+
+
+def test_factor_graphs_runs(tmp_path, monkeypatch):
+    names = run("factor_graphs.md", tmp_path, monkeypatch)
+    assert names["kernel"].path == "factors"  # the guide asserts the rest itself
 
 
 @pytest.mark.slow

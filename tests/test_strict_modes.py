@@ -59,6 +59,14 @@ FORMS = {
     "dense tables": ej.Potts(COMPLETE, 3, "matrix"),
     "categorical": ej.CategoricalRBM(4, 3, 3),
     "gaussian": ej.GaussianRBM(4, 3),
+    "factors": ej.FactorGraph(
+        {"s": ej.Spins(3), "c": ej.Categories(2, 9), "x": ej.Gaussians(1)},
+        [
+            ej.Factor(("x", 0, "square")),
+            ej.Factor(("x", 0), ("s", [0, 1]), ("c", [0, 1])),
+            ej.Factor(("c", 0), ("c", 1)),
+        ],
+    ),
 }
 
 

@@ -162,7 +162,7 @@ class FactorGraph:
     def energy(self, params: tuple[Array, ...], x: Mapping[str, Array]) -> Float[Array, ""]:
         """Returns E(x) of one configuration; raises ValueError when shapes or dtypes do not fit."""
         self._check(params, x)
-        total = jnp.zeros(())
+        total: Any = 0.0
         for factor, weights in zip(self.factors, params, strict=True):
             value, levels = self._terms(factor, x, weights.dtype)
             if levels is None:
@@ -170,7 +170,7 @@ class FactorGraph:
                 continue
             entries = jnp.take_along_axis(weights.reshape(len(weights), -1), levels[:, None], axis=1)
             total = total + jnp.dot(entries[:, 0], value, precision="highest")
-        return -total
+        return -jnp.asarray(total)
 
     def energy_relaxed(
         self, params: tuple[Array, ...], one_hot: Mapping[str, Float[Array, "n levels"]]
@@ -184,7 +184,7 @@ class FactorGraph:
         if None in self.site_levels:
             name = next(name for name, kind in self.nodes if kind.n_values is None)
             raise ValueError(f"the nodes {name!r} have no levels to relax; use gibbs for mixed kinds")
-        total = jnp.zeros(())
+        total: Any = 0.0
         for factor, weights in zip(self.factors, params, strict=True):
             of_terms = jnp.ones((factor.n_terms,), weights.dtype)
             for member in factor.members:
@@ -196,7 +196,7 @@ class FactorGraph:
                     mean = jnp.dot(rows, values.astype(weights.dtype), precision="highest")
                     of_terms = of_terms * mean.reshape(-1, *[1] * (of_terms.ndim - 1))
             total = total + weighted_sum(weights, of_terms)
-        return -total
+        return -jnp.asarray(total)
 
     def conditional_logits(self, params: tuple[Array, ...], x: Mapping[str, Array]) -> dict[str, Array]:
         """Returns log p(xᵢ = k | rest) + constᵢ of every node at β = 1, `(n, K)` for each name.

@@ -11,7 +11,7 @@ import scipy.stats
 import ebm_jax as ej
 from ebm_jax import rng
 from ebm_jax.lattice import factors, terms
-from tests import statistics
+from tests import oracles, statistics
 
 # With them: tables of one, two and three categories beside spins, more terms of a node than are written out, terms that
 # differ in the order of their members, and a node of no term.
@@ -52,27 +52,6 @@ def draw_weights(model, seed=0, scale=0.5):
     return tuple(jnp.asarray(scale * generator.normal(size=shape), jnp.float32) for shape in shapes)
 
 
-def all_configurations(counts):
-    return np.stack([axis.ravel() for axis in np.indices(counts)], axis=1)
-
-
-def energies_by_loops(model, params):
-    """E of every configuration, one axis a site, term by term."""
-    energy = np.zeros(model.site_levels)
-    for factor, weights in zip(model.factors, params, strict=True):
-        is_spin = [
-            model.kinds[member.name] == ej.Spins(model.kinds[member.name].n) for member in factor.members
-        ]
-        for table, sites in zip(np.asarray(weights, np.float64), model.sites_of_terms(factor), strict=True):
-            axes = [site for site, spin in zip(sites, is_spin, strict=True) if not spin]
-            for site in sites[is_spin]:
-                table, axes = np.multiply.outer(table, [-1.0, 1.0]), [*axes, site]
-            shape = np.ones(energy.ndim, int)
-            shape[axes] = table.shape
-            energy -= table.transpose(np.argsort(axes)).reshape(shape)
-    return energy
-
-
 def law_of_a_sweep(energy, groups, start):
     """The law of a configuration after one sweep from `start`, one axis a site."""
     weights, law = np.exp(-BETA * energy), np.zeros(energy.shape)
@@ -99,7 +78,7 @@ def sweeps():
     assert kernel.path == "factors"
     assert any(len({site < 6 for site in group.tolist()}) == 2 for group in kernel.spec.groups)
     starts = np.random.default_rng(1).integers(MIXED.site_levels, size=(3, 10))
-    energy = energies_by_loops(MIXED, params)
+    energy = oracles.factor_energies(MIXED, params)
     laws = np.stack([law_of_a_sweep(energy, kernel.spec.groups, start).ravel() for start in starts])
     return kernel, params, starts, laws
 
@@ -134,8 +113,8 @@ def test_a_mutant_has_another_law(sweeps, monkeypatch, name):
 def test_energies_conditionals_and_the_relaxed_energy(sweeps):
     """At all 5,760 configurations."""
     _, params, *_ = sweeps
-    expected = energies_by_loops(MIXED, params)
-    levels = all_configurations(MIXED.site_levels)
+    expected = oracles.factor_energies(MIXED, params)
+    levels = oracles.states_of(MIXED.site_levels)
     x = jax.vmap(MIXED.from_levels)(jnp.asarray(levels, jnp.int32))
     found = np.asarray(jax.jit(jax.vmap(MIXED.energy, (None, 0)))(params, x))
     np.testing.assert_allclose(found, expected.ravel(), atol=2e-5)
@@ -182,7 +161,7 @@ def moments_by_integrals():
         np.asarray(w, np.float64) for w in REAL_WEIGHTS
     )
     found = []
-    for *spins, level in all_configurations((2, 2, 2, 2)):
+    for *spins, level in oracles.states_of((2, 2, 2, 2)):
         s = 2.0 * np.asarray(spins) - 1
         precision = np.diag(-2 * squares) - np.diag(couplings, 1) - np.diag(couplings, -1)
         precision[3, 3] -= 2 * of_category[0, level]
