@@ -33,9 +33,9 @@ Fields = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class NodeKind(abc.ABC):
-    """`n` nodes of one kind. A configuration of them is an array `(n,)`.
+    """`n` nodes of one kind, of which a configuration is an array `(n,)`.
 
-    A subclass is a frozen dataclass. It gives the attributes and methods below. Compiled code compares kinds by value.
+    A subclass is a frozen dataclass that gives the attributes and methods below. Compiled code compares kinds by value.
 
     Args:
       n: Number of nodes, at least 1.
@@ -143,7 +143,9 @@ class Spins(NodeKind):
 
 @dataclass(frozen=True)
 class Categories(NodeKind):
-    """`n` categories of levels 0 … n_levels − 1, stored as uint8. Weights of factors have an entry for each level.
+    """`n` categories of levels 0 … n_levels − 1, stored as uint8.
+
+    Weights of factors have an entry for each level.
 
     Args:
       n: Number of nodes.
