@@ -6,6 +6,7 @@ else are traced and not compiled.
 """
 
 import contextlib
+import gc
 
 import jax
 import jax.numpy as jnp
@@ -26,7 +27,11 @@ SCHEDULE = ej.SamplingSchedule(2, 1)
 @pytest.fixture
 def strict():
     """Turns all the flags on for one test."""
+    # The check for leaks collects garbage again and again: nothing older than the test needs to be looked at.
+    gc.collect()
+    gc.freeze()
     with contextlib.ExitStack() as flags:
+        flags.callback(gc.unfreeze)
         flags.enter_context(jax.debug_nans(True))
         flags.enter_context(jax.numpy_rank_promotion("raise"))
         flags.enter_context(jax.numpy_dtype_promotion("strict"))
