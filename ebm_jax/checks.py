@@ -6,7 +6,6 @@ kernels report non-finite values in their `Info`.
 
 from __future__ import annotations
 
-import inspect
 import math
 from typing import Any
 
@@ -15,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
+from ebm_jax import arrays, functions
 from ebm_jax.types import PyTree
 
 FLOATS = frozenset({"float32", "float64"})
@@ -32,22 +32,6 @@ def check_not_traced(name: str, tree: PyTree) -> None:
         raise ValueError(
             f"{name} is called inside jit, grad or vmap, and NumPy sums its result; call it outside"
         )
-
-
-def check_takes_params_and_x(name: str, function: Any) -> None:
-    """Raises if a function cannot be called as `function(params, x)`."""
-    try:
-        signature = inspect.signature(function)
-    except (TypeError, ValueError):
-        # Some compiled functions have none.
-        return
-    try:
-        signature.bind(None, None)
-    except TypeError as error:
-        raise ValueError(
-            f"{name} is {function!r}, which takes {signature}; give energy(params, x), parameters first: "
-            "without any, lambda _, x: … and params=None"
-        ) from error
 
 
 def check_integer(name: str, value: Any, minimum: int) -> int:
@@ -79,6 +63,8 @@ def check_key(key: Any) -> jax.Array:
 
 def _describe(leaf: Any) -> str:
     """Returns what an error message says of a value."""
+    if arrays.is_foreign(leaf):
+        return type(leaf).__name__
     if hasattr(leaf, "shape") and hasattr(leaf, "dtype"):
         return f"{leaf.dtype}{list(leaf.shape)}"
     return repr(leaf) if len(repr(leaf)) < 60 else type(leaf).__name__
@@ -105,10 +91,14 @@ def check_struct(name: str, tree: PyTree, struct: PyTree, *, leading: int = 0, d
     """
     got, want = jax.tree.structure(tree), jax.tree.structure(struct)
     if got != want:
-        raise ValueError(f"{name} has the structure {got}; expected {want}, e.g. made by the model's init")
+        if isinstance(tree, list) and jax.tree_util.treedef_is_leaf(want):
+            raise ValueError(f"{name} is a list; expected one array: use np.asarray")
+        maker = "the model's init" if name.startswith("params") else "init_chains"
+        raise ValueError(f"{name} has the structure {got}; expected {want}, e.g. made by {maker}")
     for (path, leaf), spec in zip(_with_paths(tree, name), jax.tree.leaves(struct), strict=True):
-        if not hasattr(leaf, "shape") or not hasattr(leaf, "dtype"):
-            raise ValueError(f"{path} is {_describe(leaf)}; expected an array {spec.dtype}{list(spec.shape)}")
+        if arrays.is_foreign(leaf) or not hasattr(leaf, "shape") or not hasattr(leaf, "dtype"):
+            wanted = f"{spec.dtype}{list(spec.shape)}"
+            raise ValueError(f"{path} is {_describe(leaf)}; expected an array {wanted}: use np.asarray")
         shape = tuple(leaf.shape)
         if len(shape) < leading or shape[leading:] != tuple(spec.shape):
             free = ["n_chains"] if leading == 1 else ["…"] * leading
@@ -121,16 +111,29 @@ def check_struct(name: str, tree: PyTree, struct: PyTree, *, leading: int = 0, d
         allowed = dtypes or {str(spec.dtype)}
         if str(leaf.dtype) not in allowed:
             names = " or ".join(sorted(allowed))
-            # `.astype(bool)` would make both spins True.
-            is_number = jnp.issubdtype(leaf.dtype, np.number) and is_concrete(leaf)
-            is_spins = "bool" in allowed and is_number and bool(np.any(np.asarray(leaf) == -1))
-            remedy = "convert -1 and +1 with ebm_jax.spins_from" if is_spins else "convert it with .astype"
-            raise ValueError(f"{path} has dtype {leaf.dtype}; expected {names}: {remedy}")
+            raise ValueError(f"{path} has dtype {leaf.dtype}; expected {names}: {_remedy(leaf, allowed)}")
+
+
+def _remedy(leaf: Any, allowed: Any) -> str:
+    """Returns how numbers of another dtype become one of those that are allowed."""
+    is_number = jnp.issubdtype(leaf.dtype, np.number) and is_concrete(leaf)
+    if is_number and not allowed & FLOATS:
+        # `.astype` would make both spins True, and most grey values 0.
+        values = np.asarray(leaf)
+        if "bool" in allowed and np.any(values == -1):
+            return "convert -1 and +1 with ebm_jax.spins_from"
+        if np.any((values != np.floor(values)) | (values > 255)) or (
+            "bool" in allowed and np.any(values > 1)
+        ):
+            convert = "binarize" if "bool" in allowed else "discretize"
+            return f"convert grey values, 0 to 1 or uint8, with ebm_jax.data.{convert}"
+    return "convert it with .astype"
 
 
 def check_finite(name: str, tree: PyTree) -> None:
     """Raises if a concrete floating leaf holds a NaN or an infinity; the message names the first one."""
     for path, leaf in _with_paths(tree, name):
+        functions.check_is_array(path, leaf)
         if isinstance(leaf, Tracer) or not jnp.issubdtype(jnp.result_type(leaf), jnp.inexact):
             continue
         # On a CPU NumPy ends the process when it reads an array that could not be allocated; waiting for it raises.
@@ -158,6 +161,6 @@ def check_levels(name: str, tree: PyTree, n_levels: int) -> None:
         outside = [level for level in extremes if not 0 <= level < n_levels]
         if outside:
             raise ValueError(
-                f"{path} holds level {outside[0]}; levels run from 0 to {n_levels - 1}: "
-                "use ebm_jax.data.discretize, or a model with more levels"
+                f"{path} holds level {outside[0]}; levels run from 0 to {n_levels - 1}: use "
+                f"ebm_jax.data.{'binarize' if n_levels == 2 else 'discretize'}, or a model with more levels"
             )

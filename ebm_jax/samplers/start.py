@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from ebm_jax import checks, rng
+from ebm_jax import arrays, checks, rng
 from ebm_jax.chains import chain_keys, count_chains, strongly_typed, zero_info
 from ebm_jax.energies.base import DiscreteModel
 from ebm_jax.samplers.base import Kernel, check_clamped
@@ -123,6 +123,8 @@ def start_chains(kernel: Any, params: PyTree, init: PyTree, clamped: Any) -> PyT
     continued = is_state(init)
     if continued:
         kernel.check_state(init)
+    else:
+        init = _as_positions(kernel, init)
     positions = jax.vmap(kernel.position)(init) if continued else init
     leaves = jax.tree.leaves(positions)
     if not leaves or any(not hasattr(leaf, "shape") or len(leaf.shape) == 0 for leaf in leaves):
@@ -143,6 +145,15 @@ def start_chains(kernel: Any, params: PyTree, init: PyTree, clamped: Any) -> PyT
     if not continued:
         return jax.vmap(functools.partial(kernel.init, params))(positions, clamped)
     return init if clamped is None else jax.vmap(functools.partial(kernel.clamp, params))(init, clamped)
+
+
+def _as_positions(kernel: Any, init: PyTree) -> PyTree:
+    """Returns positions as the arrays that they are meant as, see `arrays.to_arrays`."""
+    model = getattr(kernel, "model", None)
+    if not hasattr(model, "position_struct"):
+        return arrays.to_arrays("init", init)
+    dtypes = getattr(model, "position_dtypes", None) or frozenset()
+    return arrays.to_arrays("init", init, model.position_struct(), dtypes)
 
 
 def is_state(init: Any) -> bool:
