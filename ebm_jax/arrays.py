@@ -108,9 +108,9 @@ def _copied(value: Any) -> np.ndarray:
 
 def _with_dtype(value: Any, spec: Any, dtypes: frozenset[str]) -> Any:
     """Returns an array with the dtype of `spec`, if it has one of `dtypes` or cannot take it, unchanged."""
-    given, wanted = getattr(value, "dtype", None), spec.dtype
     if isinstance(value, Tracer) or not isinstance(value, np.ndarray | np.generic | jax.Array):
         return value
+    given, wanted = value.dtype, spec.dtype
     if given == wanted or str(given) in dtypes or jnp.issubdtype(given, jax.dtypes.extended):
         return value
     if jnp.issubdtype(wanted, jnp.floating):

@@ -149,7 +149,7 @@ def start_chains(kernel: Any, params: PyTree, init: PyTree, clamped: Any) -> PyT
 
 def _as_positions(kernel: Any, init: PyTree) -> PyTree:
     """Returns positions as the arrays that they are meant as, see `arrays.to_arrays`."""
-    model = getattr(kernel, "model", None)
+    model: Any = getattr(kernel, "model", None)
     if not hasattr(model, "position_struct"):
         return arrays.to_arrays("init", init)
     dtypes = getattr(model, "position_dtypes", None) or frozenset()
