@@ -150,6 +150,8 @@ def test_data_of_other_libraries_train_the_same_bits(container):
         (MODEL, DATA * 0.5, r"convert grey values.*ebm_jax\.data\.binarize, or .*visible=\"mean-field\"\)"),
         (MODEL, DATA * 255, r"data holds level 255.*ebm_jax\.data\.binarize"),
         (MODEL, 2.0 * DATA - 1, r"convert -1 and \+1 with ebm_jax\.spins_from"),
+        # As uint8, 256 would be 0.
+        (MODEL, DATA.astype(np.int64) * 256, r"dtype int64; .*ebm_jax\.data\.binarize"),
         (MODEL, DATA.astype(object), "data has dtype object"),
         (MODEL, [["a"] * 6], "data is list of <U1, not of numbers alone"),
         (MODEL, [[0, 1], [1]], "data is list that is no array of numbers"),
@@ -157,6 +159,7 @@ def test_data_of_other_libraries_train_the_same_bits(container):
         (MODEL, scipy.sparse.csr_matrix(DATA * 0.5), "ebm_jax.data.binarize"),
         (MODEL, DATA[0], r"data has shape \(6,\)"),
         (ej.Ising(ej.Grid(2, 3)), DATA.reshape(8, 2, 3) * 0.5, r"float64; expected bool: convert grey"),
+        (ej.Ising(ej.Grid(2, 3)), DATA.reshape(8, 2, 3) * 2, r"uint8; expected bool: convert grey"),
         (ej.CategoricalRBM(6, 3, 4), DATA * 0.5, r"ebm_jax\.data\.discretize"),
         (ej.GaussianRBM(6, 3), DATA, r"dtype uint8; expected float32: convert it with \.astype"),
     ],
