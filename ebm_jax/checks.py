@@ -177,10 +177,10 @@ def check_levels(name: str, tree: PyTree, n_levels: int) -> None:
 def check_fits(what: str, n_bytes: int, remedy: str) -> None:
     """Raises if an array that is about to be made cannot fit in memory.
 
-    XLA on a CPU ends the process where an allocation fails, and the system ends it where one succeeds that is never
-    backed by memory. The limit is the larger of the host's memory and that of the devices together, so nothing that
-    fits is refused. Nothing is refused while a function is traced: `jax.eval_shape` makes no arrays, and the compiler
-    drops those that nothing reads.
+    On a CPU XLA may end the process when an allocation fails, and the system ends it when more is used than there is.
+    The limit is the larger of the host's physical memory and that of the devices together: XLA itself reports what is
+    too large for one device alone. Nothing is refused while a function is traced, because `jax.eval_shape` makes no
+    arrays and the compiler drops those that nothing reads.
 
     Args:
       what: What the array holds, for the message.
@@ -212,7 +212,7 @@ def check_params_fit(struct: PyTree) -> None:
 def count_bytes(struct: PyTree) -> int:
     """Returns the size of a tree of arrays, or of their shapes, in bytes."""
     leaves = jax.tree.leaves(struct)
-    return sum(math.prod(leaf.shape) * jnp.dtype(leaf.dtype).itemsize for leaf in leaves)
+    return sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in leaves)
 
 
 @functools.cache

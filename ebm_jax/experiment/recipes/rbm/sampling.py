@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ebm_jax import diagnostics
+from ebm_jax import checks, diagnostics
 from ebm_jax.energies.rbm import RBM, RBMParams
 from ebm_jax.experiment.recipes.frames import Frames, run_frames
 from ebm_jax.experiment.recipes.rbm.config import RBMEvaluationConfig
@@ -62,7 +62,11 @@ def run_chains(
 
     Returns:
       Where the chains end, and how they mix.
+
+    Raises:
+      ValueError: If the chains are too many for the memory.
     """
+    checks.check_chains_fit(n_chains, model.position_struct())
     pick, draw = jax.random.split(key)
     chosen = np.asarray(jax.random.choice(pick, len(rows), (n_chains,), replace=n_chains > len(rows)))
     start = jax.vmap(model.complete)(jnp.asarray(rows[chosen]))
