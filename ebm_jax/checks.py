@@ -6,7 +6,11 @@ kernels report non-finite values in their `Info`.
 
 from __future__ import annotations
 
+import functools
 import math
+import os
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -19,6 +23,13 @@ from ebm_jax.types import PyTree
 
 FLOATS = frozenset({"float32", "float64"})
 """Names of the dtypes that parameters may have. Narrower ones cannot hold a draw's resolution."""
+
+# What is smaller, in bytes, fits wherever JAX itself runs, and is not compared.
+_ALWAYS_FITS = 2**27
+
+
+class TooLargeError(ValueError, MemoryError):
+    """A result that no memory of this machine can hold. The message names its bytes and what to lower."""
 
 
 def is_concrete(tree: PyTree) -> bool:
@@ -164,3 +175,90 @@ def check_levels(name: str, tree: PyTree, n_levels: int) -> None:
                 f"{path} holds level {outside[0]}; levels run from 0 to {n_levels - 1}: use "
                 f"ebm_jax.data.{'binarize' if n_levels == 2 else 'discretize'}, or a model with more levels"
             )
+
+
+def check_fits(what: str, n_bytes: int, remedy: str) -> None:
+    """Raises if an array that is about to be made cannot fit in memory.
+
+    On a CPU XLA may end the process when an allocation fails, and the system ends it when more is used than there is.
+    The limit is the larger of the host's physical memory and that of the devices together: XLA itself reports what is
+    too large for one device alone. Nothing is refused while a function is traced, because `jax.eval_shape` makes no
+    arrays and the compiler drops those that nothing reads.
+
+    Args:
+      what: What the array holds, for the message.
+      n_bytes: Its size.
+      remedy: What to lower, for the message.
+
+    Raises:
+      TooLargeError: If it does not fit.
+    """
+    if n_bytes <= _ALWAYS_FITS or n_bytes <= (limit := memory_size()):
+        return
+    # An array that is made while something is traced is traced itself.
+    if is_concrete(jnp.zeros(())):
+        raise TooLargeError(
+            f"{what} would take {n_bytes:.3g} bytes, and there are {limit:.3g} bytes of memory: {remedy}"
+        )
+
+
+def check_chains_fit(n_chains: int, struct: PyTree, name: str = "n_chains") -> None:
+    """Raises TooLargeError if `n_chains` configurations, given the shapes of one, cannot fit in memory."""
+    check_fits(f"configurations for {name}={n_chains}", n_chains * count_bytes(struct), f"lower {name}")
+
+
+def check_params_fit(struct: PyTree) -> None:
+    """Raises TooLargeError if parameters of these shapes cannot fit in memory."""
+    check_fits("the parameters", count_bytes(struct), "make the model smaller")
+
+
+def count_bytes(struct: PyTree) -> int:
+    """Returns the size of a tree of arrays, or of their shapes, in bytes."""
+    leaves = jax.tree.leaves(struct)
+    return sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in leaves)
+
+
+@functools.cache
+def memory_size() -> float:
+    """Returns the larger of the host's memory and that of the devices together, in bytes; ∞ if it is not known."""
+    stats = [device.memory_stats() for device in jax.local_devices() if device.platform != "cpu"]
+    if any(not found or "bytes_limit" not in found for found in stats):
+        return math.inf
+    on_devices = float(sum(found["bytes_limit"] for found in stats))
+    return max(_host_memory(), on_devices) * jax.process_count()
+
+
+def _host_memory() -> float:
+    """Returns the physical memory, or the limit of a control group if that is less; ∞ if it is not known."""
+    try:
+        size = float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+    except (AttributeError, ValueError, OSError):
+        # Windows has no sysconf.
+        return math.inf
+    return min([size, *_group_limits()]) if size > 0 else math.inf
+
+
+def _group_limits(
+    proc: Path = Path("/proc/self/cgroup"), root: Path = Path("/sys/fs/cgroup")
+) -> Iterator[float]:
+    """Yields the limits of memory of the control groups that this process is in, of Linux's versions 1 and 2."""
+    try:
+        lines = proc.read_text().splitlines()
+    except OSError:
+        return
+    for line in lines:
+        _, controllers, group = line.split(":", 2)
+        if "memory" in controllers.split(","):
+            top, name = root / "memory", "memory.limit_in_bytes"
+        elif controllers == "":
+            top, name = root, "memory.max"
+        else:
+            continue
+        below = Path(group.lstrip("/"))
+        # A container may show the group's path from outside, and its limit at the top.
+        for folder in {top, *(top / part for part in [below, *below.parents])}:
+            try:
+                # "max" is no limit, and no number.
+                yield float(int((folder / name).read_text()))
+            except (OSError, ValueError):
+                continue

@@ -2,6 +2,8 @@
 
 import dataclasses
 import functools
+import itertools
+import signal
 
 import flax.linen as nn
 import jax
@@ -10,11 +12,12 @@ import numpy as np
 import optax
 import pytest
 import scipy.sparse
+import tqdm.auto
 from flax import nnx
 from jax.experimental import sparse
 
 import ebm_jax as ej
-from ebm_jax import partition
+from ebm_jax import partition, run
 
 pytestmark = pytest.mark.usefixtures("as_shipped")
 KEY = jax.random.key(0)
@@ -64,6 +67,37 @@ def test_beta_may_be_a_list():
     assert all(np.array_equal(a, b) for a, b in zip(one, other, strict=True))
     with pytest.raises(ValueError, match="give a real number"):
         ej.sample(KEY, kernel, params, x, schedule, beta=["hot"])
+
+
+def test_an_interrupt_of_sample_keeps_what_there_is(monkeypatch):
+    """With a bar a run of seven samples is made in seven pieces; the interrupt comes after the third."""
+    kernel, params, x = ej.metropolis(MODEL), MODEL.init(KEY), ej.init_chains(KEY, MODEL, 4)
+    whole = ej.sample(KEY, kernel, params, x, ej.SamplingSchedule(2, 7), observe=MODEL.energy)
+    bar = tqdm.auto.tqdm
+
+    def interrupted(after):
+        n = itertools.count(1)
+
+        def update(self, by=1):
+            if next(n) == after:
+                raise KeyboardInterrupt
+
+        monkeypatch.setattr(bar, "update", update)
+        return ej.sample(
+            KEY, kernel, params, x, ej.SamplingSchedule(2, 7), observe=MODEL.energy, progress=True
+        )
+
+    with pytest.warns(UserWarning, match="interrupted after 3 samples; the result holds these"):
+        found = interrupted(3)
+    for got, all_of_it in zip(found[:2], whole[:2], strict=True):
+        jax.tree.map(np.testing.assert_array_equal, got, jax.tree.map(lambda leaf: leaf[:3], all_of_it))
+    # The states belong to the last sample, from where the run goes on with the bits of the whole.
+    rest = ej.sample(KEY, kernel, params, found.state, ej.SamplingSchedule(1, 4), observe=MODEL.energy)
+    np.testing.assert_array_equal(rest.observed, whole.observed[3:])
+    # Before the first sample there is nothing to return.
+    monkeypatch.setattr(run, "_run", lambda *arguments: signal.raise_signal(signal.SIGINT))
+    with pytest.raises(KeyboardInterrupt):
+        interrupted(1)
 
 
 def test_a_callback_or_an_interrupt_ends_training_and_keeps_what_there_is():
