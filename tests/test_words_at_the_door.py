@@ -284,11 +284,11 @@ def test_modules_in_place_of_functions_and_of_parameters():
         ValueError, match=r"params is the Flax module Dense; give its parameters, module\.init"
     ):
         step_with(half_square, dense)
-    for run in (
+    for take in (
         step_with,
         lambda e, p: ej.make_train_step(e, optax.sgd(0.1), ej.negatives.cd(ej.ula(e, 0.1)))[0](KEY, p),
     ):
         with pytest.raises(ValueError, match=r"params\.activation is .*equinox\.partition.*equinox\.combine"):
-            run(lambda p, x: p(x), network)
+            take(lambda p, x: p(x), network)
     with pytest.raises(ValueError, match=r"params\['name'\] is 'relu'; give arrays and numbers alone"):
         step_with(half_square, {"name": "relu"})
