@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from ebm_jax.checks import FLOATS, check_choice, check_finite, check_struct
+from ebm_jax.checks import FLOATS, check_choice, check_finite, check_params_fit, check_struct
 from ebm_jax.energies import pairwise
 from ebm_jax.energies.couplings import graph_of_couplings
 from ebm_jax.energies.sites import GraphModel, check_hidden
@@ -118,6 +118,7 @@ class Ising(GraphModel):
     def init(self, key: Key, *, scale: float = 0.01) -> IsingParams:
         """Draws float32 couplings from N(0, scale²); biases are zero."""
         struct = self.params_struct()
+        check_params_fit(struct)
         coupling = scale * jax.random.normal(key, struct.coupling.shape, jnp.float32)
         return IsingParams(jnp.zeros(struct.bias.shape, jnp.float32), coupling)
 

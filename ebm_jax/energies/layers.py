@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from ebm_jax.checks import check_integer
+from ebm_jax.checks import check_integer, check_params_fit
 from ebm_jax.graphs.blocks import BlockSpec, default_spec
 from ebm_jax.graphs.edges import Bipartite
 from ebm_jax.types import Key
@@ -47,8 +47,12 @@ class TwoLayers:
 
         Returns:
           float32 parameters.
+
+        Raises:
+          ValueError: If they are too large for the memory.
         """
         struct = self.params_struct()
+        check_params_fit(struct)
         weights = scale * jax.random.normal(key, struct.weights.shape, jnp.float32)
         zeros = (jnp.zeros(bias.shape, jnp.float32) for bias in (struct.visible_bias, struct.hidden_bias))
         return type(struct)(weights, *zeros)

@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, UInt8
 
-from ebm_jax.checks import FLOATS, check_integer, check_struct
+from ebm_jax.checks import FLOATS, check_integer, check_params_fit, check_struct
 from ebm_jax.energies import pairwise
 from ebm_jax.energies.sites import GraphModel, check_hidden
 from ebm_jax.energies.sums import weighted_sum
@@ -87,6 +87,7 @@ class Potts(GraphModel):
     def init(self, key: Key, *, scale: float = 0.01) -> PottsParams:
         """Draws float32 couplings from N(0, scale²); biases are zero."""
         struct = self.params_struct()
+        check_params_fit(struct)
         coupling = scale * jax.random.normal(key, struct.coupling.shape, jnp.float32)
         return PottsParams(jnp.zeros(struct.bias.shape, jnp.float32), coupling)
 

@@ -14,7 +14,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from ebm_jax import checks
+from ebm_jax import arrays, checks, functions
 from ebm_jax.graphs.blocks import Block
 from ebm_jax.types import PyTree
 
@@ -100,6 +100,10 @@ class Target:
             return self.position_struct
         return jax.eval_shape(self.visible, self.position_struct)
 
+    def as_data(self, name: str, data: PyTree) -> PyTree:
+        """Returns data as the arrays that they are meant as, see `arrays.to_arrays`; unchecked."""
+        return arrays.to_arrays(name, data, self.data_struct(), self.position_dtypes or frozenset())
+
     def check_data(self, name: str, data: PyTree) -> int:
         """Checks shapes and dtypes of data, and levels where they are NumPy arrays.
 
@@ -136,14 +140,14 @@ def target_of(model: Any) -> Target:
     if isinstance(model, Target):
         return model
     if not hasattr(model, "energy"):
-        if _is_linen(model):
+        if functions.library_of_module(model) == "flax.linen":
             raise ValueError(
                 f"model is the Flax module {type(model).__name__}; give NeuralEnergy(module, shape), or "
                 "JointEnergy(module, shape, n_classes) for a classifier"
             )
         if not callable(model):
             raise ValueError(f"model is {model!r}; give a function energy(params, x) or a model that has one")
-        checks.check_takes_params_and_x("model", model)
+        functions.check_energy_function("model", model)
         return Target(model, model)
 
     def method(name: str) -> Method | None:
@@ -160,7 +164,7 @@ def target_of(model: Any) -> Target:
         visible=method("visible"),
         complete=method("complete"),
         # The `init` of a Linen module takes an input, and draws other things than parameters.
-        init=None if _is_linen(model) else method("init"),
+        init=None if functions.library_of_module(model) == "flax.linen" else method("init"),
         conditional_logits=method("conditional_logits"),
         flip_differences=method("flip_differences"),
         reconstruct=method("reconstruct"),
@@ -171,11 +175,6 @@ def target_of(model: Any) -> Target:
         position_struct=struct("position_struct"),
         params_struct=struct("params_struct"),
     )
-
-
-def _is_linen(model: Any) -> bool:
-    """Returns whether the model is a Linen module, without loading Flax."""
-    return any(parent.__module__ == "flax.linen.module" for parent in type(model).__mro__)
 
 
 def check_rows(name: str, data: PyTree, struct: PyTree = None, dtypes: frozenset[str] | None = None) -> int:

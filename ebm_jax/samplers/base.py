@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from ebm_jax import checks
+from ebm_jax import checks, functions
 from ebm_jax.chains import chain_keys
 from ebm_jax.types import Info, Key, PyTree
 
@@ -230,9 +230,7 @@ class EnergyKernel(Kernel):
           ValueError: If they do not fit.
         """
         super().check(params, x, clamped)
-        energy = jax.eval_shape(known_energy(self), params, one_of_chains(x))
-        if getattr(energy, "shape", None) != ():
-            raise ValueError(f"energy gives {energy} for one configuration; it must give a scalar")
+        functions.check_gives_scalar(known_energy(self), params, one_of_chains(x))
 
 
 def energy_of(energy: Any) -> Any:
@@ -248,7 +246,7 @@ def check_energy(energy: Any) -> None:
     """
     if not callable(energy_of(energy)):
         raise ValueError(f"energy is {energy!r}; give a function energy(params, x) or a model that has one")
-    checks.check_takes_params_and_x("energy", energy_of(energy))
+    functions.check_energy_function("energy", energy_of(energy))
 
 
 def check_precision(name: str, energy: Any) -> None:

@@ -5,6 +5,7 @@ from ebm_jax.training.averaging import average, averaged
 from ebm_jax.training.centring import centred
 from ebm_jax.training.health import Limits, Metrics
 from ebm_jax.training.loop import FitResult, Plan, advance, fit
+from ebm_jax.training.mean_field import mean_field
 from ebm_jax.training.network_objectives import classification, improved, joint, regularized
 from ebm_jax.training.objectives import Objective, contrastive
 from ebm_jax.training.prepare import binarize_batch
@@ -32,6 +33,7 @@ __all__ = [
     "improved",
     "joint",
     "make_train_step",
+    "mean_field",
     "negatives",
     "pack_chains",
     "positives",

@@ -20,7 +20,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from ebm_jax.energies.target import Target
+from ebm_jax import arrays, checks
+from ebm_jax.energies.target import Target, check_rows
 from ebm_jax.training import rbm_gradient
 from ebm_jax.types import PyTree
 
@@ -82,6 +83,36 @@ class Objective:
 
         return jax.value_and_grad(of_params, has_aux=True)(params)
 
+    def checked_batch(self, name: str, model: Target, batch: PyTree) -> PyTree:
+        """Returns a batch with what it holds as arrays, structure, shapes and dtypes checked.
+
+        Only an objective that takes data says what a batch is. For any other, rows are counted and nothing else.
+
+        Args:
+          name: What error messages call the batch.
+          model: The target whose data it holds.
+          batch: The batch, or shapes and dtypes of one.
+
+        Returns:
+          The batch.
+
+        Raises:
+          ValueError: If it does not fit.
+        """
+        if self.takes_data:
+            batch = model.as_data(name, batch)
+            model.check_data(name, batch)
+        else:
+            batch = arrays.to_arrays(name, batch)
+            check_rows(name, batch)
+        return batch
+
+    def check_values(self, name: str, model: Target, data: PyTree) -> None:
+        """Looks at all values of data, once in a run; raises ValueError if one is not finite or no level."""
+        checks.check_finite(name, data)
+        if self.takes_data and model.n_levels is not None:
+            checks.check_levels(name, data, model.n_levels)
+
 
 @dataclass(frozen=True)
 class Contrastive(Objective):
@@ -95,6 +126,15 @@ class Contrastive(Objective):
             return super().value_and_grad(params, variables, model, batch, negatives)
         of_data, of_model, gradient = rbm_gradient.contrast(params, model.model, batch, negatives)
         return (of_data - of_model, {"energy_data": of_data, "energy_model": of_model}), gradient
+
+    def checked_batch(self, name: str, model: Target, batch: PyTree) -> PyTree:
+        """Returns a batch as `Objective.checked_batch` does; its error says what else an RBM takes."""
+        try:
+            return super().checked_batch(name, model, batch)
+        except ValueError as error:
+            if not (rbm_gradient.fits(model) and "grey values" in str(error)):
+                raise
+            raise ValueError(f'{error}, or take them as means by fit(..., visible="mean-field")') from error
 
 
 def contrastive_loss(

@@ -18,7 +18,7 @@ import optax
 
 from ebm_jax import checks
 from ebm_jax.chains import strongly_typed
-from ebm_jax.energies.target import Target, check_rows, target_of
+from ebm_jax.energies.target import Target, target_of
 from ebm_jax.training.equal_transformations import comparable
 from ebm_jax.training.health import Limits, Metrics, measure, within
 from ebm_jax.training.objectives import Objective, objective_of, with_variables
@@ -122,7 +122,7 @@ def make_train_step(
     def step(key: Key, state: TrainState, batch: PyTree) -> tuple[TrainState, Metrics]:
         """Returns the state after one update and the metrics of the step."""
         checks.check_key(key)
-        check_batch("batch", target, objective, batch)
+        batch = objective.checked_batch("batch", target, batch)
         return _update_jitted(target, objective, negatives, positives, key, state, batch)
 
     return init, step
@@ -184,14 +184,6 @@ def update(
 
 
 _update_jitted = jax.jit(update, static_argnums=(0, 1))
-
-
-def check_batch(name: str, target: Target, objective: Objective, batch: PyTree) -> int:
-    """Returns the number of rows of a batch; raises ValueError where it does not fit the model.
-
-    Only an objective that takes data says what a batch is. For any other, rows are counted and nothing else is checked.
-    """
-    return target.check_data(name, batch) if objective.takes_data else check_rows(name, batch)
 
 
 def _updated(variables: Mapping[str, Any], new: Mapping[str, Any]) -> Mapping[str, Any]:
