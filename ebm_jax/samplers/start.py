@@ -11,7 +11,8 @@ import jax.numpy as jnp
 from ebm_jax import checks, rng
 from ebm_jax.chains import chain_keys, count_chains, strongly_typed, zero_info
 from ebm_jax.energies.base import DiscreteModel
-from ebm_jax.samplers.base import Kernel, check_clamped
+from ebm_jax.samplers.base import Kernel
+from ebm_jax.samplers.conditions import check_clamped
 from ebm_jax.types import Info, Key, PyTree
 
 
@@ -50,7 +51,9 @@ def _draw_positions(model: Any, key: Key, n_chains: int) -> PyTree:
     return jax.vmap(model.from_levels)(levels)
 
 
-def begin(key: Key, kernel: Any, params: PyTree, init: PyTree, clamped: Any) -> tuple[PyTree, PyTree]:
+def begin(
+    key: Key, kernel: Any, params: PyTree, init: PyTree, clamped: Any, field: Any = None
+) -> tuple[PyTree, PyTree]:
     """Checks the arguments that all drivers share, before any work is done.
 
     Args:
@@ -59,6 +62,7 @@ def begin(key: Key, kernel: Any, params: PyTree, init: PyTree, clamped: Any) -> 
       params: Parameters of its energy.
       init: Positions with a leading chain axis, or the states of an earlier run.
       clamped: `(mask, values)`, or None.
+      field: What each chain adds to the biases, or None.
 
     Returns:
       Parameters and the states of the chains, in dtypes that compile once.
@@ -69,6 +73,7 @@ def begin(key: Key, kernel: Any, params: PyTree, init: PyTree, clamped: Any) -> 
     checks.check_key(key)
     check_kernel(kernel)
     states = start_chains(kernel, params, init, clamped)
+    states = states if field is None else kernel.with_field(states, field)
     return strongly_typed((params, states))
 
 
