@@ -16,7 +16,6 @@ import jax.numpy as jnp
 
 from ebm_jax import checks
 from ebm_jax.chains import chain_keys
-from ebm_jax.samplers.conditions import check_clamped
 from ebm_jax.types import Info, Key, PyTree
 
 # Folded into a chain's key for the keys of a kernel's members.
@@ -244,7 +243,7 @@ class Kernel(abc.ABC):
         """
         checks.check_finite("params", params)
         checks.check_finite("init", x)
-        check_clamped(clamped, x)
+        checks.check_clamped(clamped, x)
 
 
 class EnergyKernel(Kernel):

@@ -29,7 +29,7 @@ import jax
 import jax.numpy as jnp
 
 from ebm_jax import rng
-from ebm_jax.checks import check_choice
+from ebm_jax.checks import check_choice, check_field
 from ebm_jax.energies.base import BlockModel
 from ebm_jax.graphs.blocks import BlockSpec
 from ebm_jax.lattice import bipartite
@@ -40,7 +40,6 @@ from ebm_jax.lattice.general import GeneralLayout
 from ebm_jax.lattice.grid import GridLayout
 from ebm_jax.lattice.looped import LoopedLayout
 from ebm_jax.samplers.base import ChainState
-from ebm_jax.samplers.conditions import check_field
 from ebm_jax.samplers.discrete import DiscreteKernel, count_nonfinite
 from ebm_jax.samplers.sweeps import sweeps, sweeps_at_one_beta, sweeps_of_one_chain
 from ebm_jax.types import Info, Key, PyTree
@@ -139,7 +138,7 @@ class Gibbs(DiscreteKernel):
                 raise ValueError(
                     f"{self.model!r} takes no field; give it the methods field_struct and add_field"
                 )
-            check_field(field, self.model, states.step.shape[0])
+            check_field("field", field, self.model.field_struct(), states.step.shape[0])
         return states._replace(field=field)
 
     def pack(self, params: PyTree, states: ChainState) -> PackedGibbs:

@@ -12,7 +12,6 @@ from ebm_jax import checks, rng
 from ebm_jax.chains import chain_keys, count_chains, strongly_typed, zero_info
 from ebm_jax.energies.base import DiscreteModel
 from ebm_jax.samplers.base import Kernel
-from ebm_jax.samplers.conditions import check_clamped
 from ebm_jax.types import Info, Key, PyTree
 
 
@@ -140,7 +139,7 @@ def start_chains(kernel: Any, params: PyTree, init: PyTree, clamped: Any) -> PyT
             f"init has leading axes of length {sorted(sizes)}; give every leaf the same n_chains ≥ 1"
         )
     if clamped is not None:
-        check_clamped(clamped, positions)
+        checks.check_clamped(clamped, positions)
         clamped = jax.tree.map(
             lambda leaf, x: jnp.broadcast_to(leaf, x.shape), clamped, (positions, positions)
         )

@@ -16,6 +16,7 @@ import optax
 from ebm_jax import checks
 from ebm_jax.energies.target import check_rows, target_of
 from ebm_jax.training.equal_transformations import comparable
+from ebm_jax.training.fields import rows_and_field
 from ebm_jax.training.health import Limits, Metrics
 from ebm_jax.training.objectives import objective_of
 from ebm_jax.training.sources import Source
@@ -87,8 +88,8 @@ def fit(
     Args:
       key: A typed key; gives parameters, chains, batches and draws.
       model: As for `make_train_step`.
-      data: Data with a leading axis (where sites are hidden, their visible part), or whatever the objective takes.
-        Copied to the device once.
+      data: Data with a leading axis (where sites are hidden, their visible part), `training.WithField` for a
+        conditional model, or whatever the objective takes. Copied to the device once.
       tx: As for `make_train_step`.
       negatives: As for `make_train_step`.
       n_epochs: Number of epochs.
@@ -242,7 +243,7 @@ def _check_values(model: Any, objective: Any, data: PyTree, prepare: Any) -> int
     n = check_batch("data", target, objective, data)
     checks.check_finite("data", data)
     if objective.takes_data and target.n_levels is not None:
-        checks.check_levels("data", data, target.n_levels)
+        checks.check_levels("data", rows_and_field(data)[0], target.n_levels)
     return n
 
 
