@@ -216,4 +216,3 @@ def check_field(name: str, field: Any, struct: PyTree, n: int) -> None:
         raise ValueError(
             f"{name} has leading axes {lengths}; give one field for each of the {n} chains or rows"
         )
-    check_finite(name, field)

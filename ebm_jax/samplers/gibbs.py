@@ -29,7 +29,7 @@ import jax
 import jax.numpy as jnp
 
 from ebm_jax import rng
-from ebm_jax.checks import check_choice, check_field
+from ebm_jax.checks import check_choice, check_field, check_finite
 from ebm_jax.energies.base import BlockModel
 from ebm_jax.graphs.blocks import BlockSpec
 from ebm_jax.lattice import bipartite
@@ -41,7 +41,7 @@ from ebm_jax.lattice.grid import GridLayout
 from ebm_jax.lattice.looped import LoopedLayout
 from ebm_jax.samplers.base import ChainState
 from ebm_jax.samplers.discrete import DiscreteKernel, count_nonfinite
-from ebm_jax.samplers.sweeps import sweeps, sweeps_at_one_beta, sweeps_of_one_chain
+from ebm_jax.samplers.sweeps import sweeps, sweeps_at_one_beta, sweeps_of_one_chain, with_fields
 from ebm_jax.types import Info, Key, PyTree
 
 # The fastest comes first.
@@ -139,6 +139,7 @@ class Gibbs(DiscreteKernel):
                     f"{self.model!r} takes no field; give it the methods field_struct and add_field"
                 )
             check_field("field", field, self.model.field_struct(), states.step.shape[0])
+            check_finite("field", field)
         return states._replace(field=field)
 
     def pack(self, params: PyTree, states: ChainState) -> PackedGibbs:
@@ -160,10 +161,11 @@ class Gibbs(DiscreteKernel):
 
     def packed_energies(self, params: PyTree, packed: PackedGibbs) -> jax.Array:
         """Returns E(x; params) of every chain, `(n_chains,)`; on "bits" by counting the bits of the packed words."""
-        own = params
-        if packed.field is not None:
-            field = jax.tree.map(lambda leaf: jnp.moveaxis(leaf, 0, -1), packed.field)
-            own = self.model.add_field(params, field)
+        own = (
+            params
+            if packed.field is None
+            else with_fields(self.model, _with_chain_axis(params), packed.field)
+        )
         energies = self.layout.energies(own, packed.blocks)
         return super().packed_energies(params, packed) if energies is None else energies
 

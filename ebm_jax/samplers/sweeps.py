@@ -79,9 +79,13 @@ def sweeps_at_one_beta(
 def _prepare(kernel: Any, params: PyTree, packed: Any) -> PyTree:
     """Lays out parameters, with the fields of the chains added to their biases."""
     if packed.field is not None:
-        field = jax.tree.map(lambda leaf: jnp.moveaxis(leaf, 0, -1), packed.field)
-        params = kernel.model.add_field(params, jax.lax.stop_gradient(field))
+        params = with_fields(kernel.model, params, jax.lax.stop_gradient(packed.field))
     return kernel.layout.prepare(kernel.tables, params)
+
+
+def with_fields(model: Any, params: PyTree, field: PyTree) -> PyTree:
+    """Returns parameters that carry a chain axis last with the fields of chains, chain axis first, added."""
+    return model.add_field(params, jax.tree.map(lambda leaf: jnp.moveaxis(leaf, 0, -1), field))
 
 
 def _run(kernel: Any, words: jax.Array, weights: PyTree, odds: bool, packed: Any, n: int) -> Any:
