@@ -64,6 +64,10 @@ class GraphModel:
         sites.setflags(write=False)
         return sites
 
+    def params_struct(self) -> Any:
+        """Returns the shapes of the parameters, float32."""
+        raise NotImplementedError
+
     def field_struct(self) -> Any:
         """Returns the shape of what a chain may add to the biases: that of the biases."""
         return self.params_struct().bias
