@@ -262,3 +262,58 @@ def _group_limits(
                 yield float(int((folder / name).read_text()))
             except (OSError, ValueError):
                 continue
+
+
+def check_clamped(clamped: Any, x: PyTree) -> None:
+    """Checks that `clamped` is None or (mask, values), each shaped like chains `x` or like one of them.
+
+    Raises:
+      ValueError: If it is not.
+    """
+    if clamped is None:
+        return
+    if not isinstance(clamped, tuple) or len(clamped) != 2:
+        raise ValueError(
+            f"clamped is {type(clamped).__name__}; give (mask, values), both shaped like a position"
+        )
+    for name, tree in zip(("clamped mask", "clamped values"), clamped, strict=True):
+        if jax.tree.structure(tree) != jax.tree.structure(x):
+            raise ValueError(
+                f"{name} has the structure {jax.tree.structure(tree)}; a position has {jax.tree.structure(x)}"
+            )
+        for leaf, chains in zip(jax.tree.leaves(tree), jax.tree.leaves(x), strict=True):
+            dtype = jnp.dtype(jnp.bool_) if name == "clamped mask" else chains.dtype
+            if getattr(leaf, "shape", None) not in (chains.shape, chains.shape[1:]):
+                shape = getattr(leaf, "shape", type(leaf).__name__)
+                raise ValueError(f"{name} has shape {shape}; expected {chains.shape[1:]} or {chains.shape}")
+            if leaf.dtype != dtype:
+                raise ValueError(f"{name} has dtype {leaf.dtype}; expected {dtype}: convert it with .astype")
+    check_finite("clamped values", clamped[1])
+
+
+def check_field(name: str, field: Any, struct: PyTree, n: int) -> None:
+    """Checks that a field holds, for each of n chains or rows, what it adds to the biases of a model.
+
+    Args:
+      name: What the error message calls it.
+      field: The field.
+      struct: What the model's `field_struct` returns.
+      n: Number of chains or rows.
+
+    Raises:
+      ValueError: If it does not.
+    """
+    if getattr(struct, "shape", None) == () and jnp.ndim(field) > 1:
+        raise ValueError(
+            f"{name} has shape {jnp.shape(field)}; a model with one bias takes one number a chain, ({n},): for a field "
+            'a site, build it with bias="site"'
+        )
+    # Each layer of an RBM may have no field.
+    if isinstance(struct, tuple) and isinstance(field, tuple) and len(field) == len(struct):
+        struct = tuple(None if part is None else s for part, s in zip(field, struct, strict=True))
+    check_struct(name, field, struct, leading=1, dtypes=FLOATS)
+    lengths = sorted({leaf.shape[0] for leaf in jax.tree.leaves(field)})
+    if lengths not in ([], [n]):
+        raise ValueError(
+            f"{name} has leading axes {lengths}; give one field for each of the {n} chains or rows"
+        )

@@ -101,6 +101,7 @@ def sample(
     *,
     beta: Any = 1.0,
     clamped: Any = None,
+    field: PyTree = None,
     observe: Callable[[PyTree, PyTree], PyTree] | Observer | None = None,
     mesh: Any = None,
     progress: bool = False,
@@ -124,6 +125,10 @@ def sample(
       clamped: `(mask, values)`, pytrees shaped like a position, with or without a chain axis. Sites under a True mask
         take the values and never move. None keeps the clamping of an earlier `state`. Pass an all-False mask to remove
         it.
+      field: Only for `gibbs`: what each chain adds to the biases, floats shaped like the biases with a chain axis
+        first. Chain i samples p(x) ∝ exp(−β E(x; params + fieldᵢ)); for spins this is E − Σ f s. A Potts model takes
+        `(n_chains, *sites, K)`, an RBM `(visible, hidden)` with None for no field, and a model with `bias="tied"`
+        `(n_chains,)`. None keeps the field of an earlier `state`. Pass zeros to remove it.
       observe: `observe(params, x)` of one position, stacked over samples and chains, or an `Observer`.
       mesh: Only None for now.
       progress: Whether to show a bar. The run is then made in pieces, with the same bits. An interrupt (Ctrl-C) ends it
@@ -156,7 +161,7 @@ def sample(
         raise ValueError(
             f"schedule is {schedule!r}; give a SamplingSchedule(n_warmup, n_samples, steps_per_sample)"
         )
-    params, states = begin(key, kernel, params, init, clamped)
+    params, states = begin(key, kernel, params, init, clamped, field)
     betas = _betas(beta, schedule)
     observe = _check_observer(observe)
     drive = functools.partial(_drive, schedule, observe)
@@ -260,8 +265,10 @@ def _run(
     inside = plan.n_samples if absorbed else max(plan.n_samples - 1, 0)
     lead = plan.lead - every if absorbed else plan.lead
 
+    take_steps = kernel.stepper(keys, params, betas, carry.packed)
+
     def advance(carry: _Carry, b: jax.Array, n: int) -> _Carry:
-        packed, info = kernel.packed_steps(keys, params, b, carry.packed, n)
+        packed, info = take_steps(b, carry.packed, n)
         return carry._replace(packed=packed, info=carry.info.then(info))
 
     def record(carry: _Carry) -> tuple[_Carry, tuple[PyTree, PyTree]]:

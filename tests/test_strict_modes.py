@@ -77,7 +77,7 @@ FORMS = {
 
 @pytest.mark.parametrize("form", FORMS)
 def test_every_form_of_gibbs_and_every_energy_is_traced(form):
-    """Chains clamped, at a β of every step's own, and with parameters of their own."""
+    """Chains clamped, at a β of every step's own, with parameters of their own, and with fields."""
     model = FORMS[form]
     kernel = ej.gibbs(model)
     params, x = model.init(KEY), ej.init_chains(KEY, model, N_CHAINS)
@@ -87,7 +87,11 @@ def test_every_form_of_gibbs_and_every_energy_is_traced(form):
         samples = ej.sample(KEY, kernel, params, x, SCHEDULE, clamped=clamping(x), beta=betas)
         each = jax.tree.map(lambda leaf: jnp.stack([leaf] * N_CHAINS), params)
         jax.vmap(lambda p, x: kernel.step(KEY, p, 1.0, kernel.init(p, x)))(each, x)
-        energies = kernel.packed_energies(params, kernel.pack(params, samples.state))
+        field = jax.tree.map(lambda s: jnp.ones((N_CHAINS, *s.shape)), model.field_struct())
+        state = ej.sample(KEY, kernel, params, samples.state, SCHEDULE, field=field).state
+        energies = kernel.packed_energies(params, kernel.pack(params, state))
+        if hasattr(model, "mean_energy"):
+            jax.grad(model.mean_energy)(params, x, field)
         return energies, jax.vmap(jax.grad(model.energy), (None, 0))(params, x)
 
     with jax.numpy_rank_promotion("raise"), jax.numpy_dtype_promotion("strict"):

@@ -132,6 +132,14 @@ class FactorGraph:
             for factor in self.factors
         )
 
+    def field_struct(self) -> tuple[jax.ShapeDtypeStruct, ...]:
+        """Returns the shapes of what a chain may add to the weights of each factor; None stands for nothing."""
+        return self.params_struct()
+
+    def add_field(self, params: tuple[Array, ...], field: tuple[Array | None, ...]) -> tuple[Array, ...]:
+        """Returns parameters with a field added to the weights of those factors that have one."""
+        return tuple(w if own is None else w + own for w, own in zip(params, field, strict=True))
+
     def table_shape(self, factor: Factor) -> tuple[int, ...]:
         """Returns the levels of the factor's categories."""
         kinds = [self.kinds[member.name] for member in factor.members]

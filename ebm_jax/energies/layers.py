@@ -65,6 +65,20 @@ class TwoLayers:
         """Returns a configuration with visible part `v` and all hidden units off (a sweep draws them first)."""
         return v, jnp.zeros((self.n_hidden,), jnp.bool_ if v.dtype == jnp.bool_ else jnp.uint8)
 
+    def field_struct(self) -> tuple[Any, Any]:
+        """Returns the shapes of what a chain may add to the biases of either layer."""
+        struct = self.params_struct()
+        return struct.visible_bias, struct.hidden_bias
+
+    def add_field(self, params: Any, field: tuple[Array | None, Array | None]) -> Any:
+        """Returns the parameters with a field added to the biases; None adds nothing."""
+        biases = (params.visible_bias, params.hidden_bias)
+        visible, hidden = (
+            bias if own is None else bias + own.astype(bias.dtype)
+            for bias, own in zip(biases, field, strict=True)
+        )
+        return params._replace(visible_bias=visible, hidden_bias=hidden)
+
     def default_spec(self) -> BlockSpec:
         """Returns the hidden layer, then the visible one."""
         return default_spec(self.graph)

@@ -45,6 +45,10 @@ class Target:
     Attributes:
       model: The model or the energy function that the target was made from.
       energy: `energy(params, x) -> scalar`, E of one configuration.
+      mean_energy: `mean_energy(params, x, field=None) -> scalar`, the mean of E(x; params + field) over configurations
+        and fields with a leading axis, where that is quicker than E of each.
+      add_field: `add_field(params, field) -> params`, with a field added to the biases.
+      field_struct: `field_struct()`, the shape of a field.
       free_energy: `free_energy(params, v) -> scalar`, F(v) = −log Σ_h exp(−E(v, h)) of one datum.
       visible: `visible(x) -> v`, the datum that a configuration shows.
       complete: `complete(v) -> x`, a configuration with visible part v.
@@ -61,6 +65,9 @@ class Target:
 
     model: Any
     energy: Callable[..., Any]
+    mean_energy: Any = None
+    add_field: Any = None
+    field_struct: Any = None
     free_energy: Any = None
     visible: Any = None
     complete: Any = None
@@ -160,6 +167,9 @@ def target_of(model: Any) -> Target:
     return Target(
         model,
         energy=Method(model, "energy"),
+        mean_energy=method("mean_energy") if _follows(type(model), "mean_energy", "energy") else None,
+        add_field=method("add_field"),
+        field_struct=method("field_struct"),
         free_energy=method("free_energy"),
         visible=method("visible"),
         complete=method("complete"),
@@ -175,6 +185,15 @@ def target_of(model: Any) -> Target:
         position_struct=struct("position_struct"),
         params_struct=struct("params_struct"),
     )
+
+
+def _follows(kind: type, derived: str, source: str) -> bool:
+    """Returns whether a method belongs to another: a subclass may override the other alone."""
+
+    def owner(name: str) -> type:
+        return next((parent for parent in kind.__mro__ if name in vars(parent)), kind)
+
+    return issubclass(owner(derived), owner(source))
 
 
 def check_rows(name: str, data: PyTree, struct: PyTree = None, dtypes: frozenset[str] | None = None) -> int:

@@ -12,7 +12,7 @@ from ebm_jax import arrays, checks, rng
 from ebm_jax.chains import chain_keys, count_chains, strongly_typed, zero_info
 from ebm_jax.energies.base import DiscreteModel
 from ebm_jax.graphs.blocks import SamplingSchedule
-from ebm_jax.samplers.base import Kernel, check_clamped
+from ebm_jax.samplers.base import Kernel
 from ebm_jax.types import Info, Key, PyTree
 
 # Samples of fewer bytes fit anywhere.
@@ -58,7 +58,9 @@ def _draw_positions(model: Any, key: Key, n_chains: int) -> PyTree:
     return jax.vmap(model.from_levels)(levels)
 
 
-def begin(key: Key, kernel: Any, params: PyTree, init: PyTree, clamped: Any) -> tuple[PyTree, PyTree]:
+def begin(
+    key: Key, kernel: Any, params: PyTree, init: PyTree, clamped: Any, field: Any = None
+) -> tuple[PyTree, PyTree]:
     """Checks the arguments that all drivers share, before any work is done.
 
     Args:
@@ -67,6 +69,7 @@ def begin(key: Key, kernel: Any, params: PyTree, init: PyTree, clamped: Any) -> 
       params: Parameters of its energy.
       init: Positions with a leading chain axis, or the states of an earlier run.
       clamped: `(mask, values)`, or None.
+      field: What each chain adds to the biases, or None.
 
     Returns:
       Parameters and the states of the chains, in dtypes that compile once.
@@ -77,6 +80,7 @@ def begin(key: Key, kernel: Any, params: PyTree, init: PyTree, clamped: Any) -> 
     checks.check_key(key)
     check_kernel(kernel)
     states = start_chains(kernel, params, init, clamped)
+    states = states if field is None else kernel.with_field(states, field)
     return strongly_typed((params, states))
 
 
@@ -145,7 +149,7 @@ def start_chains(kernel: Any, params: PyTree, init: PyTree, clamped: Any) -> PyT
             f"init has leading axes of length {sorted(sizes)}; give every leaf the same n_chains ≥ 1"
         )
     if clamped is not None:
-        check_clamped(clamped, positions)
+        checks.check_clamped(clamped, positions)
         clamped = jax.tree.map(
             lambda leaf, x: jnp.broadcast_to(leaf, x.shape), clamped, (positions, positions)
         )

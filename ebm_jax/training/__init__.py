@@ -3,6 +3,7 @@
 from ebm_jax.training import negatives, positives
 from ebm_jax.training.averaging import average, averaged
 from ebm_jax.training.centring import centred
+from ebm_jax.training.fields import WithField
 from ebm_jax.training.health import Limits, Metrics
 from ebm_jax.training.loop import FitResult, Plan, advance, fit
 from ebm_jax.training.mean_field import mean_field
@@ -22,6 +23,7 @@ __all__ = [
     "Plan",
     "Source",
     "TrainState",
+    "WithField",
     "advance",
     "average",
     "averaged",

@@ -89,9 +89,9 @@ def fit(
     Args:
       key: A typed key; gives parameters, chains, batches and draws.
       model: As for `make_train_step`.
-      data: Data with a leading axis (where sites are hidden, their visible part), or whatever the objective takes.
-        Copied to the device once. Lists, DataFrames, sparse matrices and tensors of other libraries become arrays, and
-        whole numbers take the dtype of the model's levels.
+      data: Data with a leading axis (where sites are hidden, their visible part), `training.WithField` for a
+        conditional model, or whatever the objective takes. Copied to the device once. Lists, DataFrames, sparse
+        matrices and tensors of other libraries become arrays, and whole numbers take the dtype of the model's levels.
       tx: As for `make_train_step`.
       negatives: As for `make_train_step`.
       n_epochs: Number of epochs.

@@ -245,6 +245,16 @@ def test_chains_and_parameters_in_any_form():
     alike = jax.vmap(lambda p: ej.sample(jax.random.key(6), kernel, p, start, schedule).positions)(both)
     assert jax.tree.all(jax.tree.map(lambda a, b: bool((a[0] == b).all()), alike, many.positions))
 
+    field = (None, jnp.asarray(np.random.default_rng(0).normal(size=(65, 2, 3)), jnp.float32))
+    own = ej.sample(jax.random.key(6), kernel, params, start, schedule, field=field)
+    assert (own.positions["c"] != many.positions["c"]).any()
+    last = jax.tree.map(lambda leaf: leaf[64:], (start, field))
+    words = jax.vmap(jax.random.fold_in, (None, 0))(jax.random.key(6), jnp.arange(64, 65))
+    state = jax.vmap(kernel.init, (None, 0))(params, last[0])
+    added = (params[0], params[1] + last[1][1][0])
+    alone, _ = jax.vmap(lambda key, s: kernel.steps(key, added, 1.0, s, schedule.n_steps))(words, state)
+    assert (alone.position["c"] == own.state.position["c"][64:]).all()
+
 
 def test_equal_models_share_a_program():
     def build():
