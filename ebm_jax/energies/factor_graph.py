@@ -138,7 +138,9 @@ class FactorGraph:
 
     def add_field(self, params: tuple[Array, ...], field: tuple[Array | None, ...]) -> tuple[Array, ...]:
         """Returns parameters with a field added to the weights of those factors that have one."""
-        return tuple(w if own is None else w + own for w, own in zip(params, field, strict=True))
+        return tuple(
+            w if own is None else w + own.astype(w.dtype) for w, own in zip(params, field, strict=True)
+        )
 
     def table_shape(self, factor: Factor) -> tuple[int, ...]:
         """Returns the levels of the factor's categories."""
