@@ -10,6 +10,7 @@ import jax
 
 from ebm_jax import exact as enumeration
 from ebm_jax.energies.base import DiscreteModel
+from ebm_jax.energies.categorical_rbm import CategoricalRBM
 from ebm_jax.energies.target import Target
 from ebm_jax.training.sources import Negatives, Source
 from ebm_jax.types import Info, Key, PyTree
@@ -72,7 +73,7 @@ def exact(model: Any) -> Enumerated:
     Example:
       >>> source = ej.negatives.exact(ej.Ising(ej.Grid(3, 3)))
     """
-    if not isinstance(model, DiscreteModel):
+    if not isinstance(model, DiscreteModel | CategoricalRBM):
         raise ValueError(
             f"{model!r} has no discrete levels to enumerate; use pcd with a kernel that samples it"
         )
