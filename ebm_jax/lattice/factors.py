@@ -10,13 +10,14 @@ factors they come.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int, UInt32
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int, UInt32
 
 from ebm_jax import rng
 from ebm_jax.chains import with_leading_axes
@@ -184,14 +185,13 @@ def _reader(
     width = len(slots.term)
 
     def at(slot: Any) -> _Read:
-        rows = [packed[name][row[slot]] for (name, _), row in zip(signature, slots.rows, strict=True)]
-        return _statistics(model, signature, rows)
+        return _statistics(model, signature, [jnp.asarray(row[slot]) for row in slots.rows], packed)
 
-    # Read once for all levels, where slots are written out.
-    read = [at(slot) for slot in range(width)] if width <= UNROLLED_SLOTS else None
+    # Few slots are read all at once, and once for all levels.
+    every = at(slice(None)) if width <= UNROLLED_SLOTS else None
 
     def contribution(slot: Any, level: Any) -> Array:
-        is_up, place, factor = at(slot) if read is None else read[slot]
+        is_up, place, factor = at(slot) if every is None else jax.tree.map(lambda x: x[slot], every)
         weight = weights[slot]
         weight = weight[level] if is_table else weight
         if place is not None:
@@ -201,7 +201,7 @@ def _reader(
         return weight if is_up is None else jnp.where(is_up, weight, -weight)
 
     def total(level: Any) -> Array:
-        if read is None:
+        if every is None:
             zero = jnp.zeros(shape, weights.dtype)
             return jax.lax.fori_loop(0, width, lambda slot, sum_: sum_ + contribution(slot, level), zero)
         sums = [contribution(slot, level) for slot in range(width)]
@@ -210,22 +210,41 @@ def _reader(
     return total
 
 
-def _statistics(model: FactorGraph, signature: Signature, rows: Sequence[Array]) -> _Read:
-    """Returns what a term reads from the rows of its other members."""
+def _statistics(
+    model: FactorGraph, signature: Signature, rows: Sequence[Array], packed: Mapping[str, Array]
+) -> _Read:
+    """Returns what terms read from the rows of their other members."""
+    spins: dict[str, list[Array]] = {}
     is_up: Array | None = None
     place: Array | None = None
     factor: Array | None = None
-    for (name, statistic), x in zip(signature, rows, strict=True):
+    for (name, statistic), row in zip(signature, rows, strict=True):
         kind = model.kinds[name]
         if isinstance(kind, Spins):
-            is_up = x if is_up is None else ~(is_up ^ x)
+            spins.setdefault(name, []).append(row)
         elif kind.is_table:
-            level = x.astype(jnp.int32)
+            level = packed[name][row].astype(jnp.int32)
             place = level if place is None else place * (kind.n_values or 1) + level
         else:
-            value = kind.evaluate(statistic, x)
+            value = kind.evaluate(statistic, packed[name][row])
             factor = value if factor is None else factor * value
+    for name, found in spins.items():
+        product = _product_of_spins(packed[name], found)
+        is_up = product if is_up is None else ~(is_up ^ product)
     return _Read(is_up, place, factor)
+
+
+def _product_of_spins(packed: Bool[Array, "n chains"], rows: Sequence[Array]) -> Bool[Array, "*shape chains"]:
+    """Returns whether the product of the spins in some rows is +1.
+
+    It is one reduction over one gather of all slots, which XLA makes one loop. As a gather for each slot and member, a
+    model of three-body terms with 64 chains took twice the time: the compiler unrolls a loop over so few chains that
+    does nothing but copy, and leaves it without vector instructions.
+    """
+    if len(rows) == 1:
+        return packed[rows[0]]
+    odd = jax.lax.reduce(packed[jnp.stack(rows)], np.False_, jax.lax.bitwise_xor, (0,))
+    return odd if len(rows) % 2 else ~odd
 
 
 def _entry(table: Float[Array, "places n c"], place: Int[Array, "n chains"]) -> Float[Array, "n chains"]:
