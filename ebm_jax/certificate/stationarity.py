@@ -88,7 +88,10 @@ def check_clamping(trial: Trial, key: Key, beta: float, x: PyTree) -> Check:
     flags = np.concatenate([leaf.ravel() for leaf in jax.tree.leaves(mask)])
     held = f"{int(flags.sum())} of {flags.size} values held"
     probabilities = None
-    if trial.law.enumerable and trial.kernel.exact and trial.kernel.memoryless:
+    rows = trial.law.enumerated
+    # With real units held, the law of the others is another one.
+    is_whole = rows is not None and rows.layer is None
+    if is_whole and trial.kernel.exact and trial.kernel.memoryless:
         probabilities, x = _conditional_draws(trial, draw_key, beta, mask, one)
         states = trial.states(x, (mask, one))
     end = trial.positions(trial.run(run_key, beta, states, 20))

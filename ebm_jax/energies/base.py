@@ -131,4 +131,4 @@ def levels_of_sites(model: Any) -> tuple[int | None, ...] | None:
 def levels_of_leaves(model: Any, x: PyTree) -> list[int | None]:
     """Returns how many levels the sites of each leaf of a configuration have: None where they are real."""
     counts = getattr(model, "level_counts", None)
-    return [model.n_levels] * len(jax.tree.leaves(x)) if counts is None else list(counts)
+    return [getattr(model, "n_levels", None)] * len(jax.tree.leaves(x)) if counts is None else list(counts)

@@ -28,6 +28,13 @@ from ebm_jax.exact import mixed
 from ebm_jax.types import Key, PyTree
 
 
+def obstacle(model: Any) -> str | None:
+    """Says why a model cannot be solved, whatever its size, or returns None when it can."""
+    if levels_of_sites(model) is None:
+        return f"model is {model!r}; exact answers need an Ising, Potts, RBM or FactorGraph model"
+    return mixed.obstacle(model) if mixed.is_mixed(model) else None
+
+
 def names(model: Any) -> tuple[str, ...]:
     """Returns the layers that a model has."""
     if mixed.is_mixed(model):

@@ -49,33 +49,29 @@ def is_mixed(model: Any) -> bool:
     return isinstance(model, FactorGraph) and None in model.site_levels
 
 
-def check(model: FactorGraph) -> None:
-    """Checks that the real units can be integrated out.
-
-    Raises:
-      ValueError: If nodes are of a kind whose sum is not known, or a factor is not quadratic in the real units.
-    """
+def obstacle(model: FactorGraph) -> str | None:
+    """Says why the real units cannot be integrated out, or returns None when they can."""
     for name, kind in model.nodes:
         if kind.n_values is None and not isinstance(kind, Gaussians):
-            raise ValueError(
+            return (
                 f"the nodes {name!r} are {kind!r}, whose values are without number and whose sum is not known; give "
                 "the kind n_values, or estimate by sampling"
             )
     for number, factor in enumerate(model.factors):
-        real = _real_members(model, factor)
-        degree = sum(2 if member.statistic == "square" else 1 for member in real)
+        degree = sum(2 if member.statistic == "square" else 1 for member in _real_members(model, factor))
         if degree > 2:
-            raise ValueError(
+            return (
                 f"factor {number}, {factor!r}, is of degree {degree} in real units, whose integral has no closed form "
                 "beyond degree 2; estimate by sampling"
             )
+    return None
 
 
 def log_weight(model: FactorGraph, params: PyTree, beta: Array | float, levels: Int[Array, " n"]) -> Array:
     """Returns log ∫ exp(−β E) over the real units; NaN where the integral is infinite.
 
     Args:
-      model: A factor graph that passes `check`.
+      model: A factor graph without `obstacle`.
       params: Parameters.
       beta: Inverse temperature, positive.
       levels: Levels of the other nodes, in the order of their sites.

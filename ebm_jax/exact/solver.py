@@ -20,9 +20,9 @@ from ebm_jax.checks import (
     check_struct,
     is_concrete,
 )
-from ebm_jax.energies.base import BlockModel, DiscreteModel, levels_of_leaves, levels_of_sites
+from ebm_jax.energies.base import BlockModel, DiscreteModel, levels_of_leaves
 from ebm_jax.energies.factor_graph import FactorGraph
-from ebm_jax.exact import conditioning, elimination, layers, mixed, tables
+from ebm_jax.exact import conditioning, elimination, layers, tables
 from ebm_jax.exact.enumeration import MAX_STATES, Enumeration, logsumexp, smallest, total
 from ebm_jax.types import Key, PyTree
 
@@ -326,16 +326,14 @@ def _prepare(model: BlockModel, params: PyTree, beta: Any) -> tuple[PyTree, floa
         raise ValueError(
             "params or beta are being traced, and exact answers are numbers; call this outside jit"
         )
-    counts = levels_of_sites(model)
-    if counts is None:
-        raise ValueError(f"model is {model!r}; exact answers need an Ising, Potts, RBM or FactorGraph model")
-    if mixed.is_mixed(model):
-        mixed.check(model)
+    obstacle = layers.obstacle(model)
+    if obstacle is not None:
+        raise ValueError(obstacle)
     check_struct("params", params, model.params_struct(), dtypes=FLOATS)
     check_finite("params", params)
     is_real = np.isrealobj(beta) and np.issubdtype(np.asarray(beta).dtype, np.number)
     if np.shape(beta) != () or not is_real or not np.isfinite(beta):
         raise ValueError(f"beta is {beta!r}; give one finite number, the inverse temperature")
-    if None in counts and beta <= 0:
+    if None in layers.level_counts(model, None) and beta <= 0:
         raise ValueError(f"beta is {beta}; real units have a normalised law only where beta is positive")
     return jax.tree.map(lambda leaf: np.asarray(leaf).astype(np.float64), params), float(beta)
