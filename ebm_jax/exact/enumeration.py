@@ -85,6 +85,11 @@ class Enumeration:
         return math.prod(count**n for count, n in Counter(self.level_counts).items())
 
     @property
+    def product(self) -> str:
+        """The number of configurations as a product of powers, for messages."""
+        return "·".join(f"{levels}^{n}" for levels, n in Counter(self.level_counts).items())
+
+    @property
     def chunk_size(self) -> int:
         """Number of configurations in a chunk, a power of two."""
         graph = self.model.graph
@@ -106,7 +111,6 @@ class Enumeration:
         if self.n_states <= MAX_STATES:
             return
         count, powers = self.n_states, Counter(self.level_counts)
-        product = "·".join(f"{levels}^{n}" for levels, n in powers.items())
         # Python refuses to write out very long numbers.
         exponent = int(sum(n * math.log10(levels) for levels, n in powers.items()))
         shown = f"= {count:,}" if exponent < 15 else f"(about 10^{exponent})"
@@ -122,7 +126,7 @@ class Enumeration:
             table = f"{size} sites" if len(powers) > 1 else f"{self.level_counts[0]}^{size} entries"
             also = f" and summing out site after site meets a width of {plan.width}, a table of {table};"
         raise ValueError(
-            f"{product} {shown} configurations are too many to enumerate,{also} the limit is "
+            f"{self.product} {shown} configurations are too many to enumerate,{also} the limit is "
             f"2^22 = {MAX_STATES:,}; {remedy}"
         )
 

@@ -241,8 +241,8 @@ def _check_values(model: Any, objective: Any, data: PyTree, prepare: Any) -> int
         return n
     n = check_batch("data", target, objective, data)
     checks.check_finite("data", data)
-    if objective.takes_data and target.n_levels is not None:
-        checks.check_levels("data", data, target.n_levels)
+    if objective.takes_data:
+        target.check_levels("data", data)
     return n
 
 
