@@ -261,6 +261,8 @@ def _check_model(name: str, model: Any) -> Any:
             f"{name} cannot inform moves of {model!r}, which has no {' and no '.join(missing)}; give an Ising, Potts "
             "or RBM model, or a model of your own that has them"
         )
+    if None in (getattr(model, "level_counts", None) or ()):
+        raise ValueError(f"{name} moves levels, and some sites of {model!r} are real; use gibbs(model)")
     return model
 
 
