@@ -284,6 +284,7 @@ def test_factor_graphs_with_real_units():
     found = certificate(ej.gibbs(case.model), case)
     assert found.ok, found
     assert "χ²" in found["invariance"].detail
+    assert "χ²" in found["clamping"].detail
     law = Law(case.model, case.params)
     draws = ej.exact.sample(jax.random.key(0), *case[:2], 4000)
     assert not law.compare(1.0, {**draws, "x": 1.2 * draws["x"]}, draws, 1e-6)[0]

@@ -43,8 +43,8 @@ def certify(
       whole run, and one chain alone moves as it does among many.
     - *invariance*: exact draws stay exact after 1 and after 20 steps.
     - *mixing*: chains forget their start, and reach the law from one configuration.
-    - *clamping*: clamped values stay and others move; where the law can be enumerated, the others keep their
-      conditional law.
+    - *clamping*: clamped values stay and others move; where the sites with levels can be enumerated, the others keep
+      their conditional law.
 
     Args:
       kernel: A kernel of this package, or your own subclass of `Kernel`.
