@@ -55,12 +55,8 @@ from .energies.categorical_rbm import (
 from .energies.categorical_rbm import (
     CategoricalRBMParams as CategoricalRBMParams,
 )
-from .energies.factor_graph import (
-    Factor as Factor,
-)
-from .energies.factor_graph import (
-    FactorGraph as FactorGraph,
-)
+from .energies.factor_graph import FactorGraph as FactorGraph
+from .energies.factors import Factor as Factor
 from .energies.gaussian_rbm import GaussianRBM as GaussianRBM
 from .energies.ising import (
     Ising as Ising,

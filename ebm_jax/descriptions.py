@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 
 from ebm_jax import energies
-from ebm_jax.energies.factor_graph import Factor, FactorGraph
+from ebm_jax.energies.factor_graph import FactorGraph
+from ebm_jax.energies.factors import Factor
 from ebm_jax.energies.nodes import Categories, Gaussians, NodeKind, Spins
 from ebm_jax.graphs import Bipartite, Graph, Grid
 from ebm_jax.graphs.blocks import Block

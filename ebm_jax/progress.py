@@ -1,8 +1,10 @@
-"""A progress bar over samples, and the pieces in which a run that shows one is made."""
+"""A progress bar over samples, the pieces in which a run that shows one is made, and interrupts between them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+import warnings
+from collections.abc import Callable, Iterator
 
 import jax
 
@@ -43,3 +45,16 @@ class SampleBar:
     def __exit__(self, *exc: object) -> None:
         if self._tqdm is not None:
             self._tqdm.close()
+
+
+@contextlib.contextmanager
+def until_interrupted(pieces_done: Callable[[], list[tuple[int, int]]]) -> Iterator[None]:
+    """Ends a block at an interrupt with a warning that says how many samples are there, unless no piece is done."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        done = pieces_done()
+        if not done:
+            raise
+        n_samples = sum(n for _, n in done)
+        warnings.warn(f"interrupted after {n_samples} samples; the result holds these", stacklevel=5)

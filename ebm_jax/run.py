@@ -18,9 +18,9 @@ from jax.sharding import PartitionSpec
 from ebm_jax import checks
 from ebm_jax.chains import partitions, with_automatic_axes
 from ebm_jax.graphs.blocks import SamplingSchedule
-from ebm_jax.progress import SampleBar, in_pieces
+from ebm_jax.progress import SampleBar, in_pieces, until_interrupted
 from ebm_jax.samplers.base import Kernel
-from ebm_jax.samplers.start import begin, check_kernel, pack_chains, unpack_chains
+from ebm_jax.samplers.start import begin, check_kernel, check_size, pack_chains, unpack_chains
 from ebm_jax.types import Info, Key, PyTree
 
 
@@ -101,6 +101,7 @@ def sample(
     *,
     beta: Any = 1.0,
     clamped: Any = None,
+    field: PyTree = None,
     observe: Callable[[PyTree, PyTree], PyTree] | Observer | None = None,
     mesh: Any = None,
     progress: bool = False,
@@ -124,9 +125,14 @@ def sample(
       clamped: `(mask, values)`, pytrees shaped like a position, with or without a chain axis. Sites under a True mask
         take the values and never move. None keeps the clamping of an earlier `state`. Pass an all-False mask to remove
         it.
+      field: Only for `gibbs`: what each chain adds to the biases, floats shaped like the biases with a chain axis
+        first. Chain i samples p(x) ∝ exp(−β E(x; params + fieldᵢ)); for spins this is E − Σ f s. A Potts model takes
+        `(n_chains, *sites, K)`, an RBM `(visible, hidden)` with None for no field, and a model with `bias="tied"`
+        `(n_chains,)`. None keeps the field of an earlier `state`. Pass zeros to remove it.
       observe: `observe(params, x)` of one position, stacked over samples and chains, or an `Observer`.
       mesh: Only None for now.
-      progress: Whether to show a bar. The run is then made in pieces, with the same bits.
+      progress: Whether to show a bar. The run is then made in pieces, with the same bits. An interrupt (Ctrl-C) ends it
+        with a warning and the samples that there are, unless there is none.
       on_nonfinite: "raise" raises `NonFiniteError` after the run if a chain left the finite numbers; "report" leaves it
         to `info`.
 
@@ -134,7 +140,7 @@ def sample(
       A `Samples`.
 
     Raises:
-      ValueError: If anything does not fit the kernel, before any step is taken.
+      ValueError: If anything does not fit the kernel, or the samples do not fit in memory, before any step is taken.
       NonFiniteError: If a chain reached a NaN or infinite value and `on_nonfinite` is "raise".
 
     Example:
@@ -155,7 +161,7 @@ def sample(
         raise ValueError(
             f"schedule is {schedule!r}; give a SamplingSchedule(n_warmup, n_samples, steps_per_sample)"
         )
-    params, states = begin(key, kernel, params, init, clamped)
+    params, states = begin(key, kernel, params, init, clamped, field)
     betas = _betas(beta, schedule)
     observe = _check_observer(observe)
     drive = functools.partial(_drive, schedule, observe)
@@ -173,7 +179,7 @@ def sample(
     else:
         samples = drive(progress, kernel, key, params, betas, states)
     if on_nonfinite == "raise" and kernel.may_diverge and checks.is_concrete(samples.info):
-        _raise_on_nonfinite(kernel, samples)
+        raise_on_nonfinite(kernel, samples)
     return samples
 
 
@@ -188,6 +194,7 @@ def _drive(
     states: PyTree,
 ) -> Samples:
     """Runs chains from checked states, a piece at a time."""
+    check_size(kernel, params, states, schedule, observe, stored=not isinstance(observe, Observer))
     keys, packed, info = pack_chains(key, kernel, params, states)
     carry = _Carry(packed, info, None)
     if isinstance(observe, Observer):
@@ -196,14 +203,14 @@ def _drive(
         )
     pieces = in_pieces(schedule) if progress else [(schedule.n_warmup, schedule.n_samples)]
     kept, taken = [], 0
-    with SampleBar(progress, schedule) as advance:
+    with SampleBar(progress, schedule) as advance, until_interrupted(lambda: pieces[: len(kept)]):
         for lead, n_samples in pieces:
             n_steps = lead + max(n_samples - 1, 0) * schedule.steps_per_sample
             piece = betas if betas.ndim == 0 else betas[taken : taken + n_steps]
             plan = _Plan(lead, n_samples, schedule.steps_per_sample, observe)
-            carry, stacked = _run(plan, kernel, keys, params, piece, carry)
-            kept.append(stacked)
-            taken += n_steps
+            new, stacked = _run(plan, kernel, keys, params, piece, carry)
+            # An interrupt comes before or after this line, so samples and states belong to the same step.
+            carry, kept, taken = new, [*kept, stacked], taken + n_steps
             advance(n_samples, carry)
     stacked = kept[0] if len(kept) == 1 else jax.tree.map(lambda *parts: jnp.concatenate(parts), *kept)
     positions, observed = stacked
@@ -258,8 +265,10 @@ def _run(
     inside = plan.n_samples if absorbed else max(plan.n_samples - 1, 0)
     lead = plan.lead - every if absorbed else plan.lead
 
+    take_steps = kernel.stepper(keys, params, betas, carry.packed)
+
     def advance(carry: _Carry, b: jax.Array, n: int) -> _Carry:
-        packed, info = kernel.packed_steps(keys, params, b, carry.packed, n)
+        packed, info = take_steps(b, carry.packed, n)
         return carry._replace(packed=packed, info=carry.info.then(info))
 
     def record(carry: _Carry) -> tuple[_Carry, tuple[PyTree, PyTree]]:
@@ -308,14 +317,15 @@ def _check_observer(observe: Any) -> Any:
     return observe
 
 
-def _raise_on_nonfinite(kernel: Any, samples: Samples) -> None:
+def raise_on_nonfinite(kernel: Kernel, samples: Samples, first: int = 0) -> None:
+    """Raises NonFiniteError if a chain left the finite numbers; `first` is the number of the first chain."""
     # On a CPU NumPy ends the process when it reads an array that could not be allocated; waiting for it raises.
     bad = np.flatnonzero(jax.block_until_ready(samples.info.n_nonfinite))
     if bad.size:
         chain = int(bad[0])
         step = int(samples.info.first_nonfinite[chain])
         raise NonFiniteError(
-            f"chain {chain} {kernel.nonfinite_means} after step {step} ({bad.size} of "
+            f"chain {first + chain} {kernel.nonfinite_means} after step {step} ({bad.size} of "
             f"{samples.info.n_nonfinite.size} chains did so at some step): take smaller steps, look at β, or keep what "
             'there is with on_nonfinite="report"; the whole run is in this error\'s .samples',
             samples,

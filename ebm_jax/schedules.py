@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from ebm_jax.checks import check_integer
+from ebm_jax.checks import check_fits, check_integer
 
 Ladder = Float[np.ndarray, " n"]
 
@@ -30,9 +30,9 @@ def linear(n: int) -> Ladder:
       The ladder.
 
     Raises:
-      ValueError: If n is under 2.
+      ValueError: If n is under 2, or too large for the memory.
     """
-    return np.linspace(0.0, 1.0, check_integer("n", n, 2))
+    return np.linspace(0.0, 1.0, _check_count("n", n, 2))
 
 
 def geometric(n: int, smallest: float = 1e-3) -> Ladder:
@@ -46,9 +46,9 @@ def geometric(n: int, smallest: float = 1e-3) -> Ladder:
       The ladder.
 
     Raises:
-      ValueError: If n is under 2, or `smallest` does not lie between 0 and 1.
+      ValueError: If n is under 2 or too large for the memory, or `smallest` does not lie between 0 and 1.
     """
-    check_integer("n", n, 2)
+    _check_count("n", n, 2)
     if not 0 < smallest < 1:
         raise ValueError(f"smallest is {smallest!r}; give a number between 0 and 1, e.g. 0.001")
     return np.concatenate([[0.0], np.geomspace(smallest, 1.0, n - 1)])
@@ -67,9 +67,9 @@ def three_piece(n: int) -> Ladder:
       The ladder.
 
     Raises:
-      ValueError: If n is under 4.
+      ValueError: If n is under 4, or too large for the memory.
     """
-    check_integer("n", n, 4)
+    _check_count("n", n, 4)
     steps = n - 1
     first = max(1, round(steps / 29))
     second = max(1, round(steps * 8 / 29))
@@ -90,10 +90,10 @@ def check_ladder(name: str, betas: Any) -> Ladder:
       The ladder.
 
     Raises:
-      ValueError: If the values do not rise from 0 to 1.
+      ValueError: If the values do not rise from 0 to 1, or their number is too large for the memory.
     """
     if np.ndim(betas) == 0:
-        return linear(check_integer(name, betas, 2))
+        return linear(_check_count(name, betas, 2))
     ladder = np.asarray(betas, np.float64)
     if ladder.ndim != 1 or ladder.size < 2:
         raise ValueError(f"{name} has shape {ladder.shape}; give a count, or at least two values")
@@ -103,3 +103,10 @@ def check_ladder(name: str, betas: Any) -> Ladder:
             "e.g. schedules.linear(1000)"
         )
     return ladder
+
+
+def _check_count(name: str, n: Any, minimum: int) -> int:
+    """Returns the number of a ladder's values, if it is one that fits in memory."""
+    n = check_integer(name, n, minimum)
+    check_fits(f"a ladder of {name}={n} values", 8 * n, f"lower {name}")
+    return n

@@ -154,6 +154,26 @@ def all_states(n_sites, n_levels):
     return np.array(list(itertools.product(range(n_levels), repeat=n_sites)), np.int64)
 
 
+def states_of(level_counts):
+    """Every configuration of sites with levels of their own, the last site fastest."""
+    return np.stack([axis.ravel() for axis in np.indices(level_counts)], axis=1)
+
+
+def factor_energies(model, params):
+    """E of every configuration of a factor graph of spins and categories, one axis a site, term by term."""
+    spins = [site for name, kind in model.nodes if not kind.is_table for site in model.sites(name)]
+    energy = np.zeros(model.site_levels)
+    for factor, weights in zip(model.factors, params, strict=True):
+        for table, sites in zip(np.asarray(weights, np.float64), model.sites_of_terms(factor), strict=True):
+            axes = [site for site in sites if site not in spins]
+            for site in (site for site in sites if site in spins):
+                table, axes = np.multiply.outer(table, [-1.0, 1.0]), [*axes, site]
+            shape = np.ones(energy.ndim, int)
+            shape[axes] = table.shape
+            energy -= table.transpose(np.argsort(axes)).reshape(shape)
+    return energy
+
+
 def energy_table(energy, n_sites, n_levels):
     """Returns `energy(levels)` of every configuration."""
     return np.array([energy(levels) for levels in all_states(n_sites, n_levels)])

@@ -28,6 +28,8 @@ KEYS = {
         "compile_seconds",
         "ratio",
         "vmap_against_batched",
+        "field_against_shared",
+        "field_against_vmap",
         "bytes_beyond_state",
         "build_ratio",
         "rebuild_ratio",

@@ -14,6 +14,7 @@ GUIDES = (
     "examples.md",
     "log_z.md",
     "graphs.md",
+    "factor_graphs.md",
     "choosing_a_sampler.md",
     "trust.md",
     "networks.md",
@@ -39,22 +40,27 @@ def test_block_gibbs_runs(tmp_path, monkeypatch):
     assert names["samples"].positions.shape == (50, 64, 28, 28)  # the guide asserts the rest itself
 
 
-def test_graphs_runs(tmp_path, monkeypatch):
+def test_graphs_runs(tmp_path, monkeypatch, quick_compilation):
     pytest.importorskip("networkx")
     pytest.importorskip("dimod")
     names = run("graphs.md", tmp_path, monkeypatch)
     assert names["draws"].shape == (100, 255)  # the guide asserts the rest itself
 
 
+def test_factor_graphs_runs(tmp_path, monkeypatch, quick_compilation):
+    names = run("factor_graphs.md", tmp_path, monkeypatch)
+    assert names["kernel"].path == "factors"  # the guide asserts the rest itself
+
+
 @pytest.mark.slow
-def test_log_z_runs(tmp_path, monkeypatch):
+def test_log_z_runs(tmp_path, monkeypatch, quick_compilation):
     names = run("log_z.md", tmp_path, monkeypatch)
     assert names["bounds"].forward.log_z < names["truth"] + 0.3  # the guide asserts the rest itself
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["choosing_a_sampler.md", "trust.md", "networks.md"])
-def test_guides_to_samplers_run(name, tmp_path, monkeypatch):
+def test_guides_to_samplers_run(name, tmp_path, monkeypatch, quick_compilation):
     run(name, tmp_path, monkeypatch)  # they assert what they say
 
 

@@ -20,7 +20,7 @@ SOURCES = sorted(PACKAGE.rglob("*.py"))
 # Imports go from a later row to an earlier one, or stay within a row.
 LEVELS = [
     {"types", "files"},
-    {"checks", "rng", "draw", "chains"},
+    {"arrays", "functions", "checks", "rng", "draw", "chains"},
     {"graphs", "schedules"},
     {"energies", "lattice", "data"},
     {"samplers"},

@@ -175,7 +175,7 @@ GRID_MASK = (jnp.zeros((3, 4), bool), jnp.zeros((3, 4), jnp.uint8))
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"init": START.astype(jnp.int32)}, "dtype int32"),
+        ({"init": START.astype(jnp.int32) - 9}, "dtype int32"),
         ({"init": START[0]}, r"\(n_chains, 3, 4\)"),
         ({"init": START[:, :2]}, r"\(n_chains, 3, 4\)"),
         ({"init": START[:0]}, "n_chains"),

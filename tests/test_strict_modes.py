@@ -6,6 +6,7 @@ else are traced and not compiled.
 """
 
 import contextlib
+import gc
 
 import jax
 import jax.numpy as jnp
@@ -26,7 +27,11 @@ SCHEDULE = ej.SamplingSchedule(2, 1)
 @pytest.fixture
 def strict():
     """Turns all the flags on for one test."""
+    # The check for leaks collects garbage again and again: nothing older than the test needs to be looked at.
+    gc.collect()
+    gc.freeze()
     with contextlib.ExitStack() as flags:
+        flags.callback(gc.unfreeze)
         flags.enter_context(jax.debug_nans(True))
         flags.enter_context(jax.numpy_rank_promotion("raise"))
         flags.enter_context(jax.numpy_dtype_promotion("strict"))
@@ -59,12 +64,20 @@ FORMS = {
     "dense tables": ej.Potts(COMPLETE, 3, "matrix"),
     "categorical": ej.CategoricalRBM(4, 3, 3),
     "gaussian": ej.GaussianRBM(4, 3),
+    "factors": ej.FactorGraph(
+        {"s": ej.Spins(3), "c": ej.Categories(2, 9), "x": ej.Gaussians(1)},
+        [
+            ej.Factor(("x", 0, "square")),
+            ej.Factor(("x", 0), ("s", [0, 1]), ("c", [0, 1])),
+            ej.Factor(("c", 0), ("c", 1)),
+        ],
+    ),
 }
 
 
 @pytest.mark.parametrize("form", FORMS)
 def test_every_form_of_gibbs_and_every_energy_is_traced(form):
-    """Chains clamped, at a β of every step's own, and with parameters of their own."""
+    """Chains clamped, at a β of every step's own, with parameters of their own, and with fields."""
     model = FORMS[form]
     kernel = ej.gibbs(model)
     params, x = model.init(KEY), ej.init_chains(KEY, model, N_CHAINS)
@@ -74,7 +87,11 @@ def test_every_form_of_gibbs_and_every_energy_is_traced(form):
         samples = ej.sample(KEY, kernel, params, x, SCHEDULE, clamped=clamping(x), beta=betas)
         each = jax.tree.map(lambda leaf: jnp.stack([leaf] * N_CHAINS), params)
         jax.vmap(lambda p, x: kernel.step(KEY, p, 1.0, kernel.init(p, x)))(each, x)
-        energies = kernel.packed_energies(params, kernel.pack(params, samples.state))
+        field = jax.tree.map(lambda s: jnp.ones((N_CHAINS, *s.shape)), model.field_struct())
+        state = ej.sample(KEY, kernel, params, samples.state, SCHEDULE, field=field).state
+        energies = kernel.packed_energies(params, kernel.pack(params, state))
+        if hasattr(model, "mean_energy"):
+            jax.grad(model.mean_energy)(params, x, field)
         return energies, jax.vmap(jax.grad(model.energy), (None, 0))(params, x)
 
     with jax.numpy_rank_promotion("raise"), jax.numpy_dtype_promotion("strict"):

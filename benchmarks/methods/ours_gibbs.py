@@ -1,13 +1,17 @@
-"""ebm_jax: the form of many chains that `sample` uses, and `vmap(kernel.steps)` as an embedding program calls it."""
+"""ebm_jax: the form of many chains that `sample` uses, and `vmap(kernel.steps)` as an embedding program calls it.
+
+Chains with biases of their own run in two forms: with fields, and with `vmap` over parameters, the way without them.
+"""
 
 import time
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 import ebm_jax as ej
 from benchmarks.methods import Method, timed_builds
-from benchmarks.tasks.gibbs import Task, system, tied_coupling
+from benchmarks.tasks.gibbs import FIELDS, Task, system, tied_coupling
 from ebm_jax import blocks, graphs
 
 
@@ -34,6 +38,14 @@ def params_of(task: Task, model, given):
     shape = model.graph.shape if task.n_levels == 2 else (*model.graph.shape, task.n_levels)
     kind = ej.IsingParams if task.n_levels == 2 else ej.PottsParams
     return kind(jnp.asarray(given.bias.reshape(shape), jnp.float32), coupling)
+
+
+def fields_of(model, n_chains):
+    """Returns a field for each chain."""
+    rng = np.random.default_rng(3)
+    return jax.tree.map(
+        lambda s: jnp.asarray(rng.normal(0, 0.3, (n_chains, *s.shape)), jnp.float32), model.field_struct()
+    )
 
 
 def prepare(task: Task, device: str = "cpu", form: str = "batched") -> Method:
@@ -64,6 +76,12 @@ def prepare(task: Task, device: str = "cpu", form: str = "batched") -> Method:
     chains = ej.init_chains(jax.random.key(1), model, task.n_chains)
     states = jax.vmap(lambda x: kernel.init(params, x))(chains)
     keys = jax.random.split(jax.random.key(2), task.n_chains)
+    if form in FIELDS:
+        field = fields_of(model, task.n_chains)
+        if form == "field":
+            states = kernel.with_field(states, field)
+        else:
+            params = jax.jit(jax.vmap(model.add_field, (None, 0)))(params, field)
 
     def batched(kernel, keys, params, states):
         packed, _ = kernel.packed_steps(keys, params, 1.0, kernel.pack(params, states), task.n_sweeps)
@@ -79,8 +97,13 @@ def prepare(task: Task, device: str = "cpu", form: str = "batched") -> Method:
         packed, _ = kernel.packed_steps(keys, params, 1.0, kernel.pack(params, states), 10)
         return kernel.unpack(packed)
 
+    def vmapped_parameters(kernel, keys, params, states):
+        return jax.vmap(lambda k, p, s: kernel.steps(k, p, 1.0, s, task.n_sweeps)[0])(keys, params, states)
+
     forms = {
         "batched": batched,
+        "field": batched,
+        "vmapped_parameters": vmapped_parameters,
         "vmap10": lambda *args: ten_at_a_time(*args, vmapped),
         "batched10": lambda *args: ten_at_a_time(*args, batched_ten),
     }

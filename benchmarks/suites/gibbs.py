@@ -49,6 +49,8 @@ def row_of(task, methods, absent, times, power, about) -> dict:
     figures = {
         "ratio": ratio(times, main, "ebm_jax") if main in times else None,
         "vmap_against_batched": ratio(times, "batched10", "vmap10") if "vmap10" in times else None,
+        "field_against_shared": ratio(times, "ebm_jax", "field") if "field" in times else None,
+        "field_against_vmap": ratio(times, "vmapped_parameters", "field") if "field" in times else None,
         "bytes_beyond_state": ours.beyond,
         "build_ratio": methods["thrml"].build / ours.build if "thrml" in methods else None,
         "rebuild_ratio": methods["thrml"].rebuild / ours.rebuild if "thrml" in methods else None,

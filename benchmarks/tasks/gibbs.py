@@ -69,6 +69,9 @@ class Task(NamedTuple):
 
 MEMORY = {"bytes_beyond_state": 16}
 EMBEDDED = ("vmap10", "batched10")
+# Every chain has biases of its own; the second way copies the couplings too.
+FIELDS = ("field", "vmapped_parameters")
+FIELD = {"field_against_shared": 0.9, "field_against_vmap": 1}
 POTTS4 = {"side": 28, "n_levels": 4}
 ISING = {"side": 128, "periodic": True}
 HUGE = {"side": 16_384, "periodic": True, "bias": "tied"}
@@ -95,6 +98,11 @@ CPU_TASKS = (
     Task("rbm_784_500", "rbm", 128, 100, ("torch",), {"ratio": 1.7, **MEMORY}),
     Task("sk_32", "dense", 64, 100, ("thrml",), {"ratio": 20}, n_sites=32, coupling="edge"),
     Task("sk_1024", "dense", 64, 20, ("numba",), {"ratio": 1}, n_sites=1024, coupling="edge"),
+    Task("ising_128_field", "grid", 64, 50, (), FIELD, forms=FIELDS, **ISING),
+    Task("potts4_28_field", "grid", 64, 100, (), FIELD, forms=FIELDS, **POTTS4),
+    Task("potts3_regular_10k_field", "graph", 64, 50, (), FIELD, n_sites=10_000, forms=FIELDS, **REGULAR),
+    Task("sk_256_field", "dense", 64, 20, (), FIELD, n_sites=256, coupling="edge", forms=FIELDS),
+    Task("rbm_784_500_field", "rbm", 128, 20, (), FIELD, forms=FIELDS),
 )
 
 # THRML makes one object per site, which would take too long on the huge grid.

@@ -266,7 +266,8 @@ def list_data() -> None:
     """
     from ebm_jax.cli.data_sets import table
 
-    typer.echo(table())
+    with error_messages():
+        typer.echo(table())
 
 
 @data.command("prepare")

@@ -58,6 +58,7 @@ def fetch(spec: DatasetSpec, folder: Path, where_looked: str) -> Arrays:
     prepared = any((folder / spec.name).glob("*/dataset_info.json"))
     if not prepared:
         _require_network(spec, where_looked)
+    _require_files(folder, spec)
     try:
         builder = make_builder(spec, folder)
         # What is prepared may belong to another version of TFDS.
@@ -145,6 +146,18 @@ def read_prepared(spec: DatasetSpec, folder: Path) -> Arrays:
                 labels[row] = example["label"]
                 row += 1
     return Arrays(images, labels)
+
+
+def _require_files(folder: Path, spec: DatasetSpec) -> None:
+    """Raises DataFileError if a folder of TFDS holds a pipe or a device, for whose end TFDS would wait."""
+    # NAME/VERSION/FILE, or a level more where a set has configurations.
+    for pattern in ("*/*", "*/*/*", "*/*/*/*"):
+        for path in folder.glob(pattern):
+            if path.exists() and not (path.is_file() or path.is_dir()):
+                raise sources.DataFileError(
+                    f"{path} is a pipe or a device, not a regular file; delete it, and {folder / spec.name}, to "
+                    "download the set again"
+                )
 
 
 def _require_network(spec: DatasetSpec, where_looked: str) -> None:

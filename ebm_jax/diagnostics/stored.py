@@ -97,7 +97,8 @@ def effective_sample_size(x: PyTree, kind: str = "bulk") -> PyTree:
         draws, the number of draws). "mean": for the mean of `x`.
 
     Returns:
-      Effective sample sizes of the shape `event`.
+      Effective sample sizes of the shape `event`. Of draws that are all equal it is NaN, where `arviz_stats` gives
+      n_samples · n_chains: a chain that never moved may be stuck.
 
     Raises:
       ValueError: If `kind` is another, or `x` is not such draws, or has fewer than 4 a chain.

@@ -96,6 +96,7 @@ class Autoencoder:
     def init(self, key: Key) -> PyTree:
         """Draws the parameters of the module, the collection "params"."""
         checks.check_key(key)
+        checks.check_params_fit(self.params_struct())
         return self.layers.init(key, jnp.zeros(math.prod(self.shape), jnp.float32))["params"]
 
     def params_struct(self) -> PyTree:
@@ -135,4 +136,5 @@ class Autoencoder:
 # Models compare by value.
 @functools.lru_cache(maxsize=16)
 def _params_struct(model: Autoencoder) -> PyTree:
-    return jax.eval_shape(model.init, jax.random.key(0))
+    x = jax.ShapeDtypeStruct((math.prod(model.shape),), jnp.float32)
+    return jax.eval_shape(model.layers.init, jax.random.key(0), x)["params"]

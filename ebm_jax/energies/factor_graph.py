@@ -12,11 +12,10 @@ special cases (Kschischang, Frey and Loeliger 2001).
 from __future__ import annotations
 
 import functools
-import hashlib
 import itertools
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -24,76 +23,12 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from ebm_jax.checks import FLOATS, check_struct
+from ebm_jax.energies.factors import Factor
 from ebm_jax.energies.nodes import NodeKind
 from ebm_jax.energies.sums import weighted_sum
 from ebm_jax.graphs.blocks import BlockSpec, default_spec
-from ebm_jax.graphs.edges import Graph, freeze
+from ebm_jax.graphs.edges import Graph
 from ebm_jax.types import Key, PyTree
-
-
-class Member(NamedTuple):
-    """One column of a factor: which node of a kind each of its terms reads, and by which statistic.
-
-    Attributes:
-      name: Name of the nodes.
-      index: int32 `(n_terms,)`, numbers among those nodes.
-      statistic: Name of the statistic; "" is the kind's first.
-    """
-
-    name: str
-    index: Int[np.ndarray, " n_terms"]
-    statistic: str = ""
-
-
-class Factor:
-    """Terms of one form, all of the same order: term t multiplies statistics of the t-th node of every member.
-
-    Factors compare by value.
-
-    Args:
-      *members: `(name, numbers)` or `(name, numbers, statistic)`: which nodes, by their number among the nodes of that
-        name. One whole number stands for the same node in every term.
-
-    Raises:
-      ValueError: If there is no member, one is not of this form, or members differ in length.
-
-    Example:
-      >>> ej.Factor(("spin", [0, 1, 2]), ("spin", [1, 2, 3]), ("class", 0))
-      Factor(spin × spin × class, n_terms=3)
-    """
-
-    def __init__(self, *members: Any) -> None:
-        if not members:
-            raise ValueError('a factor needs a member; give e.g. Factor(("spin", [0, 1]), ("spin", [1, 2]))')
-        columns = [_column(member) for member in members]
-        lengths = sorted({len(column.index) for column in columns if column.index.ndim})
-        if len(lengths) > 1:
-            raise ValueError(
-                f"members of a factor name {' and '.join(map(str, lengths))} nodes; give one each a term"
-            )
-        n_terms = lengths[0] if lengths else 1
-        self.members = tuple(
-            column._replace(index=freeze(np.broadcast_to(column.index, (n_terms,)))) for column in columns
-        )
-        h = hashlib.sha256()
-        for name, index, statistic in self.members:
-            h.update(repr((name, statistic, index.shape)).encode() + index.tobytes())
-        self._digest = h.digest()
-
-    @property
-    def n_terms(self) -> int:
-        """Number of terms."""
-        return len(self.members[0].index)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Factor) and self._digest == other._digest
-
-    def __hash__(self) -> int:
-        return hash(self._digest)
-
-    def __repr__(self) -> str:
-        names = (m.name + (f".{m.statistic}" if m.statistic else "") for m in self.members)
-        return f"Factor({' × '.join(names)}, n_terms={self.n_terms})"
 
 
 @dataclass(frozen=True, init=False)
@@ -124,7 +59,7 @@ class FactorGraph:
 
     position_dtypes = None
 
-    def __init__(self, nodes: Mapping[str, NodeKind], factors: Iterable[Factor]) -> None:
+    def __init__(self, nodes: Any, factors: Any) -> None:
         if not isinstance(nodes, Mapping) or not nodes:
             raise ValueError(f'nodes is {nodes!r}; give kinds by name, e.g. {{"spin": Spins(16)}}')
         for name, kind in nodes.items():
@@ -197,6 +132,16 @@ class FactorGraph:
             for factor in self.factors
         )
 
+    def field_struct(self) -> tuple[jax.ShapeDtypeStruct, ...]:
+        """Returns the shapes of what a chain may add to the weights of each factor; None stands for nothing."""
+        return self.params_struct()
+
+    def add_field(self, params: tuple[Array, ...], field: tuple[Array | None, ...]) -> tuple[Array, ...]:
+        """Returns parameters with a field added to the weights of those factors that have one."""
+        return tuple(
+            w if own is None else w + own.astype(w.dtype) for w, own in zip(params, field, strict=True)
+        )
+
     def table_shape(self, factor: Factor) -> tuple[int, ...]:
         """Returns the levels of the factor's categories."""
         kinds = [self.kinds[member.name] for member in factor.members]
@@ -227,7 +172,7 @@ class FactorGraph:
     def energy(self, params: tuple[Array, ...], x: Mapping[str, Array]) -> Float[Array, ""]:
         """Returns E(x) of one configuration; raises ValueError when shapes or dtypes do not fit."""
         self._check(params, x)
-        total = jnp.zeros(())
+        total: Any = 0.0
         for factor, weights in zip(self.factors, params, strict=True):
             value, levels = self._terms(factor, x, weights.dtype)
             if levels is None:
@@ -235,7 +180,7 @@ class FactorGraph:
                 continue
             entries = jnp.take_along_axis(weights.reshape(len(weights), -1), levels[:, None], axis=1)
             total = total + jnp.dot(entries[:, 0], value, precision="highest")
-        return -total
+        return -jnp.asarray(total)
 
     def energy_relaxed(
         self, params: tuple[Array, ...], one_hot: Mapping[str, Float[Array, "n levels"]]
@@ -249,7 +194,7 @@ class FactorGraph:
         if None in self.site_levels:
             name = next(name for name, kind in self.nodes if kind.n_values is None)
             raise ValueError(f"the nodes {name!r} have no levels to relax; use gibbs for mixed kinds")
-        total = jnp.zeros(())
+        total: Any = 0.0
         for factor, weights in zip(self.factors, params, strict=True):
             of_terms = jnp.ones((factor.n_terms,), weights.dtype)
             for member in factor.members:
@@ -261,7 +206,7 @@ class FactorGraph:
                     mean = jnp.dot(rows, values.astype(weights.dtype), precision="highest")
                     of_terms = of_terms * mean.reshape(-1, *[1] * (of_terms.ndim - 1))
             total = total + weighted_sum(weights, of_terms)
-        return -total
+        return -jnp.asarray(total)
 
     def conditional_logits(self, params: tuple[Array, ...], x: Mapping[str, Array]) -> dict[str, Array]:
         """Returns log p(xᵢ = k | rest) + constᵢ of every node at β = 1, `(n, K)` for each name.
@@ -271,7 +216,7 @@ class FactorGraph:
         """
         self._check(params, x)
         one_hot = {
-            name: jax.nn.one_hot(x[name].astype(jnp.int32), kind.n_values) for name, kind in self.nodes
+            name: jax.nn.one_hot(x[name].astype(jnp.int32), kind.n_values or 1) for name, kind in self.nodes
         }
         # The energy is linear in the row of each node.
         return jax.tree.map(jnp.negative, jax.grad(self.energy_relaxed, argnums=1)(params, one_hot))
@@ -294,7 +239,7 @@ class FactorGraph:
             kind, own = self.kinds[member.name], x[member.name][member.index]
             if kind.is_table:
                 level = own.astype(jnp.int32)
-                place = level if place is None else place * kind.n_values + level
+                place = level if place is None else place * (kind.n_values or 1) + level
             else:
                 value = value * kind.evaluate(member.statistic, own).astype(dtype)
         return value, place
@@ -310,8 +255,8 @@ class FactorGraph:
             twice = np.flatnonzero((sites[:, 1:] == sites[:, :-1]).any(axis=1))
             if twice.size:
                 raise ValueError(
-                    f"term {int(twice[0])} of factor {number} reads a node twice; a spin's square is 1: drop both; that "
-                    'of a real unit is a statistic: (name, numbers, "square")'
+                    f"term {int(twice[0])} of factor {number} reads a node twice; drop both if it is a spin, whose "
+                    'square is 1; that of a real unit is a statistic: (name, numbers, "square")'
                 )
             for member in factor.members:
                 given.setdefault((member.name, member.statistic), []).append(member.index)
@@ -321,21 +266,9 @@ class FactorGraph:
                 missing = np.setdiff1d(np.arange(kind.n), np.concatenate(found) if found else [])
                 if missing.size:
                     raise ValueError(
-                        f"node {int(missing[0])} of {name!r} has no factor of its {statistic}, so its law has no finite "
-                        f'sum; add Factor(("{name}", range({kind.n}), "{statistic}"))'
+                        f"node {int(missing[0])} of {name!r} has no factor of its {statistic}, so its law has no "
+                        f'finite sum; add Factor(("{name}", range({kind.n}), "{statistic}"))'
                     )
-
-
-def _column(member: Any) -> Member:
-    remedy = "give (name, numbers) or (name, numbers, statistic)"
-    if not isinstance(member, (tuple, list)) or len(member) not in (2, 3):
-        raise ValueError(f"a member of a factor is {member!r}; {remedy}")
-    name, numbers, *statistic = member
-    index = np.asarray(numbers)
-    is_whole = np.issubdtype(index.dtype, np.integer) and index.ndim <= 1 and index.size > 0
-    if not isinstance(name, str) or not is_whole or not all(isinstance(s, str) for s in statistic):
-        raise ValueError(f"a member of a factor is {member!r}; {remedy}, numbers as a list of whole numbers")
-    return Member(name, index.astype(np.int32), *statistic)
 
 
 def _resolved(factor: Factor, nodes: Mapping[str, NodeKind], number: int) -> Factor:

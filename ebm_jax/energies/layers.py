@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Int
 
-from ebm_jax.checks import check_integer
+from ebm_jax.checks import check_integer, check_params_fit
 from ebm_jax.graphs.blocks import BlockSpec, default_spec
 from ebm_jax.graphs.edges import Bipartite
 from ebm_jax.types import Key
@@ -63,8 +63,12 @@ class TwoLayers:
 
         Returns:
           float32 parameters.
+
+        Raises:
+          ValueError: If they are too large for the memory.
         """
         struct = self.params_struct()
+        check_params_fit(struct)
         weights = scale * jax.random.normal(key, struct.weights.shape, jnp.float32)
         zeros = (jnp.zeros(bias.shape, jnp.float32) for bias in (struct.visible_bias, struct.hidden_bias))
         return type(struct)(weights, *zeros)
@@ -76,6 +80,20 @@ class TwoLayers:
     def complete(self, v: Array) -> tuple[Array, Array]:
         """Returns a configuration with visible part `v` and all hidden units off (a sweep draws them first)."""
         return v, jnp.zeros((self.n_hidden,), jnp.bool_ if v.dtype == jnp.bool_ else jnp.uint8)
+
+    def field_struct(self) -> tuple[Any, Any]:
+        """Returns the shapes of what a chain may add to the biases of either layer."""
+        struct = self.params_struct()
+        return struct.visible_bias, struct.hidden_bias
+
+    def add_field(self, params: Any, field: tuple[Array | None, Array | None]) -> Any:
+        """Returns the parameters with a field added to the biases; None adds nothing."""
+        biases = (params.visible_bias, params.hidden_bias)
+        visible, hidden = (
+            bias if own is None else bias + own.astype(bias.dtype)
+            for bias, own in zip(biases, field, strict=True)
+        )
+        return params._replace(visible_bias=visible, hidden_bias=hidden)
 
     def default_spec(self) -> BlockSpec:
         """Returns the hidden layer, then the visible one."""

@@ -101,6 +101,7 @@ class Network:
 
     def _init(self, key: Key) -> dict[str, PyTree]:
         checks.check_key(key)
+        checks.check_params_fit(self.variables_struct())
         return dict(self.module.init(key, jnp.zeros(self.shape, jnp.float32)))
 
 

@@ -22,9 +22,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, UInt8, UInt32
 
-from ebm_jax import rng
+from ebm_jax import draw, rng
 from ebm_jax.checks import check_integer
-from ebm_jax import draw
 from ebm_jax.types import Key
 
 # The natural parameters of nodes by statistic, `(*nodes, chains)` each. A table statistic gives a function of the level
@@ -34,9 +33,9 @@ Fields = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class NodeKind(abc.ABC):
-    """`n` nodes of one kind. A configuration of them is an array `(n,)`.
+    """`n` nodes of one kind, of which a configuration is an array `(n,)`.
 
-    A subclass is a frozen dataclass. It gives the attributes and methods below. Compiled code compares kinds by value.
+    A subclass is a frozen dataclass that gives the attributes and methods below. Compiled code compares kinds by value.
 
     Args:
       n: Number of nodes, at least 1.
@@ -53,26 +52,20 @@ class NodeKind(abc.ABC):
         by a number.
 
     Example:
+      >>> import dataclasses
+      >>> from ebm_jax import rng
       >>> @dataclasses.dataclass(frozen=True)
-      ... class Counts(ej.NodeKind):
-      ...     '''Numbers 0, 1, 2, … with the measure 1 / x!: given the rest they are Poisson with mean exp(η).'''
-      ...
+      ... class Waits(ej.NodeKind):
+      ...     '''Times x > 0 with density ∝ exp(η x).'''
       ...     dtype = jnp.float32
-      ...     statistics = ("value",)
-      ...
       ...     def evaluate(self, statistic, x):
       ...         return x
-      ...
       ...     def draw(self, fields, words):
-      ...         u, mean, k = ej.rng.uniform(words[0]), jnp.exp(fields["value"]), jnp.arange(64.0)
-      ...         below = jax.scipy.special.gammaincc(k + 1, mean[..., None])
-      ...         return jnp.sum(below <= u[..., None], axis=-1).astype(jnp.float32)
-      >>> model = ej.FactorGraph({"count": Counts(1), "spin": ej.Spins(1)}, [ej.Factor(("count", 0), ("spin", 0))])
-      >>> start = {"count": jnp.zeros((8, 1)), "spin": jnp.ones((8, 1), bool)}
-      >>> weights = (jnp.array([0.5]),)
-      >>> run = ej.sample(jax.random.key(0), ej.gibbs(model), weights, start, ej.SamplingSchedule(5, 3))
-      >>> run.positions["count"].shape
-      (3, 8, 1)
+      ...         return jnp.log1p(-rng.uniform(words[0])) / fields["value"]
+      >>> model = ej.FactorGraph({"wait": Waits(1)}, [ej.Factor(("wait", 0))])
+      >>> start, rate = {"wait": jnp.ones((4, 1))}, (jnp.array([-2.0]),)
+      >>> ej.sample(jax.random.key(0), ej.gibbs(model), rate, start, ej.SamplingSchedule(5, 1)).positions["wait"].shape
+      (1, 4, 1)
     """
 
     n: int
@@ -150,7 +143,9 @@ class Spins(NodeKind):
 
 @dataclass(frozen=True)
 class Categories(NodeKind):
-    """`n` categories of levels 0 … n_levels − 1, stored as uint8. Weights of factors have an entry for each level.
+    """`n` categories of levels 0 … n_levels − 1, stored as uint8.
+
+    Weights of factors have an entry for each level.
 
     Args:
       n: Number of nodes.

@@ -7,6 +7,7 @@ neighbours are slices or rolls: no index table enters the compiled code.
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Callable, Iterator
 
 import jax.numpy as jnp
@@ -31,7 +32,10 @@ def resolve_coupling(graph: AnyGraph, coupling: str | None, allowed: tuple[str, 
       ValueError: If the graph or the kind is unknown.
     """
     if not isinstance(graph, (Grid, Graph, Bipartite)):
-        raise ValueError(f"graph is {graph!r}; give a Grid, a Graph or a Bipartite")
+        remedy = (
+            " (Graph.from_edges returns one and the labels of its sites)" if isinstance(graph, tuple) else ""
+        )
+        raise ValueError(f"graph is {reprlib.repr(graph)}; give a Grid, a Graph or a Bipartite{remedy}")
     if coupling is None:
         return "tied" if isinstance(graph, Grid) else "edge"
     return check_choice("coupling", coupling, allowed)
@@ -51,12 +55,23 @@ def edge_values(
 
     Tables of edges keep their two level axes last.
     """
+    of_classes = _by_direction(graph, coupling, values) if isinstance(graph, Grid) else [values]
+    for of_class, (first, second) in zip(of_classes, edge_ends(graph, x), strict=True):
+        yield of_class, first, second
+
+
+def edge_ends(graph: AnyGraph, x: Array) -> Iterator[tuple[Array, Array]]:
+    """Yields x at first and at second sites for each class of edges: the directions of a grid, or all at once.
+
+    Args:
+      graph: The graph.
+      x: Values of sites, which may have further axes behind.
+    """
     if not isinstance(graph, Grid):
-        yield values, x[graph.edges[:, 0]], x[graph.edges[:, 1]]
+        yield x[graph.edges[:, 0]], x[graph.edges[:, 1]]
         return
-    for values_d, direction in zip(_by_direction(graph, coupling, values), graph.directions, strict=True):
-        first, second = _ends(graph, direction, x)
-        yield values_d, first, second
+    for direction in graph.directions:
+        yield _ends(graph, direction, x)
 
 
 def add_at_sites(

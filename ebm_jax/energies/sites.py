@@ -64,6 +64,18 @@ class GraphModel:
         sites.setflags(write=False)
         return sites
 
+    def params_struct(self) -> Any:
+        """Returns the shapes of the parameters, float32."""
+        raise NotImplementedError
+
+    def field_struct(self) -> Any:
+        """Returns the shape of what a chain may add to the biases: that of the biases."""
+        return self.params_struct().bias
+
+    def add_field(self, params: Any, field: Any) -> Any:
+        """Returns the parameters with a field added to the biases."""
+        return params._replace(bias=params.bias + field.astype(params.bias.dtype))
+
     def visible(self, x: Sites) -> Visible:
         """Returns the visible part of a configuration.
 

@@ -14,7 +14,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from ebm_jax import checks
+from ebm_jax import arrays, checks, functions
 from ebm_jax.energies.base import levels_of_leaves
 from ebm_jax.graphs.blocks import Block
 from ebm_jax.types import PyTree
@@ -46,6 +46,10 @@ class Target:
     Attributes:
       model: The model or the energy function that the target was made from.
       energy: `energy(params, x) -> scalar`, E of one configuration.
+      mean_energy: `mean_energy(params, x, field=None) -> scalar`, the mean of E(x; params + field) over configurations
+        and fields with a leading axis, where that is quicker than E of each.
+      add_field: `add_field(params, field) -> params`, with a field added to the biases.
+      field_struct: `field_struct()`, the shape of a field.
       free_energy: `free_energy(params, v) -> scalar`, F(v) = −log Σ_h exp(−E(v, h)) of one datum.
       visible: `visible(x) -> v`, the datum that a configuration shows.
       complete: `complete(v) -> x`, a configuration with visible part v.
@@ -62,6 +66,9 @@ class Target:
 
     model: Any
     energy: Callable[..., Any]
+    mean_energy: Any = None
+    add_field: Any = None
+    field_struct: Any = None
     free_energy: Any = None
     visible: Any = None
     complete: Any = None
@@ -100,6 +107,10 @@ class Target:
         if self.visible is None or self.position_struct is None:
             return self.position_struct
         return jax.eval_shape(self.visible, self.position_struct)
+
+    def as_data(self, name: str, data: PyTree) -> PyTree:
+        """Returns data as the arrays that they are meant as, see `arrays.to_arrays`; unchecked."""
+        return arrays.to_arrays(name, data, self.data_struct(), self.position_dtypes or frozenset())
 
     def check_data(self, name: str, data: PyTree) -> int:
         """Checks shapes and dtypes of data, and levels where they are NumPy arrays.
@@ -149,14 +160,14 @@ def target_of(model: Any) -> Target:
     if isinstance(model, Target):
         return model
     if not hasattr(model, "energy"):
-        if _is_linen(model):
+        if functions.library_of_module(model) == "flax.linen":
             raise ValueError(
                 f"model is the Flax module {type(model).__name__}; give NeuralEnergy(module, shape), or "
                 "JointEnergy(module, shape, n_classes) for a classifier"
             )
         if not callable(model):
             raise ValueError(f"model is {model!r}; give a function energy(params, x) or a model that has one")
-        checks.check_takes_params_and_x("model", model)
+        functions.check_energy_function("model", model)
         return Target(model, model)
 
     def method(name: str) -> Method | None:
@@ -169,11 +180,14 @@ def target_of(model: Any) -> Target:
     return Target(
         model,
         energy=Method(model, "energy"),
+        mean_energy=method("mean_energy") if _follows(type(model), "mean_energy", "energy") else None,
+        add_field=method("add_field"),
+        field_struct=method("field_struct"),
         free_energy=method("free_energy"),
         visible=method("visible"),
         complete=method("complete"),
         # The `init` of a Linen module takes an input, and draws other things than parameters.
-        init=None if _is_linen(model) else method("init"),
+        init=None if functions.library_of_module(model) == "flax.linen" else method("init"),
         conditional_logits=method("conditional_logits"),
         flip_differences=method("flip_differences"),
         reconstruct=method("reconstruct"),
@@ -186,9 +200,13 @@ def target_of(model: Any) -> Target:
     )
 
 
-def _is_linen(model: Any) -> bool:
-    """Returns whether the model is a Linen module, without loading Flax."""
-    return any(parent.__module__ == "flax.linen.module" for parent in type(model).__mro__)
+def _follows(kind: type, derived: str, source: str) -> bool:
+    """Returns whether a method belongs to another: a subclass may override the other alone."""
+
+    def owner(name: str) -> type:
+        return next((parent for parent in kind.__mro__ if name in vars(parent)), kind)
+
+    return issubclass(owner(derived), owner(source))
 
 
 def check_rows(name: str, data: PyTree, struct: PyTree = None, dtypes: frozenset[str] | None = None) -> int:

@@ -22,7 +22,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from ebm_jax.energies.factor_graph import FactorGraph, Member
+from ebm_jax.energies.factor_graph import FactorGraph
+from ebm_jax.energies.factors import Member
 from ebm_jax.energies.nodes import Gaussians
 from ebm_jax.types import Key, PyTree
 

@@ -13,6 +13,7 @@ from jaxtyping import Array, Float
 
 from ebm_jax.checks import (
     FLOATS,
+    check_chains_fit,
     check_finite,
     check_integer,
     check_key,
@@ -276,6 +277,7 @@ def sample(
     """
     check_key(key)
     check_integer("n_samples", n_samples, 0)
+    check_chains_fit(n_samples, model.position_struct(), "n_samples")
     params, beta = _prepare(model, params, beta)
     # Refuses a layer that the model does not have.
     Enumeration(model, layer)

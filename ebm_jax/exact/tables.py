@@ -16,7 +16,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from ebm_jax.energies.base import levels_of_sites
-from ebm_jax.energies.factor_graph import Factor, FactorGraph
+from ebm_jax.energies.factor_graph import FactorGraph
+from ebm_jax.energies.factors import Factor
 from ebm_jax.energies.ising import Ising
 from ebm_jax.energies.potts import Potts
 from ebm_jax.exact import elimination

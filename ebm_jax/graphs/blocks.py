@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int
 
-from ebm_jax.checks import check_integer
+from ebm_jax.checks import check_fits, check_integer
 from ebm_jax.graphs.adjacency import AnyGraph
 from ebm_jax.graphs.colouring import greedy_colours
 from ebm_jax.graphs.edges import Bipartite
@@ -273,10 +273,14 @@ def default_spec(graph: AnyGraph) -> BlockSpec:
       The checkerboard of a grid; the right (hidden) layer and then the left one of a bipartite graph; the colouring of
       any other graph.
 
+    Raises:
+      ValueError: If they are too large for the memory.
+
     Example:
       >>> len(ej.default_spec(ej.Grid(4, 4)).free)
       2
     """
+    check_fits(f"the blocks of {graph.n_sites} sites", 8 * graph.n_sites, "take a smaller graph")
     if isinstance(graph, Grid):
         return BlockSpec(checkerboard(graph))
     if isinstance(graph, Bipartite):

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int
 
-from ebm_jax.checks import check_integer
+from ebm_jax.checks import check_fits, check_integer
 
 
 class Graph:
@@ -155,6 +155,7 @@ class Bipartite:
     @functools.cached_property
     def edges(self) -> Int[np.ndarray, "n_edges 2"]:
         """Pairs of joined sites, int32."""
+        check_fits(f"{self.n_edges} edges", 8 * self.n_edges, "make the layers smaller")
         left, right = np.divmod(np.arange(self.n_edges, dtype=np.int32), np.int32(self.n_right))
         return freeze(np.stack([left, self.n_left + right], axis=1))
 

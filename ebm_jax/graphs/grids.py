@@ -9,7 +9,7 @@ from typing import Any, Literal
 import numpy as np
 from jaxtyping import Int
 
-from ebm_jax.checks import check_choice, check_integer
+from ebm_jax.checks import check_choice, check_fits, check_integer
 from ebm_jax.graphs.edges import Graph, freeze
 
 
@@ -86,6 +86,7 @@ class Grid:
     @functools.cached_property
     def edges(self) -> Int[np.ndarray, "n_edges 2"]:
         """Pairs of joined sites, int32."""
+        check_fits(f"{self.n_edges} edges", 8 * self.n_edges, "make the grid smaller")
         sites = np.arange(self.n_sites, dtype=np.int32).reshape(self.shape)
         listed = []
         for down, right in self.directions:
@@ -145,6 +146,7 @@ def local_grid(
     height, width = check_integer("height", height, 1), check_integer("width", width, 1)
     periodic = check_choice("boundary", boundary, ("free", "periodic")) == "periodic"
     steps = _checked_offsets(height, width, periodic, offsets, rotations)
+    check_fits("the edges", 16 * height * width * len(steps), "make the grid smaller")
     row, column = np.divmod(np.arange(height * width), width)
     listed = []
     for dr, dc in steps:

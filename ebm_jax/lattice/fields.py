@@ -19,8 +19,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, UInt8, UInt32
 
-from ebm_jax.chains import with_leading_axes
 from ebm_jax import draw
+from ebm_jax.chains import with_leading_axes
 
 # With more slots a loop over neighbours costs less to compile, and no more to run.
 UNROLLED_SLOTS = 8

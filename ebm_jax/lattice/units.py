@@ -15,9 +15,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, UInt8, UInt32
 
-from ebm_jax import rng
+from ebm_jax import draw, rng
 from ebm_jax.chains import with_leading_axes
-from ebm_jax import draw
 
 
 @dataclass(frozen=True)

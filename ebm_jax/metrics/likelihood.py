@@ -53,6 +53,7 @@ def pseudo_log_likelihood(model: Any, params: PyTree, data: PyTree) -> float:
             f"{model!r} has no conditionals of the sites of a datum; give an RBM of binary units, an Ising or Potts "
             "model without hidden sites, or a FactorGraph without real units"
         )
+    data = target.as_data("data", data)
     n = target.check_data("data", data)
     totals = [_pseudo(target, params, _rows(data, i)) for i in range(0, n, _ROWS)]
     return float(np.sum([np.sum(np.asarray(total), dtype=np.float64) for total in totals]) / n)
@@ -84,6 +85,7 @@ def reconstruction_error(model: Any, params: PyTree, data: PyTree) -> float:
     target = target_of(model)
     if target.reconstruct is None:
         raise ValueError(f"{model!r} reconstructs nothing; give an RBM of binary units")
+    data = target.as_data("data", data)
     target.check_data("data", data)
     return float(_reconstruction(target, params, jnp.asarray(data)))
 

@@ -115,7 +115,8 @@ def ais(
       The estimate.
 
     Raises:
-      ValueError: If a base has couplings or no law, a ladder does not rise from 0 to 1, or a base or kernel is missing.
+      ValueError: If a base has couplings or no law, a ladder does not rise from 0 to 1, a base or kernel is missing, or
+        `betas` or `n_chains` is too large for the memory.
 
     Example:
       >>> model = ej.Ising(ej.Grid(2, 2))
@@ -127,10 +128,11 @@ def ais(
     checks.check_not_traced("ais", (key, params))
     checks.check_key(key)
     checks.check_integer("n_chains", n_chains, 1)
+    ladder = jnp.asarray(check_ladder("betas", betas), jnp.float32)
     path = annealing.path_of(model, params, base, kernel)
     first, walk, boot = jax.random.split(key, 3)
     start = path.from_base(first, n_chains)
-    weights = annealing.walk(path, walk, start, jnp.asarray(check_ladder("betas", betas), jnp.float32))
+    weights = annealing.walk(path, walk, start, ladder)
     return _result(boot, path.log_z + np.asarray(weights, np.float64), reverse=False)
 
 
@@ -221,6 +223,7 @@ def log_likelihood_bounds(
     warnings = []
     if start is None:
         warnings.append("the reverse estimate began at data: it is a bound if they are draws from the model")
+        checks.check_fits("the starts", n_chains * checks.count_bytes(data) // n, "lower n_chains")
         rows = jax.random.choice(pick, n, (n_chains,), replace=n_chains > n)
         start = jax.tree.map(lambda leaf: jnp.asarray(leaf)[rows], data)
     forward = ais(one, model, params, betas=betas, n_chains=n_chains, base=base, kernel=kernel)
@@ -285,6 +288,7 @@ def adaptive_ladder(
     checks.check_integer("max_betas", max_betas, 2)
     if not 0 < cess < 1:
         raise ValueError(f"cess is {cess!r}; give a number between 0 and 1, e.g. 0.99")
+    checks.check_fits(f"a ladder of max_betas={max_betas} values", 8 * max_betas, "lower max_betas")
     path = annealing.path_of(model, params, base, kernel)
     first, walk = jax.random.split(key)
     start = path.from_base(first, n_chains)

@@ -86,6 +86,7 @@ class ParameterPath:
     def from_base(self, key: Key, n_chains: int) -> PyTree:
         """Returns draws from the base: a sweep without couplings forgets where it started."""
         struct = self.target.position_struct
+        checks.check_chains_fit(n_chains, struct)
         x = jax.tree.map(lambda s: jnp.zeros((n_chains, *s.shape), s.dtype), struct)
         return _one_sweep(self.kernel, jax.random.split(key, n_chains), self.base, x)
 
@@ -139,6 +140,7 @@ class EnergyPath:
 
     def from_base(self, key: Key, n_chains: int) -> PyTree:
         """Returns draws from the base."""
+        checks.check_chains_fit(n_chains, jax.eval_shape(self.sample, key))
         return jax.vmap(self.sample)(jax.random.split(key, n_chains))
 
     def complete(self, start: PyTree) -> PyTree:

@@ -69,7 +69,7 @@ class AcceptRejectKernel(Kernel):
 
     def init(self, params: PyTree, x: PyTree, clamped: Any = None) -> CachedState:
         """Returns the state of a chain at `x`; `clamped=(mask, values)` fixes values where the mask is True."""
-        position, mask, step = super().init(params, x, clamped)
+        position, mask, step, _ = super().init(params, x, clamped)
         return CachedState(position, mask, step, *_evaluate_with_digest(self, params, position, mask))
 
     def step(self, key: Key, params: PyTree, beta: Any, state: CachedState) -> tuple[CachedState, Info]:

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from ebm_jax import checks
+from ebm_jax import checks, functions
 from ebm_jax.chains import chain_keys
 from ebm_jax.types import Info, Key, PyTree
 
@@ -29,11 +29,13 @@ class ChainState(NamedTuple):
       position: The configuration.
       clamped: Bool mask shaped like it, or None.
       step: uint32 counter of steps taken.
+      field: What the chain adds to the biases, shaped like them, or None. Only Gibbs kernels take it.
     """
 
     position: PyTree
     clamped: PyTree | None
     step: jax.Array
+    field: PyTree | None = None
 
 
 class BoundKernel(NamedTuple):
@@ -145,6 +147,8 @@ class Kernel(abc.ABC):
                 f"init is a {type(state).__name__}, of another kernel; {type(self).__name__} goes on from a "
                 f"{self.state_type.__name__}: give positions, or the state of a run of such a kernel"
             )
+        if getattr(state, "field", None) is not None:
+            self.with_field(state, state.field)
 
     def stationary(self, params: PyTree, draw: Callable[[Any], PyTree], beta: Any) -> Any:
         """Returns states of chains in equilibrium at `beta`; `draw(beta)` gives exact draws, chain axis first."""
@@ -153,6 +157,21 @@ class Kernel(abc.ABC):
     def clamp(self, params: PyTree, state: Any, clamped: Any) -> Any:
         """Returns the state with `clamped=(mask, values)` in place of what was clamped, at the same step."""
         return self.init(params, self.position(state), clamped)._replace(step=state.step)
+
+    def with_field(self, states: Any, field: PyTree | None) -> Any:
+        """Returns states, chain axis first or packed, of chains that add a field of their own to the biases.
+
+        Args:
+          states: The states, whose fields are replaced.
+          field: Shaped like the biases with a chain axis first. `None` means no field.
+
+        Raises:
+          ValueError: If the kernel takes no field (here, always), or the field does not fit.
+        """
+        raise ValueError(
+            f"{type(self).__name__} takes no field; use gibbs(model), or give every chain parameters of its own by "
+            "jax.vmap over sample"
+        )
 
     def bind(self, params: PyTree, beta: Any = 1.0) -> BoundKernel:
         """Fixes parameters and β: returns `init(x, key=None) -> state` and `step(key, state) -> (state, info)`."""
@@ -184,6 +203,20 @@ class Kernel(abc.ABC):
 
         return jax.vmap(steps, in_axes=(0, per_chain, 0))(keys, beta, packed)
 
+    def stepper(self, keys: Key, params: PyTree, beta: jax.Array, packed: Any) -> Callable[..., Any]:
+        """Returns `(beta, packed, n) -> (packed, info)`: `packed_steps` for many calls in a row of the same chains.
+
+        A kernel may compute here once what does not change between the calls.
+
+        Args:
+          keys: A key for each chain.
+          params: Parameters of the energy.
+          beta: A scalar that every call is given, or an array from which each call is given some entries.
+          packed: The chains before the first call.
+        """
+        del beta, packed
+        return functools.partial(self.packed_steps, keys, params)
+
     def packed_positions(self, packed: Any) -> PyTree:
         """Returns the configurations with a leading chain axis."""
         return jax.vmap(self.position)(packed)
@@ -210,7 +243,7 @@ class Kernel(abc.ABC):
         """
         checks.check_finite("params", params)
         checks.check_finite("init", x)
-        check_clamped(clamped, x)
+        checks.check_clamped(clamped, x)
 
 
 class EnergyKernel(Kernel):
@@ -230,9 +263,7 @@ class EnergyKernel(Kernel):
           ValueError: If they do not fit.
         """
         super().check(params, x, clamped)
-        energy = jax.eval_shape(known_energy(self), params, one_of_chains(x))
-        if getattr(energy, "shape", None) != ():
-            raise ValueError(f"energy gives {energy} for one configuration; it must give a scalar")
+        functions.check_gives_scalar(known_energy(self), params, one_of_chains(x))
 
 
 def energy_of(energy: Any) -> Any:
@@ -248,7 +279,7 @@ def check_energy(energy: Any) -> None:
     """
     if not callable(energy_of(energy)):
         raise ValueError(f"energy is {energy!r}; give a function energy(params, x) or a model that has one")
-    checks.check_takes_params_and_x("energy", energy_of(energy))
+    functions.check_energy_function("energy", energy_of(energy))
 
 
 def check_precision(name: str, energy: Any) -> None:
@@ -282,33 +313,6 @@ def known_energy(kernel: Kernel) -> Callable[[PyTree, PyTree], jax.Array]:
             "give the class an `energy_function`"
         )
     return kernel.energy_function
-
-
-def check_clamped(clamped: Any, x: PyTree) -> None:
-    """Checks that `clamped` is None or (mask, values), each shaped like chains `x` or like one of them.
-
-    Raises:
-      ValueError: If it is not.
-    """
-    if clamped is None:
-        return
-    if not isinstance(clamped, tuple) or len(clamped) != 2:
-        raise ValueError(
-            f"clamped is {type(clamped).__name__}; give (mask, values), both shaped like a position"
-        )
-    for name, tree in zip(("clamped mask", "clamped values"), clamped, strict=True):
-        if jax.tree.structure(tree) != jax.tree.structure(x):
-            raise ValueError(
-                f"{name} has the structure {jax.tree.structure(tree)}; a position has {jax.tree.structure(x)}"
-            )
-        for leaf, chains in zip(jax.tree.leaves(tree), jax.tree.leaves(x), strict=True):
-            dtype = jnp.dtype(jnp.bool_) if name == "clamped mask" else chains.dtype
-            if getattr(leaf, "shape", None) not in (chains.shape, chains.shape[1:]):
-                shape = getattr(leaf, "shape", type(leaf).__name__)
-                raise ValueError(f"{name} has shape {shape}; expected {chains.shape[1:]} or {chains.shape}")
-            if leaf.dtype != dtype:
-                raise ValueError(f"{name} has dtype {leaf.dtype}; expected {dtype}: convert it with .astype")
-    checks.check_finite("clamped values", clamped[1])
 
 
 def member_keys(key: Key, n: int) -> Key:

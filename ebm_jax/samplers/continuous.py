@@ -38,7 +38,8 @@ class ContinuousKernel(EnergyKernel):
             name = "init" + jax.tree_util.keystr(path)
             if not jnp.issubdtype(leaf.dtype, jnp.floating):
                 raise ValueError(
-                    f"{name} has dtype {leaf.dtype}; {type(self).__name__} moves floating-point arrays: use .astype"
+                    f"{name} has dtype {leaf.dtype}; {type(self).__name__} moves floating-point arrays: "
+                    "use .astype(float)"
                 )
             if self.dtypes and str(leaf.dtype) not in self.dtypes:
                 names = " or ".join(sorted(self.dtypes))

@@ -8,11 +8,17 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from ebm_jax import checks, rng
+from ebm_jax import arrays, checks, rng
 from ebm_jax.chains import chain_keys, count_chains, strongly_typed, zero_info
 from ebm_jax.energies.base import DiscreteModel
-from ebm_jax.samplers.base import Kernel, check_clamped
+from ebm_jax.graphs.blocks import SamplingSchedule
+from ebm_jax.samplers.base import Kernel
 from ebm_jax.types import Info, Key, PyTree
+
+# Samples of fewer bytes fit anywhere.
+_WORTH_TRACING = 2**26
+# `Info` counts steps in int32, and so do the loops.
+_MAX_STEPS = 2**31
 
 
 def init_chains(key: Key, model: Any, n_chains: int) -> PyTree:
@@ -27,7 +33,7 @@ def init_chains(key: Key, model: Any, n_chains: int) -> PyTree:
       Positions with a leading chain axis.
 
     Raises:
-      ValueError: If the model is not discrete, or `n_chains` is less than 1.
+      ValueError: If the model is not discrete, or `n_chains` is less than 1 or too large for the memory.
 
     Example:
       >>> ej.init_chains(jax.random.key(0), ej.Ising(ej.Grid(3, 4)), 16).shape
@@ -37,6 +43,8 @@ def init_chains(key: Key, model: Any, n_chains: int) -> PyTree:
     checks.check_integer("n_chains", n_chains, 1)
     if not hasattr(model, "draw_position") and not isinstance(model, DiscreteModel):
         raise ValueError(f"{model!r} has no discrete levels; start its chains from arrays of your own")
+    if hasattr(model, "position_struct"):
+        checks.check_chains_fit(n_chains, model.position_struct())
     return _draw_positions(model, key, n_chains)
 
 
@@ -50,7 +58,9 @@ def _draw_positions(model: Any, key: Key, n_chains: int) -> PyTree:
     return jax.vmap(model.from_levels)(levels)
 
 
-def begin(key: Key, kernel: Any, params: PyTree, init: PyTree, clamped: Any) -> tuple[PyTree, PyTree]:
+def begin(
+    key: Key, kernel: Any, params: PyTree, init: PyTree, clamped: Any, field: Any = None
+) -> tuple[PyTree, PyTree]:
     """Checks the arguments that all drivers share, before any work is done.
 
     Args:
@@ -59,6 +69,7 @@ def begin(key: Key, kernel: Any, params: PyTree, init: PyTree, clamped: Any) -> 
       params: Parameters of its energy.
       init: Positions with a leading chain axis, or the states of an earlier run.
       clamped: `(mask, values)`, or None.
+      field: What each chain adds to the biases, or None.
 
     Returns:
       Parameters and the states of the chains, in dtypes that compile once.
@@ -69,6 +80,7 @@ def begin(key: Key, kernel: Any, params: PyTree, init: PyTree, clamped: Any) -> 
     checks.check_key(key)
     check_kernel(kernel)
     states = start_chains(kernel, params, init, clamped)
+    states = states if field is None else kernel.with_field(states, field)
     return strongly_typed((params, states))
 
 
@@ -123,6 +135,8 @@ def start_chains(kernel: Any, params: PyTree, init: PyTree, clamped: Any) -> PyT
     continued = is_state(init)
     if continued:
         kernel.check_state(init)
+    else:
+        init = _as_positions(kernel, init)
     positions = jax.vmap(kernel.position)(init) if continued else init
     leaves = jax.tree.leaves(positions)
     if not leaves or any(not hasattr(leaf, "shape") or len(leaf.shape) == 0 for leaf in leaves):
@@ -135,7 +149,7 @@ def start_chains(kernel: Any, params: PyTree, init: PyTree, clamped: Any) -> PyT
             f"init has leading axes of length {sorted(sizes)}; give every leaf the same n_chains ≥ 1"
         )
     if clamped is not None:
-        check_clamped(clamped, positions)
+        checks.check_clamped(clamped, positions)
         clamped = jax.tree.map(
             lambda leaf, x: jnp.broadcast_to(leaf, x.shape), clamped, (positions, positions)
         )
@@ -143,6 +157,50 @@ def start_chains(kernel: Any, params: PyTree, init: PyTree, clamped: Any) -> PyT
     if not continued:
         return jax.vmap(functools.partial(kernel.init, params))(positions, clamped)
     return init if clamped is None else jax.vmap(functools.partial(kernel.clamp, params))(init, clamped)
+
+
+def _as_positions(kernel: Any, init: PyTree) -> PyTree:
+    """Returns positions as the arrays that they are meant as, see `arrays.to_arrays`."""
+    model: Any = getattr(kernel, "model", None)
+    if not hasattr(model, "position_struct"):
+        return arrays.to_arrays("init", init)
+    dtypes = getattr(model, "position_dtypes", None) or frozenset()
+    return arrays.to_arrays("init", init, model.position_struct(), dtypes)
+
+
+def check_size(
+    kernel: Kernel, params: PyTree, states: PyTree, schedule: SamplingSchedule, observe: Any, stored: bool
+) -> None:
+    """Checks that the samples of a run fit in memory, and that its steps can be counted.
+
+    Args:
+      kernel: The kernel.
+      params: Parameters of its energy.
+      states: States of the chains, chain axis first.
+      schedule: The schedule.
+      observe: None, or a function of the parameters and a position whose results are stored.
+      stored: Whether positions and observations are stored.
+
+    Raises:
+      ValueError: If not.
+    """
+    # What a sample takes is known by tracing alone, which costs little beside a run of this size.
+    if checks.is_concrete(states) and schedule.n_samples * checks.count_bytes(states) > _WORTH_TRACING:
+        # Every sample has a β of its own in the loop.
+        n_bytes = 4
+        if stored:
+            positions = jax.eval_shape(jax.vmap(kernel.position), states)
+            n_bytes += checks.count_bytes(positions)
+        if stored and observe is not None:
+            n_bytes += checks.count_bytes(jax.eval_shape(jax.vmap(observe, (None, 0)), params, positions))
+        what = f"{schedule.n_samples} samples of {count_chains(states)} chains"
+        remedy = "lower n_samples, or reduce them by an Observer as they come"
+        checks.check_fits(what, schedule.n_samples * n_bytes, remedy)
+    if schedule.n_steps >= _MAX_STEPS:
+        raise ValueError(
+            f"the schedule has {schedule.n_steps} steps, and a run counts fewer than 2³¹: take several, each with "
+            "init=samples.state of the one before"
+        )
 
 
 def is_state(init: Any) -> bool:

@@ -3,8 +3,10 @@
 from ebm_jax.training import negatives, positives
 from ebm_jax.training.averaging import average, averaged
 from ebm_jax.training.centring import centred
+from ebm_jax.training.fields import WithField
 from ebm_jax.training.health import Limits, Metrics
 from ebm_jax.training.loop import FitResult, Plan, advance, fit
+from ebm_jax.training.mean_field import mean_field
 from ebm_jax.training.network_objectives import classification, improved, joint, regularized
 from ebm_jax.training.objectives import Objective, contrastive
 from ebm_jax.training.prepare import binarize_batch
@@ -21,6 +23,7 @@ __all__ = [
     "Plan",
     "Source",
     "TrainState",
+    "WithField",
     "advance",
     "average",
     "averaged",
@@ -32,6 +35,7 @@ __all__ = [
     "improved",
     "joint",
     "make_train_step",
+    "mean_field",
     "negatives",
     "pack_chains",
     "positives",

@@ -13,14 +13,15 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from ebm_jax import checks
+from ebm_jax import arrays, checks
 from ebm_jax.energies.target import check_rows, target_of
 from ebm_jax.training.equal_transformations import comparable
 from ebm_jax.training.health import Limits, Metrics
+from ebm_jax.training.mean_field import with_means
 from ebm_jax.training.objectives import objective_of
 from ebm_jax.training.sources import Source
 from ebm_jax.training.state import TrainState
-from ebm_jax.training.step import BATCHES, SHUFFLES, check_batch, make_train_step, update
+from ebm_jax.training.step import BATCHES, SHUFFLES, make_train_step, update
 from ebm_jax.types import Key, PyTree
 
 
@@ -74,6 +75,7 @@ def fit(
     positives: Any = None,
     objective: Any = None,
     prepare: Callable[[Key, PyTree], PyTree] | None = None,
+    visible: str | None = None,
     limits: Limits | None = None,
     progress: bool = True,
     callback: Callable[[int, TrainState, Metrics], Any] | None = None,
@@ -87,8 +89,9 @@ def fit(
     Args:
       key: A typed key; gives parameters, chains, batches and draws.
       model: As for `make_train_step`.
-      data: Data with a leading axis (where sites are hidden, their visible part), or whatever the objective takes.
-        Copied to the device once.
+      data: Data with a leading axis (where sites are hidden, their visible part), `training.WithField` for a
+        conditional model, or whatever the objective takes. Copied to the device once. Lists, DataFrames, sparse
+        matrices and tensors of other libraries become arrays, and whole numbers take the dtype of the model's levels.
       tx: As for `make_train_step`.
       negatives: As for `make_train_step`.
       n_epochs: Number of epochs.
@@ -101,6 +104,8 @@ def fit(
       objective: As for `make_train_step`.
       prepare: None, or a pure function `(key, rows) -> batch` that every batch of `data` goes through on the device,
         such as one that adds noise. It gets a new key at every step.
+      visible: None, or "mean-field" for an RBM whose data are means of bits, real numbers in 0 to 1 (grey values). This
+        is the objective `training.mean_field`, which says what it approximates.
       limits: None, or bounds past which an update is skipped. Updates with NaN or infinities are then skipped too; see
         `advance`.
       progress: Whether to show a bar.
@@ -126,8 +131,10 @@ def fit(
     checks.check_key(key)
     checks.check_integer("n_epochs", n_epochs, 0)
     checks.check_integer("batch_size", batch_size, 1)
+    objective = with_means(visible, objective)
     init, _ = make_train_step(model, tx, negatives, positives, objective=objective)
-    n = _check_values(model, objective_of(objective, negatives), data, prepare)
+    data = _checked(model, objective_of(objective, negatives), data, prepare)
+    n = check_rows("data", data)
     if batch_size > n:
         raise ValueError(f"batch_size is {batch_size} and data has {n} rows; give at most {n}")
     if state is not None and not (params is None and variables is None):
@@ -232,18 +239,18 @@ def _as_arrays(limits: Limits | None) -> Limits | None:
     return Limits(*map(jnp.float32, limits[:-1]), grace=jnp.int32(limits.grace))
 
 
-def _check_values(model: Any, objective: Any, data: PyTree, prepare: Any) -> int:
+def _checked(model: Any, objective: Any, data: PyTree, prepare: Any) -> PyTree:
+    """Returns data as arrays; raises ValueError where they do not fit the model."""
     target = target_of(model)
     if prepare is not None:
-        n = check_rows("data", data)
+        data = arrays.to_arrays("data", data)
+        check_rows("data", data)
         few = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((2, *leaf.shape[1:]), leaf.dtype), data)
-        check_batch("prepared data", target, objective, jax.eval_shape(prepare, jax.random.key(0), few))
-        return n
-    n = check_batch("data", target, objective, data)
-    checks.check_finite("data", data)
-    if objective.takes_data:
-        target.check_levels("data", data)
-    return n
+        objective.checked_batch("prepared data", target, jax.eval_shape(prepare, jax.random.key(0), few))
+        return data
+    data = objective.checked_batch("data", target, data)
+    objective.check_values("data", target, data)
+    return data
 
 
 def _resume(state: TrainState, key: Key, init: Callable[..., TrainState], model: Any, tx: Any) -> TrainState:

@@ -20,8 +20,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from ebm_jax.energies.target import Target
+from ebm_jax import arrays, checks
+from ebm_jax.energies.target import Target, check_rows
 from ebm_jax.training import rbm_gradient
+from ebm_jax.training.fields import WithField, checked_data, rows_and_field
 from ebm_jax.types import PyTree
 
 Loss = Callable[..., tuple[Any, Mapping[str, Any]]]
@@ -82,6 +84,35 @@ class Objective:
 
         return jax.value_and_grad(of_params, has_aux=True)(params)
 
+    def checked_batch(self, name: str, model: Target, batch: PyTree) -> PyTree:
+        """Returns a batch with what it holds as arrays, structure, shapes and dtypes checked.
+
+        Only an objective that takes data says what a batch is. For any other, rows are counted and nothing else.
+
+        Args:
+          name: What error messages call the batch.
+          model: The target whose data it holds.
+          batch: The batch, or shapes and dtypes of one.
+
+        Returns:
+          The batch.
+
+        Raises:
+          ValueError: If it does not fit.
+        """
+        if self.takes_data:
+            batch = checked_data(name, model, batch)
+        else:
+            batch = arrays.to_arrays(name, batch)
+            check_rows(name, batch)
+        return batch
+
+    def check_values(self, name: str, model: Target, data: PyTree) -> None:
+        """Looks at all values of data, once in a run; raises ValueError if one is not finite or no level."""
+        checks.check_finite(name, data)
+        if self.takes_data:
+            model.check_levels(name, rows_and_field(data)[0])
+
 
 @dataclass(frozen=True)
 class Contrastive(Objective):
@@ -91,10 +122,19 @@ class Contrastive(Objective):
         self, params: PyTree, variables: Mapping[str, Any], model: Target, batch: PyTree, negatives: Any
     ) -> tuple[tuple[Array, Mapping[str, Any]], PyTree]:
         """Returns `(loss, extras)` and the gradient of the loss with respect to `params`."""
-        if not rbm_gradient.fits(model):
+        if not rbm_gradient.fits(model) or isinstance(batch, WithField):
             return super().value_and_grad(params, variables, model, batch, negatives)
         of_data, of_model, gradient = rbm_gradient.contrast(params, model.model, batch, negatives)
         return (of_data - of_model, {"energy_data": of_data, "energy_model": of_model}), gradient
+
+    def checked_batch(self, name: str, model: Target, batch: PyTree) -> PyTree:
+        """Returns a batch as `Objective.checked_batch` does; its error says what else an RBM takes."""
+        try:
+            return super().checked_batch(name, model, batch)
+        except ValueError as error:
+            if not (rbm_gradient.fits(model) and "grey values" in str(error)):
+                raise
+            raise ValueError(f'{error}, or take them as means by fit(..., visible="mean-field")') from error
 
 
 def contrastive_loss(
@@ -105,20 +145,28 @@ def contrastive_loss(
     Args:
       params: What the energy takes.
       model: The target whose data are averaged.
-      batch: Data, a pytree with a leading axis of any length.
+      batch: Data, a pytree with a leading axis of any length, or a `WithField`.
       negatives: Constants to differentiation, however they were drawn.
 
     Returns:
       The loss, and both means as `energy_data` and `energy_model`.
     """
-    positions, weights = jax.lax.stop_gradient((negatives.positions, negatives.weights))
-    n = jax.tree.leaves(batch)[0].shape[0]
+    (rows, field), weights = rows_and_field(batch), jax.lax.stop_gradient(negatives.weights)
+    field, positions, own = jax.lax.stop_gradient((field, negatives.positions, negatives.field))
+    if model.free_energy is None and model.mean_energy is not None and weights is None:
+        of_data, of_model = model.mean_energy(params, rows, field), model.mean_energy(params, positions, own)
+        return of_data - of_model, {"energy_data": of_data, "energy_model": of_model}
+    n = jax.tree.leaves(rows)[0].shape[0]
     # In one batch, so that a matrix of parameters is read, and its gradient written, once. Without the barrier the
     # compiler joins the conversion to floats with the concatenation, in a loop that is not vectorised.
     together = jax.lax.optimization_barrier(
-        jax.tree.map(lambda *sides: jnp.concatenate(sides), batch, positions)
+        jax.tree.map(lambda *sides: jnp.concatenate(sides), rows, positions)
     )
-    each = jax.vmap(model.data_energy, (None, 0))(params, together)
+    if field is None:
+        each = jax.vmap(model.data_energy, (None, 0))(params, together)
+    else:
+        fields = jax.tree.map(lambda *sides: jnp.concatenate(sides), field, own)
+        each = jax.vmap(lambda x, f: model.data_energy(model.add_field(params, f), x))(together, fields)
     of_data = jnp.mean(each[:n])
     of_model = jnp.mean(each[n:]) if weights is None else jnp.dot(weights, each[n:], precision="highest")
     return of_data - of_model, {"energy_data": of_data, "energy_model": of_model}

@@ -16,7 +16,8 @@ import jax.numpy as jnp
 from ebm_jax import checks
 from ebm_jax.energies.target import Target, target_of
 from ebm_jax.samplers.base import Kernel
-from ebm_jax.training.sources import model_of, run_chains
+from ebm_jax.training.fields import rows_and_field
+from ebm_jax.training.sources import model_of, pack_chains, run_chains
 from ebm_jax.types import Key, PyTree
 
 
@@ -34,14 +35,13 @@ class ClampedChains:
         return model_of(self.kernel)
 
     def draw(self, key: Key, target: Target, params: PyTree, batch: PyTree) -> PyTree:
-        """Returns full configurations that show `batch`.
+        """Returns full configurations that show the rows of `batch`, drawn with their fields.
 
         Hidden sites are `k` clamped steps away from what the batch holds there.
         """
-        start = jax.vmap(lambda x: self.kernel.init(params, x, (self.mask, x)))(
-            target.full_configurations(batch)
-        )
-        chains, _ = run_chains(key, self.kernel, params, self.kernel.pack(params, start), self.k)
+        rows, field = rows_and_field(batch)
+        start = pack_chains(self.kernel, params, target.full_configurations(rows), self.mask, field)
+        chains, _ = run_chains(key, self.kernel, params, start, self.k)
         return self.kernel.packed_positions(chains)
 
 

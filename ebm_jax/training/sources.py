@@ -26,6 +26,7 @@ class Negatives(NamedTuple):
       weights: `(n,)`, adding up to 1, or None for equal ones.
       info: Counts of the sampler, a row a chain.
       hidden_inputs: What the hidden layer of an RBM was drawn from, if the sampler computed it; see `rbm_gradient`.
+      field: What each negative added to the biases when it was drawn, or None.
       figures: Scalars that the source reports of the step by name. They go to `Metrics.extra`.
     """
 
@@ -33,11 +34,18 @@ class Negatives(NamedTuple):
     weights: Float[Array, " n"] | None
     info: Info
     hidden_inputs: HiddenInputs | None = None
+    field: PyTree | None = None
     figures: Mapping[str, Array] = {}
 
 
 class Source(abc.ABC):
-    """A source of negatives."""
+    """A source of negatives.
+
+    Attributes:
+      takes_field: Whether `draw` draws negatives under the fields of a `WithField` batch, and returns them.
+    """
+
+    takes_field = False
 
     def sampled_model(self) -> Any:
         """Returns the model that is sampled, or None where the source does not know it."""
@@ -83,7 +91,9 @@ def model_of(kernel: Any) -> Any:
     return getattr(kernel, "model", None)
 
 
-def pack_chains(kernel: Any, params: PyTree, positions: PyTree, mask: PyTree = None) -> PyTree:
+def pack_chains(
+    kernel: Any, params: PyTree, positions: PyTree, mask: PyTree = None, field: PyTree = None
+) -> PyTree:
     """Returns new chains in the kernel's packed form.
 
     Args:
@@ -91,12 +101,14 @@ def pack_chains(kernel: Any, params: PyTree, positions: PyTree, mask: PyTree = N
       params: What the energy takes.
       positions: Where chains start, with a leading chain axis.
       mask: Bool, shaped like one position. Where it is True, chains keep their values.
+      field: What each chain adds to the biases, or None.
     """
 
     def start(x: PyTree) -> Any:
         return kernel.init(params, x, None if mask is None else (mask, x))
 
-    return kernel.pack(params, jax.vmap(start)(positions))
+    states = jax.vmap(start)(positions)
+    return kernel.pack(params, states if field is None else kernel.with_field(states, field))
 
 
 def run_chains(key: Key, kernel: Any, params: PyTree, packed: PyTree, n: int) -> tuple[PyTree, Info]:

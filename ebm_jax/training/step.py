@@ -18,8 +18,9 @@ import optax
 
 from ebm_jax import checks
 from ebm_jax.chains import strongly_typed
-from ebm_jax.energies.target import Target, check_rows, target_of
+from ebm_jax.energies.target import Target, target_of
 from ebm_jax.training.equal_transformations import comparable
+from ebm_jax.training.fields import WithField, rows_and_field
 from ebm_jax.training.health import Limits, Metrics, measure, within
 from ebm_jax.training.objectives import Objective, objective_of, with_variables
 from ebm_jax.training.sources import Source
@@ -63,8 +64,9 @@ def make_train_step(
     Returns:
       `init(key, params=None, variables=None) -> state`, which draws parameters unless they are given, and
       `step(key, state, batch) -> (state, metrics)`. A batch is data (where sites are hidden, their visible part) with a
-      leading axis, or whatever the objective takes. `step` checks its shapes and dtypes, and levels only in NumPy
-      arrays: a look into an array on the device would wait for it. `fit` checks all of its data once.
+      leading axis, `training.WithField` for a conditional model, or whatever the objective takes. `step` checks its
+      shapes and dtypes, and levels only in NumPy arrays: a look into an array on the device would wait for it. `fit`
+      checks all of its data once.
 
     Raises:
       ValueError: If negatives or positives are of another model, hidden sites have no positives, or objective and
@@ -122,7 +124,7 @@ def make_train_step(
     def step(key: Key, state: TrainState, batch: PyTree) -> tuple[TrainState, Metrics]:
         """Returns the state after one update and the metrics of the step."""
         checks.check_key(key)
-        check_batch("batch", target, objective, batch)
+        batch = objective.checked_batch("batch", target, batch)
         return _update_jitted(target, objective, negatives, positives, key, state, batch)
 
     return init, step
@@ -155,10 +157,17 @@ def update(
     Returns:
       The state after the update, and its metrics.
     """
+    field = rows_and_field(batch)[1]
+    if field is not None and negatives is not None and not negatives.takes_field:
+        raise ValueError(
+            f"{type(negatives).__name__} draws no negatives under the fields of a batch; use negatives.cd or "
+            "negatives.pcd"
+        )
     constants = jax.lax.stop_gradient(with_variables(state.params, state.variables))
     if positives is not None:
         fill = jax.random.fold_in(jax.random.fold_in(key, _POSITIVES), state.step)
-        batch = jax.lax.stop_gradient(positives.draw(fill, target, constants, batch))
+        filled = jax.lax.stop_gradient(positives.draw(fill, target, constants, batch))
+        batch = filled if field is None else WithField(filled, field)
         target = target.of_full_configurations()
     drawn, chains, info = None, state.negatives, Info.zero()
     if negatives is not None:
@@ -168,7 +177,7 @@ def update(
     (loss, extras), grads = objective.value_and_grad(state.params, state.variables, target, batch, drawn)
     extras = dict(extras) if drawn is None else {**drawn.figures, **extras}
     variables = _updated(state.variables, extras.pop("variables", {}))
-    of_optimiser = {"data": batch, "negatives": None if drawn is None else drawn.positions}
+    of_optimiser = {"data": rows_and_field(batch)[0], "negatives": None if drawn is None else drawn.positions}
     new = state.apply_gradients(
         grads=grads, extra=of_optimiser, negatives=chains, key=key, variables=variables
     )
@@ -184,14 +193,6 @@ def update(
 
 
 _update_jitted = jax.jit(update, static_argnums=(0, 1))
-
-
-def check_batch(name: str, target: Target, objective: Objective, batch: PyTree) -> int:
-    """Returns the number of rows of a batch; raises ValueError where it does not fit the model.
-
-    Only an objective that takes data says what a batch is. For any other, rows are counted and nothing else is checked.
-    """
-    return target.check_data(name, batch) if objective.takes_data else check_rows(name, batch)
 
 
 def _updated(variables: Mapping[str, Any], new: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -172,6 +172,12 @@ def test_a_sweep_into_a_folder_that_cannot_be_made_exits_with_1(tmp_path):
 # data and doctor
 
 
+def test_a_folder_that_cannot_be_named_is_one_line(monkeypatch):
+    monkeypatch.setenv("EBM_JAX_CACHE_DIR", "/" + "a" * 5000)
+    result = run("data", "list")
+    assert result.exit_code == 1 and result.stderr.startswith("ebm-jax: [Errno 36]") and not result.stdout
+
+
 def test_data_list_shows_every_set():
     result = run("data", "list")
     assert result.exit_code == 0

@@ -1,6 +1,7 @@
 """Preparation by TFDS is the real one; only its download step is fed from local files."""
 
 import io
+import os
 import sys
 import threading
 import time
@@ -12,6 +13,7 @@ import requests
 from ebm_jax import data
 from ebm_jax.data import sources, tfds
 from ebm_jax.data.specs import SPECS
+from tests.test_files import never_waits  # noqa: F401
 
 # The fixture that isolates every test replaces it.
 network_problem = tfds._network_problem
@@ -113,6 +115,14 @@ def test_damaged_copy_is_named_with_what_to_do(files, downloads, publish, monkey
             ):
                 data.load("mnist")
             path.write_bytes(content)
+
+
+def test_a_pipe_in_a_prepared_copy_is_refused_at_once(tmp_path):
+    place = tmp_path / "cache" / "tfds" / "mnist" / "3.0.1"
+    place.mkdir(parents=True)
+    os.mkfifo(place / "dataset_info.json")
+    with pytest.raises(data.DataFileError, match=r"dataset_info\.json is a pipe or a device"):
+        data.load("mnist")
 
 
 def test_content_other_than_the_published_one_is_refused(files, downloads):

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ebm_jax.energies.factor_graph import FactorGraph
 from ebm_jax.energies.ising import Ising
 from ebm_jax.energies.potts import Potts
 from ebm_jax.energies.rbm import RBM
@@ -58,6 +59,9 @@ def configuration(model, levels):
 
 def oracle_energy(model, params):
     """Returns `energy(levels)` of the oracle with these parameters."""
+    if isinstance(model, FactorGraph):
+        energies = oracles.factor_energies(model, params)
+        return lambda levels: energies[tuple(levels)]
     params = [np.asarray(leaf, np.float64) for leaf in params]
     if isinstance(model, RBM):
         return lambda levels: oracles.rbm_energy(levels, *params)

@@ -8,7 +8,10 @@ import numpy as np
 import pytest
 
 from ebm_jax.energies import ising
+from ebm_jax.energies.factor_graph import FactorGraph
+from ebm_jax.energies.factors import Factor
 from ebm_jax.energies.ising import Ising
+from ebm_jax.energies.nodes import Categories, Spins
 from ebm_jax.energies.potts import Potts
 from ebm_jax.energies.rbm import RBM
 from ebm_jax.graphs import Graph, Grid
@@ -20,6 +23,15 @@ MODELS = [
     Ising(Grid(1, 3), "edge"),
     Potts(Graph(3, RING), 3),
     RBM(3, 2),
+    FactorGraph(
+        {"s": Spins(3), "c": Categories(2, 3)},
+        [
+            Factor(("s", 0), ("s", 1), ("s", 2)),
+            Factor(("s", range(3))),
+            Factor(("s", [0, 1]), ("c", [0, 1])),
+            Factor(("c", 0), ("c", 1)),
+        ],
+    ),
 ]
 # What a fused reduction may tell apart lies around powers of two and at 2¹⁷ / 3.
 COUNTS = [32_767, 32_768, 32_769, 40_000, 43_690, 43_691, 65_535, 65_536, 65_537]
@@ -32,7 +44,8 @@ def cases():
     rng, found = np.random.default_rng(0), []
     for model in MODELS:
         params = random_params(model)
-        levels = rng.integers(0, model.n_levels, (N_CONFIGURATIONS, model.graph.n_sites))
+        counts = getattr(model, "site_levels", None) or [model.n_levels]
+        levels = rng.integers(0, counts, (N_CONFIGURATIONS, model.graph.n_sites))
         energy = oracle_energy(model, params)
         x = jax.tree.map(np.asarray, jax.vmap(model.from_levels)(jnp.asarray(levels)))
         found.append((params, x, np.array([energy(row) for row in levels])))

@@ -215,6 +215,16 @@ def test_training_lowers_the_free_energy_of_data(model):
         assert (v == pattern).all(1).mean() > 0.7
 
 
+def test_exact_negatives_of_categorical_units_give_the_gradient():
+    params, data = params_of(CATEGORICAL), np.random.default_rng(0).integers(0, 3, (8, 3)).astype(np.uint8)
+    init, step = ej.make_train_step(CATEGORICAL, optax.sgd(1.0), ej.negatives.exact(CATEGORICAL))
+    key = jax.random.key(0)
+    state, _ = step(key, init(key, params), data)
+    want = exact.gradient(CATEGORICAL, params, data)
+    for before, after, gradient in zip(params, state.params, want, strict=True):
+        np.testing.assert_allclose(before - after, gradient, rtol=0, atol=2e-6)
+
+
 def test_save_and_load(tmp_path):
     for number, model in enumerate((CATEGORICAL, GAUSSIAN, SPIN)):
         params = params_of(model)

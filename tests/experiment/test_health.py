@@ -136,16 +136,16 @@ def test_rollbacks_have_an_end(tmp_path):
     assert [event["rate_factor"] for event in events] == [0.5, 0.25]
 
 
-def test_a_run_stops_after_a_call_whose_updates_are_all_skipped(tmp_path):
+def test_a_run_stops_after_ten_updates_that_are_skipped_in_a_row(tmp_path):
+    """A call makes three, so it stops after the fourth."""
     limit = config(health={"policy": "skip", "max_gradient_norm": 1e-6}, training={"momentum": 0.0})
-    said = r"steps 1 to 3: every update was skipped \(gradient_norm is .*, over .*the start is intact"
+    said = r"steps 1 to 12: every update was skipped \(gradient_norm is .*, over .*checkpoint of step 9 is intact"
     with pytest.raises(runner.RunFailed, match=said):
         runner.train(limit, tmp_path / "run", ["test"])
-    (row,) = read_metrics(tmp_path / "run")
+    row = [row for row in read_metrics(tmp_path / "run") if row["kind"] == "train"][-1]
     # The schedule stands still.
-    assert row["n_skipped"] == 3 and row["learning_rate"] == pytest.approx(0.1)
+    assert row["step"] == 12 and row["n_skipped"] == 3 and row["learning_rate"] == pytest.approx(0.1)
     assert "skipped 3 updates" in (tmp_path / "run" / "log.txt").read_text()
-    assert not (tmp_path / "run" / "checkpoints").exists()
 
 
 def changed(monkeypatch, change):
@@ -160,10 +160,15 @@ def changed(monkeypatch, change):
 
 
 def test_skipped_updates_are_counted_and_told(tmp_path, monkeypatch, with_report):
-    skip_one = np.array([0, 1, 0], np.int32)
-    changed(monkeypatch, lambda state, metrics: (state, metrics._replace(n_skipped=skip_one)))
+    """A call that is skipped as a whole does not stop the run."""
+
+    def skip(state, metrics):
+        skipped = [1, 1, 1] if int(state.step) == 3 else [0, 1, 0]
+        return state, metrics._replace(n_skipped=np.array(skipped, np.int32))
+
+    changed(monkeypatch, skip)
     runner.train(config(training={"n_epochs": 1}), tmp_path / "run", ["test"])
-    assert "2 updates were skipped" in (tmp_path / "run" / "report.md").read_text()
+    assert "4 updates were skipped" in (tmp_path / "run" / "report.md").read_text()
 
 
 @pytest.mark.parametrize("name", ["weights", "visible_bias"])

@@ -1,5 +1,6 @@
 """Runs that are killed and resumed end with the bits of an undisturbed run."""
 
+import shutil
 import subprocess
 import sys
 
@@ -87,6 +88,18 @@ def test_without_manifests_nothing_is_lost_and_nothing_starts_again_unasked(tmp_
         manifest.write_text("{}")
     with pytest.raises(CheckpointError, match=r"no checkpoint can be loaded[^$]*--restart"):
         runner.resume(path)
+
+
+def test_without_its_folder_of_checkpoints_a_run_does_not_start_again_unasked(tmp_path, undisturbed):
+    path = tmp_path / "run"
+    interrupted(path, config(), 7)
+    rows = (path / "metrics.jsonl").read_bytes()
+    shutil.rmtree(path / "checkpoints")
+    with pytest.raises(runner.RunFailed, match=r"has no folder checkpoints.*resume \S+ --restart"):
+        runner.resume(path)
+    assert (path / "metrics.jsonl").read_bytes() == rows
+    runner.resume(path, restart=True)
+    assert fingerprint(path) == fingerprint(undisturbed)
 
 
 def test_a_corrupt_checkpoint_is_passed_over_and_told(tmp_path, undisturbed):

@@ -48,6 +48,11 @@ def test_every_site_is_drawn_from_its_conditional(name, path):
     conditionals.check(kernel, systems.draw_params(model, seed=3, scale=scale), name, beta=0.9)
 
 
+def test_sparse_graphs_with_many_blocks_loop_over_neighbours():
+    edges = {*map(tuple, complete(10).edges.tolist()), *((i, i + 1) for i in range(9, 299))}
+    assert isinstance(ej.gibbs(ej.Ising(ej.Graph(300, sorted(edges)))).layout, looped.LoopedLayout)
+
+
 def test_a_mutant_fails_the_check(monkeypatch):
     """Sites that do not see what was drawn before them in their tile."""
     monkeypatch.setattr(dense.np, "tri", lambda n, k=0, dtype=float: np.zeros((n, n), dtype))

@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 
 import ebm_jax as ej
-from ebm_jax import rng
-from ebm_jax import draw
+from ebm_jax import draw, rng
 from ebm_jax.lattice import bipartite, general
 from ebm_jax.lattice.grid import GridLayout
 from tests import conditionals, systems

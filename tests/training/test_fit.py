@@ -198,7 +198,7 @@ def test_bad_arguments_are_refused_before_any_step(as_shipped):
     with pytest.raises(ValueError, match=r"data has shape \(20, 5\); expected \(n_chains, 4\)"):
         run(np.zeros((20, 5), np.uint8))
     with pytest.raises(ValueError, match=r"data has dtype float64"):
-        run(data.astype(float))
+        run(data + 0.5)
     state = run(n_epochs=0).state
     with pytest.raises(ValueError, match=r"state and params are both given"):
         run(params=state.params, state=state)

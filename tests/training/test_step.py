@@ -284,7 +284,7 @@ def test_bad_batches_are_refused(as_shipped):
     with pytest.raises(ValueError, match=r"batch has shape \(5, 3, 2\); expected \(n_chains, 2, 3\)"):
         step(key, state, jnp.zeros((5, 3, 2), jnp.uint8))
     with pytest.raises(ValueError, match=r"batch has dtype float32; expected uint8"):
-        step(key, state, jnp.zeros((5, 2, 3)))
+        step(key, state, jnp.full((5, 2, 3), 0.5))
     with pytest.raises(ValueError, match=r"batch holds level 3; levels run from 0 to 2"):
         step(key, state, np.full((5, 2, 3), 3, np.uint8))
     with pytest.raises(ValueError, match=r"batch has leading axes \[0\]"):

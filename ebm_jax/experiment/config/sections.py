@@ -101,7 +101,8 @@ class HealthConfig(Section):
     policy: Literal["stop", "skip", "rollback"] = Field(
         default="stop",
         description="what a failed update leads to: the run stops, the update is left out (the run stops if it leaves "
-        "out all updates of a call), or the run goes back to a healthy state with a lower learning rate",
+        "out all updates of calls, 10 or more in a row), or the run goes back to a healthy state with a lower learning "
+        "rate",
     )
     max_gradient_norm: float | None = Field(
         default=None, gt=0, description="largest norm of a gradient; null: any"

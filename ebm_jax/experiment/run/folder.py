@@ -20,6 +20,7 @@ import json
 import logging
 import math
 import os
+import shutil
 import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -37,6 +38,7 @@ MODEL = "model.npz"
 METRICS = "metrics.jsonl"
 RESULT = "result.json"
 DRAWS = "samples/final.npz"
+CHECKPOINTS = "checkpoints"
 
 
 class RunFolderError(RuntimeError):
@@ -71,14 +73,14 @@ class RunFolder:
         place = path.resolve()
         draft = place.with_name(f".{place.name}.{os.getpid()}.new")
         draft.mkdir()
+        # It is there from the start, so that a run whose checkpoints were deleted does not look like a new one.
+        (draft / CHECKPOINTS).mkdir()
         files.write(draft, "config.yaml", dump_config(config).encode())
         write_json(draft / "environment.json", environment(config, command, data_digest))
         try:
             draft.rename(place)
         except OSError as error:
-            for file in draft.iterdir():
-                file.unlink()
-            draft.rmdir()
+            shutil.rmtree(draft)
             raise RunFolderError(
                 f"{path} was made by another process meanwhile; give another --out"
             ) from error

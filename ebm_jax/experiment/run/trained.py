@@ -14,7 +14,7 @@ from ebm_jax.experiment import files
 from ebm_jax.experiment.config import Config, load_stored_config
 from ebm_jax.experiment.recipes.base import Recipe, find
 from ebm_jax.experiment.run.checkpoint import CheckpointError, Checkpoints
-from ebm_jax.experiment.run.folder import check_data, finite, stored_config, write_arrays
+from ebm_jax.experiment.run.folder import CHECKPOINTS, check_data, finite, stored_config, write_arrays
 from ebm_jax.experiment.run.memory import memory_errors, memory_settings
 from ebm_jax.types import PyTree
 
@@ -61,7 +61,7 @@ def open_run(path: Path, checkpoint: str = "last") -> TrainedRun:
     """
     config = stored_config(path)
     recipe = find(config.recipe)
-    checkpoints = Checkpoints(path / "checkpoints")
+    checkpoints = Checkpoints(path / CHECKPOINTS)
     steps = checkpoints.steps()
     if not steps:
         raise CheckpointError(f"{path} has no checkpoint yet; go on with it by `ebm-jax resume {path}`")

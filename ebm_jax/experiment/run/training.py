@@ -24,6 +24,7 @@ from ebm_jax.experiment.recipes.base import Experiment, Recipe
 from ebm_jax.experiment.run.checkpoint import CheckpointError, Checkpoints, Restored
 from ebm_jax.experiment.run.console import LOGGER
 from ebm_jax.experiment.run.folder import (
+    CHECKPOINTS,
     DRAWS,
     MODEL,
     RESULT,
@@ -35,6 +36,9 @@ from ebm_jax.experiment.run.folder import (
 from ebm_jax.experiment.run.health import first_failure, summarize
 from ebm_jax.experiment.run.leaves import named
 from ebm_jax.experiment.run.process import collected_signals, event_writer
+
+# A run ends when so many updates in a row are skipped, for it learns nothing. A few that fail now and then do no harm.
+_MOST_SKIPPED = 10
 
 
 class RunFailed(RuntimeError):
@@ -52,7 +56,7 @@ class Run:
         self.config = folder.config
         self.recipe = recipe
         self.experiment = experiment
-        self.checkpoints = Checkpoints(folder.path / "checkpoints", self.config.checkpoints.keep)
+        self.checkpoints = Checkpoints(folder.path / CHECKPOINTS, self.config.checkpoints.keep)
         self.struct = jax.eval_shape(experiment.init)
         self.n_steps = self.config.training.n_epochs * experiment.n_batches
         self.saved: int | None = None
@@ -60,6 +64,8 @@ class Run:
         self.rollbacks: list[dict[str, Any]] = []
         self.state: Any = None
         self.step = 0
+        # Updates of the latest calls in a row that were skipped as a whole.
+        self.skipped = 0
 
     def go(self) -> None:
         """Trains to the end and writes what is made of the result."""
@@ -122,12 +128,13 @@ class Run:
         if row["n_skipped"]:
             LOGGER.warning("steps %d to %d: skipped %d updates", before + 1, self.step, row["n_skipped"])
         self._record(row, writer)
-        if row["n_skipped"] == n:
+        self.skipped = self.skipped + n if row["n_skipped"] == n else 0
+        if self.skipped >= min(_MOST_SKIPPED, self.n_steps):
             reason = "" if failure is None else f" ({failure[1]})"
             raise RunFailed(
-                f"steps {before + 1} to {self.step}: every update was skipped{reason}, so nothing is learned; "
-                f"{self._kept()} is intact. Train again with a lower training.learning_rate, or with wider limits in "
-                "health"
+                f"steps {self.step - self.skipped + 1} to {self.step}: every update was skipped{reason}, so nothing is "
+                f"learned; {self._kept()} is intact. Train again with a lower training.learning_rate, or with wider "
+                "limits in health"
             )
         bar.set_postfix(energy_gap=f"{row['energy_gap']:.3g}", refresh=False)
         bar.update(n)
@@ -239,6 +246,11 @@ class Run:
         for name in self.checkpoints.clean():
             LOGGER.info("removed checkpoints/%s, left by an interrupted save", name)
         path, restored = self.folder.path, None
+        if not self.checkpoints.folder.is_dir() and not self.restart:
+            raise RunFailed(
+                f"{path} has no folder checkpoints, which a run has from its start: put it back, or "
+                f"`ebm-jax resume {path} --restart` trains from the start"
+            )
         aside = self.checkpoints.set_aside()
         try:
             restored = self.checkpoints.load_latest(self.struct)

@@ -13,6 +13,7 @@ from ebm_jax import checks
 from ebm_jax.energies.target import Target
 from ebm_jax.samplers.base import Kernel
 from ebm_jax.samplers.start import check_kernel
+from ebm_jax.training.fields import rows_and_field
 from ebm_jax.training.sources import Negatives, Source, model_of, pack_chains, run_chains
 from ebm_jax.types import Key, PyTree
 
@@ -24,6 +25,8 @@ class ContrastiveDivergence(Source):
 
     kernel: Any
     k: int
+
+    takes_field = True
 
     def sampled_model(self) -> Any:
         """Returns the kernel's model, or None."""
@@ -38,17 +41,18 @@ class ContrastiveDivergence(Source):
         self, key: Key, target: Target, params: PyTree, state: jax.Array, batch: PyTree
     ) -> tuple[Negatives, jax.Array]:
         """Returns as many negatives as `batch` has rows, each `k` steps away from one of them."""
+        rows, field = rows_and_field(batch)
         try:
-            target.check_data("batch", batch)
+            target.check_data("batch", rows)
         except ValueError as error:
             raise ValueError(
                 f"cd starts its chains at the batch, and {error}. For batches of another form use pcd, or an "
                 "Objective whose data_of returns the data of a batch"
             ) from error
-        start = pack_chains(self.kernel, params, target.full_configurations(batch))
+        start = pack_chains(self.kernel, params, target.full_configurations(rows), field=field)
         chains, info = run_chains(jax.random.fold_in(key, state), self.kernel, params, start, self.k)
         positions = target.data_of(self.kernel.packed_positions(chains))
-        return Negatives(positions, None, info), state + jnp.uint32(1)
+        return Negatives(positions, None, info, field=field), state + jnp.uint32(1)
 
 
 def cd(kernel: Kernel, k: int = 1) -> ContrastiveDivergence:

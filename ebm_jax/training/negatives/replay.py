@@ -75,6 +75,8 @@ class Replay(Source):
           ValueError: If they do not fit the kernel.
         """
         del target
+        struct = jax.eval_shape(lambda key: self.start(key, 1), key)
+        checks.check_chains_fit(self.capacity, struct, "capacity")
         positions = self.start(key, self.capacity)
         self.kernel.check(params, positions, None)
         return BufferState(positions, jnp.zeros(self.capacity, jnp.uint32), jnp.zeros((), jnp.uint32))

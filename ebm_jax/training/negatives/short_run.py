@@ -44,6 +44,7 @@ class ShortRun(Source):
           ValueError: If the starts do not fit the kernel.
         """
         del target
+        checks.check_chains_fit(self.n_chains, jax.eval_shape(lambda key: self.start(key, 1), key))
         self.kernel.check(params, self.start(key, self.n_chains), None)
         return jnp.zeros((), jnp.uint32)
 

@@ -32,7 +32,8 @@ class Uniform:
     high: Any
 
     def __call__(self, key: Key, n: int) -> Array:
-        """Draws n positions."""
+        """Draws n positions; raises ValueError if they are too large for the memory."""
+        checks.check_chains_fit(n, jax.ShapeDtypeStruct(self.shape, jnp.float32), "n")
         return jax.random.uniform(key, (n, *self.shape), minval=self.low, maxval=self.high)
 
 
@@ -68,7 +69,8 @@ class Normal:
     scale: Any
 
     def __call__(self, key: Key, n: int) -> Array:
-        """Draws n positions."""
+        """Draws n positions; raises ValueError if they are too large for the memory."""
+        checks.check_chains_fit(n, jax.ShapeDtypeStruct(self.shape, jnp.float32), "n")
         return self.scale * jax.random.normal(key, (n, *self.shape))
 
 

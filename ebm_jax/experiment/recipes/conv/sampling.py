@@ -9,6 +9,7 @@ import numpy as np
 
 from ebm_jax.energies.neural import NeuralEnergy
 from ebm_jax.experiment.recipes.conv.config import ConvConfig
+from ebm_jax.experiment.recipes.frames import Frames
 from ebm_jax.experiment.recipes.images import chains, data, judging
 from ebm_jax.graphs.blocks import SamplingSchedule
 from ebm_jax.run import sample
@@ -50,7 +51,7 @@ def ends(config: ConvConfig, model: NeuralEnergy, params: PyTree, key: Key, star
 
 def draw_frames(
     config: ConvConfig, model: NeuralEnergy, params: PyTree, key: Key, n: int, n_steps: int
-) -> chains.Frames:
+) -> Frames:
     """Runs chains from noise and returns pictures along them.
 
     Args:

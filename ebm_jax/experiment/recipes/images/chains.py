@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
+from ebm_jax.experiment.recipes.frames import Frames, run_frames
 from ebm_jax.experiment.recipes.images.data import as_pixels
-from ebm_jax.graphs.blocks import SamplingSchedule
-from ebm_jax.run import sample
 from ebm_jax.types import Key
 
 
-class Frames(NamedTuple):
-    """Pictures along chains.
+def frame_steps(n_steps: int, every: int) -> np.ndarray:
+    """Returns the steps before each picture but that of the start: every `every`-th, counted from the last.
 
-    Attributes:
-      frames: uint8 `(n_frames, n_chains, height, width)`, the start first.
-      steps: Steps before each frame, `(n_frames,)`.
+    If `n_steps` is no multiple of `every`, the start and the first of them are further apart than the others.
     """
-
-    frames: np.ndarray
-    steps: np.ndarray
+    return n_steps - every * np.arange(max(n_steps // every, 1))[::-1]
 
 
 def run_chains(key: Key, kernel: Any, params: Any, start: Any, n_steps: int, every: int) -> Frames:
@@ -36,11 +31,6 @@ def run_chains(key: Key, kernel: Any, params: Any, start: Any, n_steps: int, eve
       every: Steps between two pictures. If `n_steps` is no multiple, the first two are further apart.
 
     Returns:
-      The pictures, the last after all steps.
+      The pictures `(n_frames, n_chains, height, width)`, the last after all steps.
     """
-    n_frames = max(n_steps // every, 1)
-    steps = n_steps - every * np.arange(n_frames)[::-1]
-    schedule = SamplingSchedule(int(steps[0]), n_frames, min(every, n_steps))
-    positions = sample(key, kernel, params, start, schedule).positions
-    frames = np.concatenate([as_pixels(start)[None], as_pixels(positions)])
-    return Frames(frames, np.concatenate([[0], steps]))
+    return run_frames(key, kernel, params, start, frame_steps(n_steps, every), as_pixels)

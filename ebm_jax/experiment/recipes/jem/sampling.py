@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ebm_jax.energies.neural import ClassConditional, JointEnergy
+from ebm_jax.experiment.recipes.frames import Frames
 from ebm_jax.experiment.recipes.images import chains
 from ebm_jax.experiment.recipes.jem.config import JemConfig
 from ebm_jax.graphs.blocks import SamplingSchedule
@@ -96,7 +97,7 @@ def label_mask(model: JointEnergy) -> tuple[np.ndarray, np.ndarray]:
 
 def draw_frames(
     config: JemConfig, model: JointEnergy, params: PyTree, key: Key, n: int, n_steps: int
-) -> chains.Frames:
+) -> Frames:
     """Runs chains from noise and returns pictures along them.
 
     Args:

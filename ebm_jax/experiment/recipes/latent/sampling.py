@@ -9,8 +9,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ebm_jax import checks
 from ebm_jax.energies.latent import LatentModel, LatentParams
+from ebm_jax.experiment.recipes.frames import Frames, run_frames
 from ebm_jax.experiment.recipes.images import judging
+from ebm_jax.experiment.recipes.images.chains import frame_steps
 from ebm_jax.experiment.recipes.latent.config import LatentConfig
 from ebm_jax.graphs.blocks import SamplingSchedule
 from ebm_jax.run import sample
@@ -47,7 +50,8 @@ class Chains(NamedTuple):
 
 
 def normal_start(key: Key, n: int, n_latents: int) -> jax.Array:
-    """Draws from N(0, I), where all chains start."""
+    """Draws from N(0, I), where all chains start; raises ValueError if they are too large for the memory."""
+    checks.check_chains_fit(n, jax.ShapeDtypeStruct((n_latents,), jnp.float32), "n")
     return jax.random.normal(key, (n, n_latents))
 
 
@@ -84,16 +88,25 @@ def run_chains(
     Returns:
       The chains.
     """
-    tuning, first, chains = jax.random.split(key, 3)
-    kernel = tuned_kernel(config, model, params, tuning)
-    start = normal_start(first, n, model.autoencoder.n_latents)
-    n_frames = max(n_steps // every, 1)
-    steps = n_steps - every * np.arange(n_frames)[::-1]
-    schedule = SamplingSchedule(int(steps[0]), n_frames, min(every, n_steps))
+    chains, kernel, start = _begin(config, model, params, key, n)
+    steps = frame_steps(n_steps, every)
+    schedule = SamplingSchedule(int(steps[0]), len(steps), min(every, n_steps))
     found = sample(chains, kernel, params.energy, start, schedule)
     positions = np.concatenate([np.asarray(start)[None], np.asarray(found.positions)])
     acceptance = float(np.sum(found.info.n_accepted) / np.sum(found.info.n_proposed))
     return Chains(positions, np.concatenate([[0], steps]), float(kernel.step_size), acceptance)
+
+
+def _begin(
+    config: LatentConfig, model: LatentModel, params: LatentParams, key: Key, n: int
+) -> tuple[Key, MALA, jax.Array]:
+    """Returns the key of the chains, their kernel, and where they start."""
+    tuning, first, chains = jax.random.split(key, 3)
+    return (
+        chains,
+        tuned_kernel(config, model, params, tuning),
+        normal_start(first, n, model.autoencoder.n_latents),
+    )
 
 
 def decoded(model: LatentModel, params: LatentParams, z: Any) -> np.ndarray:
@@ -115,10 +128,15 @@ def as_pixels(probabilities: np.ndarray) -> np.ndarray:
 
 def draw_frames(
     config: LatentConfig, model: LatentModel, params: LatentParams, key: Key, n: int, n_steps: int
-) -> tuple[np.ndarray, np.ndarray]:
+) -> Frames:
     """Returns pictures along chains from N(0, I), uint8 `(n_frames, n, height, width)`, and their steps."""
-    chains = run_chains(config, model, params, key, n, n_steps, config.generation.every)
-    return as_pixels(decoded(model, params, chains.positions)), chains.steps
+    chains, kernel, start = _begin(config, model, params, key, n)
+    steps = frame_steps(n_steps, config.generation.every)
+
+    def picture(z: jax.Array) -> np.ndarray:
+        return as_pixels(decoded(model, params, z))
+
+    return run_frames(chains, kernel, params.energy, start, steps, picture)
 
 
 def final_draws(

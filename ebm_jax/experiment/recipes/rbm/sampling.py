@@ -8,8 +8,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ebm_jax import diagnostics
+from ebm_jax import checks, diagnostics
 from ebm_jax.energies.rbm import RBM, RBMParams
+from ebm_jax.experiment.recipes.frames import Frames, run_frames
 from ebm_jax.experiment.recipes.rbm.config import RBMEvaluationConfig
 from ebm_jax.experiment.recipes.rbm.data import Bits, as_images
 from ebm_jax.graphs.blocks import SamplingSchedule
@@ -19,7 +20,7 @@ from ebm_jax.samplers.start import init_chains
 
 # Rows of the training set for what is compared with the test set.
 TRAIN_ROWS = 10_000
-_FRAMES = (0, 1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096)
+_FRAMES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096)
 
 
 class FreeEnergy(NamedTuple):
@@ -61,7 +62,11 @@ def run_chains(
 
     Returns:
       Where the chains end, and how they mix.
+
+    Raises:
+      ValueError: If the chains are too many for the memory.
     """
+    checks.check_chains_fit(n_chains, model.position_struct())
     pick, draw = jax.random.split(key)
     chosen = np.asarray(jax.random.choice(pick, len(rows), (n_chains,), replace=n_chains > len(rows)))
     start = jax.vmap(model.complete)(jnp.asarray(rows[chosen]))
@@ -100,9 +105,7 @@ def final_draws(
     }
 
 
-def draw_frames(
-    model: RBM, params: RBMParams, key: jax.Array, n_chains: int, n_steps: int
-) -> tuple[np.ndarray, np.ndarray]:
+def draw_frames(model: RBM, params: RBMParams, key: jax.Array, n_chains: int, n_steps: int) -> Frames:
     """Runs Gibbs chains from noise and returns pictures along them.
 
     Args:
@@ -113,16 +116,19 @@ def draw_frames(
       n_steps: Sweeps of each chain.
 
     Returns:
-      `(frames, steps)`. `frames`: uint8 `(n_frames, n_chains, n_visible)`, the noise and then 255 E[v | h] at the
-      chains' hidden units. `steps`: sweeps before each frame, `(n_frames,)`.
+      Frames `(n_frames, n_chains, n_visible)`: the noise, and then 255 E[v | h] at the chains' hidden units.
     """
     first, draw = jax.random.split(key)
-    noise: Any = init_chains(first, model, n_chains)
-    hidden = sample(draw, gibbs(model), params, noise, SamplingSchedule(1, n_steps)).positions[1]
-    steps = np.asarray([step for step in _FRAMES if step < n_steps] + [n_steps])
-    means = _visible_means(params, hidden[steps[1:] - 1])
-    pictures = np.rint(255 * np.asarray(means)).astype(np.uint8)
-    return np.concatenate([255 * np.asarray(noise[0])[None], pictures]), steps
+    start = init_chains(first, model, n_chains)
+    steps = [step for step in _FRAMES if step < n_steps] + [n_steps]
+
+    def noise(x: Any) -> np.ndarray:
+        return 255 * np.asarray(x[0])
+
+    def means(x: Any) -> np.ndarray:
+        return np.rint(255 * np.asarray(_visible_means(params, x[1]))).astype(np.uint8)
+
+    return run_frames(draw, gibbs(model), params, start, steps, means, noise)
 
 
 @jax.jit
