@@ -1,19 +1,15 @@
 """Keeping a model and its parameters in one file, without pickle.
 
 The file is a NumPy `.npz`: one array for each leaf of the parameters, and a JSON text that describes the structure.
-Every frozen dataclass of `ebm_jax.energies` and every network of `ebm_jax.energies.networks` is described by its
-fields, so a new energy family needs no edit here. Of other models, such as functions and modules of the user's, the
-file keeps the parameters alone. Loading makes these classes, graphs and blocks, and nothing else: it runs no code from
-the file.
+Models of `ebm_jax.energies` are described (see `descriptions`). Of other models, such as functions and modules of the
+user's, the file keeps the parameters alone. Loading makes these classes, graphs and blocks, and nothing else: it runs
+no code from the file.
 """
 
 from __future__ import annotations
 
-import dataclasses
-import importlib
 import json
 import os
-import pkgutil
 import tempfile
 import warnings
 from collections.abc import Mapping
@@ -24,30 +20,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ebm_jax import checks, energies, files
+from ebm_jax import checks, files
+from ebm_jax.descriptions import FORMAT, NotDescribable, build, describe, read_structure
 from ebm_jax.energies.target import target_of
-from ebm_jax.graphs import Bipartite, Graph, Grid
-from ebm_jax.graphs.blocks import Block
 from ebm_jax.types import PyTree
-
-FORMAT = 2
-
-_GRAPHS = {"Grid": Grid, "Bipartite": Bipartite}
-
-_NETWORKS = f"{energies.__name__}.networks"
-
-# Fields that Linen adds to a module.
-_OF_LINEN = {"parent", "name"}
 
 # Kinds of dtypes that a parameter may have.
 _KINDS = "biufc"
-
-# What stands in the JSON text for a block, whose sites are an array of the file.
-_SITES = "sites"
-
-
-class _NotDescribable(ValueError):
-    """A model that no file can describe."""
 
 
 def save(path: str | os.PathLike[str], model: Any, params: Any, *, overwrite: bool = False) -> None:
@@ -82,8 +61,8 @@ def save(path: str | os.PathLike[str], model: Any, params: Any, *, overwrite: bo
         checks.check_struct("params", params, struct, dtypes=checks.FLOATS)
     arrays: dict[str, np.ndarray] = {}
     try:
-        structure = {"format": FORMAT, **_describe_model(model, arrays, "")}
-    except _NotDescribable as error:
+        structure = {"format": FORMAT, **describe(model, arrays, "")}
+    except NotDescribable as error:
         warnings.warn(
             f"{path} will hold the parameters alone, because {error}; load(path, model=model) joins them again",
             stacklevel=2,
@@ -170,102 +149,11 @@ def _read(path: Path) -> tuple[dict[str, np.ndarray], Any, list[PyTree], PyTree]
     A file that describes no model has the tree of its parameters instead.
     """
     arrays = files.read_npz(path)
-    structure = _read_structure(arrays)
+    structure = read_structure(arrays)
     if "params" in structure:
         return arrays, None, [], _from_skeleton(structure["params"], arrays)
-    model = _build_model(structure, arrays, "")
+    model = build(structure, arrays, "")
     return arrays, model, _possible_structs(model), None
-
-
-def _describe_model(model: Any, arrays: dict[str, np.ndarray], prefix: str) -> dict[str, Any]:
-    """Returns the JSON description of a model; arrays of its structure go to `arrays`, under `prefix`."""
-    cls = type(model)
-    package, _, module = cls.__module__.rpartition(".")
-    if package != energies.__name__ or not _is_model_class(cls):
-        raise _NotDescribable(f"{model!r} is no model of ebm_jax.energies")
-    names = [field.name for field in dataclasses.fields(model) if field.name not in _OF_LINEN]
-    fields = {name: _describe(getattr(model, name), arrays, prefix, name) for name in names}
-    return {"type": cls.__name__, "module": module, "fields": fields}
-
-
-def _describe(value: Any, arrays: dict[str, np.ndarray], prefix: str, name: str) -> Any:
-    """Returns the JSON description of the field `name` of a model."""
-    if value is None or isinstance(value, bool | int | float | str):
-        return value
-    if isinstance(value, tuple):
-        return [_describe(item, arrays, prefix, f"{name}.{i}") for i, item in enumerate(value)]
-    if isinstance(value, Block):
-        arrays[prefix + name] = value.sites
-        return _SITES
-    if isinstance(value, Graph):
-        arrays[f"{prefix}{name}.edges"] = value.edges
-        return {"type": "Graph", "n_sites": value.n_sites}
-    if isinstance(value, Grid | Bipartite):
-        return {"type": type(value).__name__, **dataclasses.asdict(value)}
-    if _is_model_class(type(value)):
-        return _describe_model(value, arrays, f"{prefix}{name}.")
-    raise _NotDescribable(f"the model's {name} is {value!r}, which no file can describe")
-
-
-def _read_structure(arrays: dict[str, np.ndarray]) -> dict[str, Any]:
-    """Returns the description of a model, of this format or of the first one, which named no module."""
-    structure = json.loads(str(arrays["structure"]))
-    if structure["format"] == 1:
-        fields = {name: value for name, value in structure.items() if name not in ("format", "model")}
-        return {"type": structure["model"], "module": None, "fields": fields}
-    if structure["format"] != FORMAT:
-        raise KeyError("format")
-    return structure
-
-
-def _build_model(described: dict[str, Any], arrays: dict[str, np.ndarray], prefix: str) -> Any:
-    """Returns the model of a description."""
-    cls = _model_class(described["type"], described["module"])
-    fields = described["fields"].items()
-    return cls(**{name: _build(value, arrays, prefix, name) for name, value in fields})
-
-
-def _build(described: Any, arrays: dict[str, np.ndarray], prefix: str, name: str) -> Any:
-    """Returns the field `name` of a model from its description."""
-    if isinstance(described, list):
-        # Each layer of a network has arrays, and shapes have few axes. A network of 10⁶ layers takes hours to make.
-        if len(described) > len(arrays) + 8:
-            raise ValueError(f"{name} lists {len(described):,} values, and there are {len(arrays)} arrays")
-        return tuple(_build(item, arrays, prefix, f"{name}.{i}") for i, item in enumerate(described))
-    if described == _SITES and prefix + name in arrays:
-        return Block(arrays[prefix + name])
-    if not isinstance(described, dict):
-        return described
-    if described["type"] == "Graph":
-        # Format 1 knew one graph a file.
-        edges = f"{prefix}{name}.edges"
-        return Graph(described["n_sites"], arrays[edges if edges in arrays else "edges"])
-    if described["type"] in _GRAPHS:
-        fields = {key: value for key, value in described.items() if key != "type"}
-        return _GRAPHS[described["type"]](**fields)
-    return _build_model(described, arrays, f"{prefix}{name}.")
-
-
-def _is_model_class(cls: Any) -> bool:
-    """Returns whether a class is a frozen dataclass that says what its parameters are."""
-    traits = vars(cls).get("__dataclass_params__") if isinstance(cls, type) else None
-    if traits is None:
-        return False
-    return cls.__module__ == _NETWORKS or (traits.frozen and hasattr(cls, "params_struct"))
-
-
-def _model_class(name: str, module: str | None) -> type:
-    """Returns the model class of this name in a module of `ebm_jax.energies`, or in any of them.
-
-    Modules outside that package are never imported, whatever a file says.
-    """
-    modules = [found.name for found in pkgutil.iter_modules(energies.__path__)]
-    for candidate in modules if module is None else set(modules) & {module}:
-        found = importlib.import_module(f"{energies.__name__}.{candidate}")
-        cls: Any = vars(found).get(name)
-        if _is_model_class(cls) and cls.__module__ == found.__name__:
-            return cls
-    raise KeyError(f"{name} is no model of ebm_jax.energies")
 
 
 def _possible_structs(model: Any) -> list[PyTree]:

@@ -15,6 +15,7 @@ from ebm_jax.samplers.base import ChainState, Kernel
 from ebm_jax.samplers.mala import MALA
 from ebm_jax.types import Info
 from tests import kernels, statistics, systems
+from tests import test_exact_factors as graphs
 
 CASES = [(maker, system) for maker, makes in kernels.REGISTRY.items() for system in makes]
 
@@ -252,3 +253,48 @@ def test_unadjusted_bias_follows_theory():
         z = (variances[name] / variance - 1) / error
         statistics.assert_plausible(2 * statistics.normal_sf(abs(z)), name)
     assert isinstance(ej.mala(kernels.gaussian, 1.0), MALA)
+
+
+def factor_graph(which):
+    model, params = getattr(graphs, which), getattr(graphs, f"{which}_PARAMS")
+    return kernels.Case(model, jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float32), params))
+
+
+def test_factor_graphs_of_mixed_kinds():
+    case = factor_graph("DISCRETE")
+    found = certificate(ej.gibbs(case.model), case)
+    assert found.ok, found
+    assert "conditionals agree" in found["energy"].detail
+    assert "χ²" in found["invariance"].detail and "χ²" in found["clamping"].detail
+
+    class Wrong(ej.FactorGraph):
+        def conditional_logits(self, params, x):
+            logits = super().conditional_logits(params, x)
+            return {**logits, "c": 1.1 * logits["c"]}
+
+    draws = ej.exact.sample(jax.random.key(0), case.model, case.params, 8)
+    wrong = Wrong(case.model.kinds, case.model.factors)
+    check = energy_check(ej.gibbs(case.model), case._replace(model=wrong), draws)
+    assert check.status == "FAILED" and "conditional_logits" in check.detail
+
+
+def test_factor_graphs_with_real_units():
+    """χ² of the nodes with levels, means of the real units."""
+    case = factor_graph("REAL")
+    found = certificate(ej.gibbs(case.model), case)
+    assert found.ok, found
+    assert "χ²" in found["invariance"].detail
+    assert "χ²" in found["clamping"].detail
+    law = Law(case.model, case.params)
+    draws = ej.exact.sample(jax.random.key(0), *case[:2], 4000)
+    assert not law.compare(1.0, {**draws, "x": 1.2 * draws["x"]}, draws, 1e-6)[0]
+    probabilities = law.probabilities(1.0)
+    assert law.chi_square_pvalue(draws, probabilities) > 1e-4
+    assert law.chi_square_pvalue({**draws, "s": ~draws["s"]}, probabilities) < 1e-12
+
+
+@pytest.mark.parametrize("model", [ej.CategoricalRBM(2, 2, 3), ej.GaussianRBM(2, 2)], ids=str)
+def test_rbms_whose_layers_differ(model):
+    found = certificate(ej.gibbs(model), kernels.Case(model, systems.draw_params(model, scale=0.5)))
+    assert found.ok, found
+    assert "χ²" in found["invariance"].detail

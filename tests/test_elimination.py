@@ -9,7 +9,7 @@ from ebm_jax import exact
 from ebm_jax.energies.ising import Ising, IsingParams
 from ebm_jax.energies.potts import Potts, PottsParams
 from ebm_jax.energies.rbm import RBM
-from ebm_jax.exact import conditioning, elimination, order
+from ebm_jax.exact import conditioning, elimination, order, tables
 from ebm_jax.graphs import Bipartite, Graph, Grid
 from tests import oracles
 from tests.energies.cases import oracle_energy, random_params
@@ -32,16 +32,14 @@ def numbered_tree(numbers):
 
 
 def min_fill_factors(model, params, beta):
-    factors = elimination.factors_of(
-        model, jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), params), beta
-    )
+    factors = tables.factors_of(model, jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), params), beta)
     return factors._replace(plan=order.plan(factors.structure))
 
 
 @pytest.mark.parametrize("numbers", NUMBERINGS, ids=["breadth first", "random"])
 def test_a_tree_in_any_numbering(numbers):
     model, params = numbered_tree(numbers)
-    assert elimination.plan_of(model).entries <= 2**20
+    assert tables.plan_of(model).entries <= 2**20
     log_z = exact.log_partition(model, params)
     assert log_z == pytest.approx(TREE_LOG_Z, rel=1e-13)
     assert log_z == pytest.approx(286.93286, abs=5e-6)
@@ -91,14 +89,14 @@ def test_a_star_is_summed_from_its_leaves():
     got = exact.log_partition(model, PottsParams(bias, w))
     assert got == pytest.approx(logsumexp(bias[0] + leaves), rel=1e-13)
     # With the centre as the last number, too: any order but the leaves' first would need 3^400 entries.
-    assert order.plan(order.structure_of_graph(model.graph, 3)).width == 1
+    assert order.plan(tables.structure_of(model)).width == 1
 
 
 def test_a_strip_in_any_numbering():
     strip = Grid(4, 30)
     numbers = np.random.default_rng(2).permutation(120)
     graph = Graph(120, numbers[strip.edges])
-    assert order.plan(order.structure_of_graph(graph, 2)).width <= 5
+    assert order.plan(tables.structure_of(Ising(graph))).width <= 5
     params = random_params(Ising(strip, "edge"), seed=4)
     bias = np.zeros(120)
     bias[numbers] = np.asarray(params.bias, np.float64).reshape(-1)
@@ -112,12 +110,12 @@ def test_a_strip_in_any_numbering():
 )
 def test_held_sites_leave_log_z_as_it_is(model):
     factors = min_fill_factors(model, random_params(model, seed=3), 0.9)
-    widest = model.n_levels ** (elimination.plan_of(model).width + 1)
-    cutset = conditioning.cutset_of(model.graph, model.n_levels, widest // model.n_levels**2)
+    widest = model.n_levels ** (tables.plan_of(model).width + 1)
+    cutset = conditioning.cutset_of(model, widest // model.n_levels**2)
     assert len(cutset.sites) >= 2
     log_z = elimination.log_partition(factors)
     assert conditioning.log_partition(factors, cutset) == pytest.approx(log_z, rel=1e-13)
-    assert conditioning.cutset_of(model.graph, model.n_levels, model.n_levels**2) is None
+    assert conditioning.cutset_of(model, model.n_levels**2) is None
 
 
 @pytest.mark.usefixtures("as_shipped")

@@ -11,7 +11,7 @@ from ebm_jax import exact
 from ebm_jax.energies.ising import Ising, IsingParams
 from ebm_jax.energies.potts import Potts, PottsParams
 from ebm_jax.energies.rbm import RBM, RBMParams
-from ebm_jax.exact import elimination
+from ebm_jax.exact import elimination, tables
 from ebm_jax.exact.enumeration import Enumeration, logsumexp, smallest
 from ebm_jax.graphs import Bipartite, Graph, Grid
 from tests import oracles
@@ -61,7 +61,7 @@ def enumerated_log_partition(model, params, beta):
 
 
 def eliminated_log_partition(model, params, beta):
-    return elimination.log_partition(elimination.factors_of(model, as_float64(params), beta))
+    return elimination.log_partition(tables.factors_of(model, as_float64(params), beta))
 
 
 def difference_quotients(fn, params, step=1e-5):
@@ -264,7 +264,7 @@ def test_slopes_of_transfer_matrices_agree_with_enumeration(model):
     with jax.enable_x64(True):
         slope = Enumeration(model).log_partition_gradient(as_float64(params), beta)
     np.testing.assert_allclose(
-        flat(elimination.gradient(model, as_float64(params), beta)), flat(slope), atol=1e-12
+        flat(tables.gradient(model, as_float64(params), beta)), flat(slope), atol=1e-12
     )
 
 
@@ -279,15 +279,11 @@ def test_forbidden_levels_have_no_weight():
 
 def test_plans_foretell_the_tables():
     for model in STRIPS:
-        plan = elimination.plan_of(model)
-        tables = [
-            t
-            for t, _ in elimination._stored(
-                elimination.factors_of(model, as_float64(random_params(model)), 1.0)
-            )
-        ]
-        assert max(table.ndim for table in tables) == plan.width + 1
-        assert sum(table.size for table in tables) == plan.entries
+        plan = tables.plan_of(model)
+        factors = tables.factors_of(model, as_float64(random_params(model)), 1.0)
+        found = [table for table, _ in elimination._stored(factors)]
+        assert max(table.ndim for table in found) == plan.width + 1
+        assert sum(table.size for table in found) == plan.entries
 
 
 def test_long_strips_are_quick_in_either_direction():
@@ -323,7 +319,7 @@ def test_draws_follow_the_probabilities(model):
 def test_draws_through_transfer_matrices_follow_the_probabilities(model):
     params = as_float64(random_params(model, scale=0.7))
     uniforms = np.random.default_rng(1).random((40_000, model.graph.n_sites))
-    levels = elimination.sample(elimination.factors_of(model, params, 0.9), uniforms)
+    levels = elimination.sample(tables.factors_of(model, params, 0.9), uniforms)
     p = exact.probabilities(model, params, beta=0.9)
     counts = np.bincount(oracles.state_numbers(levels, model.n_levels), minlength=p.size)
     assert_same_law(counts, p, "draws through transfer matrices")

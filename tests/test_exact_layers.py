@@ -53,6 +53,9 @@ def test_categorical_layers_are_summed():
         p = exact.probabilities(CATEGORICAL, CATEGORICAL_PARAMS, beta=BETA, layer=layer)
         np.testing.assert_allclose(p, joint.sum(axis=axis), rtol=1e-12)
     assert exact.states(CATEGORICAL, layer="visible").shape == (9, 2)
+    # Both at once, though a visible unit has three levels and a hidden one two.
+    p = exact.probabilities(CATEGORICAL, CATEGORICAL_PARAMS, beta=BETA)
+    np.testing.assert_allclose(p.reshape(9, 8), joint, rtol=1e-12)
 
 
 def test_gaussian_log_z_is_the_integral():
@@ -127,7 +130,7 @@ def test_gaussian_draws_follow_the_law():
             lambda: exact.gradient(GAUSSIAN, GAUSSIAN_PARAMS, np.full((1, 2), np.nan, np.float32)),
             "data holds nan",
         ),
-        (lambda: exact.states(CATEGORICAL), "have 3 and 2 levels"),
+        (lambda: exact.states(CATEGORICAL, layer="discrete"), "choose 'visible' or 'hidden'"),
         (
             lambda: exact.log_partition(
                 GaussianRBM(2, 23), RBMParams(np.zeros((2, 23)), np.zeros(2), np.zeros(23))

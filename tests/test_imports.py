@@ -24,7 +24,7 @@ LEVELS = [
     {"graphs", "schedules"},
     {"energies", "lattice", "data"},
     {"samplers"},
-    {"progress", "run", "exact", "diagnostics", "io", "partition"},
+    {"progress", "run", "exact", "diagnostics", "descriptions", "io", "partition"},
     {"annealing", "certificate"},
     {"training", "metrics", "sharding", "plots", "interop"},
     {"experiment"},

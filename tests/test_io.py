@@ -26,6 +26,14 @@ MODELS = [
     ej.Marginal(ej.CategoricalRBM(3, 2, 4)),
     ej.NeuralEnergy(ConvNet((2,), (3,), (2,), (1,), (3,)), (4, 4)),
     ej.JointEnergy(MLP((3,), "elu", 2), (4,), 2, scale=0.5),
+    ej.FactorGraph(
+        {"s": ej.Spins(3), "c": ej.Categories(1, 3), "a": ej.Gaussians(2)},
+        [
+            ej.Factor(("a", [0, 1], "square")),
+            ej.Factor(("s", [0, 1]), ("c", 0), ("a", [1, 1])),
+            ej.Factor(("s", 2), ("s", 1), ("s", 0)),
+        ],
+    ),
 ]
 
 
@@ -38,6 +46,27 @@ def test_round_trip(model, tmp_path):
     assert type(loaded) is type(params)
     jax.tree.map(np.testing.assert_array_equal, loaded, params)
     assert [p.name for p in tmp_path.iterdir()] == ["model.npz"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Sign(ej.NodeKind):
+    """A kind of the user's own."""
+
+    dtype = np.bool_
+
+    def draw(self, fields, words):
+        raise NotImplementedError
+
+
+def test_kinds_of_ones_own_are_kept_by_their_user(tmp_path):
+    model, path = ej.FactorGraph({"n": Sign(2)}, [ej.Factor(("n", 0), ("n", 1))]), tmp_path / "model.npz"
+    with pytest.warns(
+        UserWarning, match=r"the kind of nodes Sign\(n=2\) is not one of ebm_jax; load\(path, model=model"
+    ):
+        ej.save(path, model, (np.ones(1, np.float32),))
+    again, loaded = ej.load(path, model=model)
+    assert again == model and isinstance(loaded, tuple)
+    np.testing.assert_array_equal(loaded[0], [1])
 
 
 def test_nothing_is_overwritten_silently(tmp_path):
@@ -143,7 +172,7 @@ def mutants(path, rng):
         yield
 
 
-@pytest.mark.parametrize("model", [MODELS[1], MODELS[4], MODELS[8], MODELS[10], None])
+@pytest.mark.parametrize("model", [MODELS[1], MODELS[4], MODELS[8], MODELS[10], MODELS[11], None])
 @pytest.mark.usefixtures("as_shipped")
 @pytest.mark.filterwarnings("ignore")
 def test_whatever_a_file_holds_the_error_is_one_line_with_its_name(model, tmp_path):

@@ -15,7 +15,7 @@ from ebm_jax.certificate.report import PASSED, Certificate
 from ebm_jax.certificate.stationarity import check_clamping, check_invariance, check_mixing
 from ebm_jax.certificate.structure import check_dtype, check_energy, check_purity
 from ebm_jax.certificate.trial import Trial
-from ebm_jax.energies.base import DiscreteModel
+from ebm_jax.exact import layers
 from ebm_jax.samplers.base import Kernel
 from ebm_jax.samplers.tempering import ParallelTempering
 from ebm_jax.types import Key, PyTree
@@ -43,8 +43,8 @@ def certify(
       whole run, and one chain alone moves as it does among many.
     - *invariance*: exact draws stay exact after 1 and after 20 steps.
     - *mixing*: chains forget their start, and reach the law from one configuration.
-    - *clamping*: clamped values stay and others move; where the law can be enumerated, the others keep their
-      conditional law.
+    - *clamping*: clamped values stay and others move; where the sites with levels can be enumerated, the others keep
+      their conditional law.
 
     Args:
       kernel: A kernel of this package, or your own subclass of `Kernel`.
@@ -52,8 +52,9 @@ def certify(
       params: Parameters of the model.
       key: One typed random key.
       draws: `draws(key, n, beta)` gives n independent exact draws, leading axis n. Models that `exact.sample` draws
-        from (few configurations, narrow strips and trees, a binary RBM with one layer of at most about 20 units) need
-        none. For an energy of your own use a Gaussian, a mixture, or rejection sampling.
+        from need none: few configurations, narrow strips and trees, an RBM with one layer of at most about 20 units, a
+        `FactorGraph` of such sizes, of which real units do not count. For an energy of your own use a Gaussian, a
+        mixture, or rejection sampling.
       betas: Inverse temperatures to test.
       n_chains: Number of chains. More of them see smaller biases.
       false_positive_rate: Probability, over all tests of the certificate, that a correct kernel fails it.
@@ -111,7 +112,7 @@ def certify(
 
 def _exact_draws(model: Any, params: PyTree) -> Callable[[Key, int, float], PyTree]:
     """Returns `draws(key, n, beta)` of a model that can be solved exactly."""
-    if not isinstance(model, DiscreteModel):
+    if layers.obstacle(model) is not None:
         raise ValueError(
             f"{getattr(model, '__name__', repr(model))} has no draws of its own; give draws=(key, n, beta) -> n exact "
             "draws, e.g. of a Gaussian or by rejection sampling"

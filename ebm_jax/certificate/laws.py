@@ -12,7 +12,8 @@ from jaxtyping import Array, Float
 from scipy.special import gammaincc, log_ndtr
 
 from ebm_jax import exact
-from ebm_jax.energies.base import DiscreteModel
+from ebm_jax.exact import layers
+from ebm_jax.exact.enumeration import Enumeration
 from ebm_jax.samplers.base import energy_of
 from ebm_jax.types import PyTree
 
@@ -33,14 +34,18 @@ class Law(NamedTuple):
     params: PyTree
 
     @property
-    def enumerable(self) -> bool:
-        """Whether the whole law can be compared."""
-        model = self.model
-        return isinstance(model, DiscreteModel) and model.n_levels**model.graph.n_sites <= MAX_ENUMERATED
+    def enumerated(self) -> Enumeration | None:
+        """All sites that have levels, where they are few and `exact` has their law; real units are integrated out."""
+        if layers.obstacle(self.model) is not None:
+            return None
+        has_real_units = None in layers.level_counts(self.model, None)
+        rows = Enumeration(self.model, layers.of_levels(self.model)[0] if has_real_units else None)
+        return rows if 1 < rows.n_states <= MAX_ENUMERATED else None
 
     def probabilities(self, beta: float) -> np.ndarray:
-        """Returns p(x) in the order of `exact.states`."""
-        return exact.probabilities(self.model, self.params, beta=beta)
+        """Returns the probabilities of the levels, in the order of `exact.states`."""
+        layer = None if self.enumerated is None else self.enumerated.layer
+        return exact.probabilities(self.model, self.params, beta=beta, layer=layer)
 
     def levels(self, x: PyTree) -> np.ndarray:
         """Returns levels of all sites, `(n, n_sites)`."""
@@ -64,7 +69,7 @@ class Law(NamedTuple):
         if not all(np.isfinite(np.asarray(leaf, np.float64)).all() for leaf in jax.tree.leaves(end)):
             return False, "chains left the finite numbers"
         log_pvalue, largest_change = self._largest_change(end, start, paired)
-        if not self.enumerable:
+        if self.enumerated is None:
             return bool(log_pvalue > np.log(rate)), largest_change
         pvalue = self.chi_square_pvalue(end, self.probabilities(beta))
         ok = bool(pvalue > rate / 2 and log_pvalue > np.log(rate / 2))
@@ -125,11 +130,14 @@ class Law(NamedTuple):
 
     def _counts(self, x: PyTree) -> np.ndarray:
         """Returns how often each configuration occurs, in the order of `exact.states`."""
-        shape = (self.model.n_levels,) * self.model.graph.n_sites
-        found, listed = (
-            np.ravel_multi_index(self.levels(each).T, shape) for each in (x, exact.states(self.model))
-        )
-        return np.bincount(found, minlength=int(np.prod(shape)))[listed]
+        rows: Any = self.enumerated
+        states = exact.states(self.model, layer=rows.layer)
+        if rows.layer is None:
+            found, listed = self.levels(x), self.levels(states)
+        else:
+            found, listed = np.asarray(layers.part(self.model, rows.layer, x)), np.asarray(states)
+        numbers, order = (np.ravel_multi_index(levels.T, rows.level_counts) for levels in (found, listed))
+        return np.bincount(numbers, minlength=rows.n_states)[order]
 
 
 class Statistics(NamedTuple):

@@ -11,8 +11,8 @@ from jaxtyping import Array
 
 from ebm_jax.certificate.laws import energies
 from ebm_jax.certificate.report import FAILED, PASSED, SKIPPED, Check
-from ebm_jax.certificate.trial import Trial, rows, same_bits, with_dtypes_of
-from ebm_jax.energies.base import DiscreteModel
+from ebm_jax.certificate.trial import Trial, rows, same_bits
+from ebm_jax.energies.base import BlockModel, levels_of_leaves
 from ebm_jax.samplers.base import Kernel, energy_of
 from ebm_jax.types import Key, PyTree
 
@@ -36,13 +36,14 @@ def check_energy(trial: Trial, key: Key, x: PyTree) -> Check:
         if not error <= tolerance:
             return Check("energy", FAILED, f"the kernel's energy differs from the model's by {error:.3g}")
         agreements.append("the kernel follows the model's")
-    if hasattr(model, "energy_relaxed"):
+    has_levels = None not in levels_of_leaves(model, x)
+    if has_levels and hasattr(model, "energy_relaxed"):
         error = np.abs(_relaxed_at_vertices(model, params, x) - energy).max()
         if not error <= tolerance:
             detail = f"energy_relaxed differs from energy on one-hot rows by {error:.3g}"
             return Check("energy", FAILED, detail)
         agreements.append("energy_relaxed agrees on one-hot rows")
-    if isinstance(model, DiscreteModel):
+    if has_levels and isinstance(model, BlockModel) and hasattr(model, "conditional_logits"):
         error = _largest_conditional_error(model, params, key, x)
         if not error <= tolerance:
             detail = f"conditional_logits differ from differences of energy by {error:.3g}"
@@ -94,31 +95,33 @@ def check_purity(trial: Trial, key: Key, x: PyTree) -> Check:
 def _relaxed_at_vertices(model: Any, params: PyTree, x: PyTree) -> np.ndarray:
     """Returns the relaxed energy of one-hot rows."""
     leaves, tree = jax.tree.flatten(x)
-    counts = getattr(model, "level_counts", None) or [model.n_levels] * len(leaves)
+    counts: Any = levels_of_leaves(model, x)
     one_hot = [jax.nn.one_hot(leaf.astype(np.int32), k) for leaf, k in zip(leaves, counts, strict=True)]
     relaxed = energies(model.energy_relaxed, params, jax.tree.unflatten(tree, one_hot))
     return np.asarray(relaxed, np.float64)
 
 
-def _largest_conditional_error(model: DiscreteModel, params: PyTree, key: Key, x: PyTree) -> float:
-    """Returns the largest |logit differences + energy differences| over a few sites, all levels, a few x."""
-    n, k = model.graph.n_sites, model.n_levels
-    sites = jax.random.permutation(key, n)[: min(n, _MAX_SITES)]
+def _largest_conditional_error(model: Any, params: PyTree, key: Key, x: PyTree) -> float:
+    """Returns the largest |logit differences + energy differences|, over all levels of a few sites of each leaf."""
 
-    def largest_error(x: PyTree) -> Array:
-        levels = model.levels(x)
+    def of_one(x: PyTree) -> Array:
+        leaves, tree = jax.tree.flatten(x)
+        logits = jax.tree.leaves(model.conditional_logits(params, x))
+        errors = []
+        for place, (leaf, of_sites) in enumerate(zip(leaves, logits, strict=True)):
+            sites = jax.random.permutation(jax.random.fold_in(key, place), leaf.size)[:_MAX_SITES]
 
-        def energy_with(site: Array, level: Array) -> Array:
-            changed = model.from_levels(levels.at[site].set(level.astype(levels.dtype)))
-            return model.energy(params, with_dtypes_of(changed, x))
+            def energy_with(site: Array, level: Array, place: int = place, leaf: Array = leaf) -> Array:
+                changed = leaf.ravel().at[site].set(level.astype(leaf.dtype)).reshape(leaf.shape)
+                return model.energy(params, tree.unflatten([*leaves[:place], changed, *leaves[place + 1 :]]))
 
-        over_levels = jax.vmap(energy_with, (None, 0))
-        changed_energies = jax.vmap(over_levels, (0, None))(sites, jnp.arange(k))
-        logits = model.conditional_logits(params, x)
-        of_sites = jnp.concatenate([leaf.reshape(-1, k) for leaf in jax.tree.leaves(logits)])[sites]
-        return jnp.abs((of_sites - of_sites[:, :1]) + (changed_energies - changed_energies[:, :1])).max()
+            levels = jnp.arange(of_sites.shape[-1])
+            changed = jax.vmap(jax.vmap(energy_with, (None, 0)), (0, None))(sites, levels)
+            of_sites = of_sites.reshape(-1, levels.size)[sites]
+            errors.append(jnp.abs(of_sites - of_sites[:, :1] + changed - changed[:, :1]).max())
+        return jnp.stack(errors).max()
 
-    return float(jax.jit(jax.vmap(largest_error))(x).max())
+    return float(jax.jit(jax.vmap(of_one))(x).max())
 
 
 def _shapes_and_dtypes(tree: PyTree) -> PyTree:

@@ -47,6 +47,10 @@ class Trial(NamedTuple):
         """Returns the states of chains that start at `x`."""
         return _states(self.kernel, self.law.params, x, clamped)
 
+    def states_that_hold(self, mask: PyTree, x: PyTree) -> PyTree:
+        """Returns the states of chains that start at `x` and are clamped to it where the mask is True."""
+        return _states_that_hold(self.kernel, self.law.params, mask, x)
+
     def run(self, key: Key, beta: float, states: PyTree, n_steps: int) -> PyTree:
         """Returns the states after `n_steps` steps. β and the number of steps do not compile anew."""
         return _run(self.kernel, key, self.law.params, jnp.float32(beta), states, jnp.int32(n_steps))
@@ -79,6 +83,11 @@ def with_dtypes_of(new: PyTree, old: PyTree) -> PyTree:
 @jax.jit
 def _states(kernel: Any, params: PyTree, x: PyTree, clamped: Any) -> PyTree:
     return jax.vmap(lambda x: kernel.init(params, x, clamped))(x)
+
+
+@jax.jit
+def _states_that_hold(kernel: Any, params: PyTree, mask: PyTree, x: PyTree) -> PyTree:
+    return jax.vmap(lambda x: kernel.init(params, x, (mask, x)))(x)
 
 
 @jax.jit

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Protocol, runtime_checkable
 
+import jax
 from jaxtyping import Array, Float, Int
 
 from ebm_jax.graphs.blocks import BlockSpec
@@ -110,3 +111,24 @@ class DiscreteModel(BlockModel, Protocol):
     def conditional_logits(self, params: PyTree, x: PyTree) -> PyTree:
         """Returns log p(xᵢ = k | the rest) + constᵢ at β = 1, shaped like `x` with K values a site."""
         ...
+
+
+def levels_of_sites(model: Any) -> tuple[int | None, ...] | None:
+    """Returns how many levels each site has, in the order of `levels`: None for a real one.
+
+    Args:
+      model: A model. Where sites differ it has `site_levels`; otherwise all have its `n_levels`.
+
+    Returns:
+      The levels of every site, or None for a model whose configurations are not made of sites.
+    """
+    if not (isinstance(model, BlockModel) and hasattr(model, "from_levels")):
+        return None
+    counts = getattr(model, "site_levels", None)
+    return (model.n_levels,) * model.graph.n_sites if counts is None else counts
+
+
+def levels_of_leaves(model: Any, x: PyTree) -> list[int | None]:
+    """Returns how many levels the sites of each leaf of a configuration have: None where they are real."""
+    counts = getattr(model, "level_counts", None)
+    return [getattr(model, "n_levels", None)] * len(jax.tree.leaves(x)) if counts is None else list(counts)

@@ -6,7 +6,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array
+from jaxtyping import Array, Int
 
 from ebm_jax.checks import check_integer, check_params_fit
 from ebm_jax.graphs.blocks import BlockSpec, default_spec
@@ -28,6 +28,7 @@ class TwoLayers:
     n_hidden: int
 
     visible_dtype: Any = jnp.uint8
+    level_counts: Any
 
     def __post_init__(self) -> None:
         for name in ("n_visible", "n_hidden"):
@@ -37,6 +38,21 @@ class TwoLayers:
     def graph(self) -> Bipartite:
         """The complete bipartite graph of visible (left) and hidden (right) units."""
         return Bipartite(self.n_visible, self.n_hidden)
+
+    @property
+    def site_levels(self) -> tuple[int | None, ...]:
+        """Levels of every site; None for real units."""
+        of_visible, of_hidden = self.level_counts
+        return (of_visible,) * self.n_visible + (of_hidden,) * self.n_hidden
+
+    def levels(self, x: tuple[Array, Array]) -> Int[Array, " n_sites"]:
+        """Returns visible and hidden units in one int32 row."""
+        return jnp.concatenate([x[0], x[1]]).astype(jnp.int32)
+
+    def from_levels(self, levels: Int[Array, " n_sites"]) -> tuple[Array, Array]:
+        """The inverse of `levels`."""
+        v, h = levels[: self.n_visible], levels[self.n_visible :]
+        return v.astype(self.visible_dtype), h.astype(jnp.uint8)
 
     def init(self, key: Key, *, scale: float = 0.01) -> Any:
         """Draws weights from N(0, scale²); biases are zero (Hinton 2012, "A practical guide", §8).

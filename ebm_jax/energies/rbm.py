@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int, UInt8
+from jaxtyping import Array, Bool, Float, UInt8
 
 from ebm_jax.checks import FLOATS, check_choice, check_struct
 from ebm_jax.energies.layers import TwoLayers
@@ -175,15 +175,6 @@ class RBM(TwoLayers):
         shapes = (self.n_visible, self.n_hidden), (self.n_visible,), (self.n_hidden,)
         struct: Any = jax.ShapeDtypeStruct
         return RBMParams(*(struct(shape, jnp.float32) for shape in shapes))
-
-    def levels(self, x: tuple[Visible, Hidden]) -> Int[Array, " n_sites"]:
-        """Returns visible and hidden units in one int32 row."""
-        return jnp.concatenate([x[0], x[1]]).astype(jnp.int32)
-
-    def from_levels(self, levels: Int[Array, " n_sites"]) -> tuple[Visible, Hidden]:
-        """The inverse of `levels`, as uint8."""
-        units = levels.astype(jnp.uint8)
-        return units[: self.n_visible], units[self.n_visible :]
 
     def _relaxed(self, one_hot: Array) -> Array:
         return one_hot[..., 1] - one_hot[..., 0] if self.spins else one_hot[..., 1]

@@ -15,6 +15,7 @@ import jax
 import numpy as np
 
 from ebm_jax import arrays, checks, functions
+from ebm_jax.energies.base import levels_of_leaves
 from ebm_jax.graphs.blocks import Block
 from ebm_jax.types import PyTree
 
@@ -57,7 +58,7 @@ class Target:
       flip_differences: `(params, v) -> differences`, F(v with unit i flipped) − F(v) of every visible unit.
       reconstruct: `(params, v) -> means`, E[v | h] at h = E[h | v].
       has_hidden_sites: Whether a datum shows a part of the sites alone, and no free energy sums out the others.
-      n_levels: Levels of a site or a visible unit, for discrete models.
+      level_counts: Levels of the sites of each leaf of a configuration, visible ones first; None where they are real.
       position_dtypes: Dtypes that a configuration may have; None where only the one of `position_struct` is right.
       position_struct: `jax.ShapeDtypeStruct`s of a configuration.
       params_struct: `jax.ShapeDtypeStruct`s of the parameters.
@@ -76,7 +77,7 @@ class Target:
     flip_differences: Any = None
     reconstruct: Any = None
     has_hidden_sites: bool = False
-    n_levels: int | None = None
+    level_counts: tuple[int | None, ...] = ()
     position_dtypes: frozenset[str] | None = None
     # Pytrees may hold dictionaries, which have no hash; they follow from the model.
     position_struct: PyTree = dataclasses.field(default=None, compare=False)
@@ -127,9 +128,21 @@ class Target:
           ValueError: If the data do not fit, or have no rows.
         """
         n = check_rows(name, data, self.data_struct(), self.position_dtypes)
-        if self.n_levels is not None and all(isinstance(leaf, np.ndarray) for leaf in jax.tree.leaves(data)):
-            checks.check_levels(name, data, self.n_levels)
+        if all(isinstance(leaf, np.ndarray) for leaf in jax.tree.leaves(data)):
+            self.check_levels(name, data)
         return n
+
+    def check_levels(self, name: str, data: PyTree) -> None:
+        """Checks that data hold levels that the model has.
+
+        Raises:
+          ValueError: If they do not.
+        """
+        paths, _ = jax.tree_util.tree_flatten_with_path(data)
+        # Data may end before the hidden part does.
+        for (path, leaf), count in zip(paths, self.level_counts, strict=False):
+            if count is not None:
+                checks.check_levels(name + jax.tree_util.keystr(path), leaf, count)
 
 
 def target_of(model: Any) -> Target:
@@ -180,7 +193,7 @@ def target_of(model: Any) -> Target:
         reconstruct=method("reconstruct"),
         has_hidden_sites=isinstance(getattr(model, "hidden", None), Block)
         and not hasattr(model, "free_energy"),
-        n_levels=getattr(model, "n_levels", None),
+        level_counts=tuple(levels_of_leaves(model, struct("position_struct"))),
         position_dtypes=getattr(model, "position_dtypes", None),
         position_struct=struct("position_struct"),
         params_struct=struct("params_struct"),

@@ -10,21 +10,15 @@ import functools
 import itertools
 import math
 from collections import Counter
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from ebm_jax.exact import elimination
 from ebm_jax.exact.elimination import Factors
 from ebm_jax.exact.enumeration import logsumexp
-from ebm_jax.exact.order import (
-    MAX_TABLE,
-    Plan,
-    Structure,
-    follow,
-    frontier_of,
-    structure_of_graph,
-)
+from ebm_jax.exact.order import MAX_TABLE, Plan, Structure, follow, frontier_of
+from ebm_jax.exact.tables import structure_of
 
 MAX_CUTSET = 16
 """Most configurations of the held sites."""
@@ -48,25 +42,24 @@ class Cutset(NamedTuple):
 
 
 @functools.lru_cache(maxsize=16)
-def cutset_of(graph: AnyGraph, n_levels: int, max_table: int = MAX_TABLE) -> Cutset | None:
-    """Returns the sites of a pairwise model to hold, or None where they would be too many.
+def cutset_of(model: Any, max_table: int = MAX_TABLE) -> Cutset | None:
+    """Returns the sites to hold, or None where they would be too many.
 
     Each time the site is held that most of the tables share that are too large.
 
     Args:
-      graph: The graph.
-      n_levels: Levels of every site.
+      model: A sum of tables.
       max_table: Most entries of one table.
 
     Returns:
       The cutset, for the order of the graph's frontier.
     """
-    structure, order = structure_of_graph(graph, n_levels), frontier_of(graph)
+    structure, order = structure_of(model), frontier_of(model.graph)
     wide = follow(structure, order, MAX_CUTSET * max_table)
     if not wide.steps or wide.entries > _MAX_ENTRIES:
         return None
     counts, held = list(structure.level_counts), []
-    while n_levels ** len(held) <= MAX_CUTSET:
+    while math.prod(structure.level_counts[site] for site in held) <= MAX_CUTSET:
         cut = Structure(tuple(counts), structure.scopes)
         plan = follow(cut, order, max_table)
         if plan.steps:

@@ -18,10 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-from ebm_jax.energies.ising import Ising
-from ebm_jax.energies.potts import Potts
-from ebm_jax.exact.order import Plan, Step, Structure, plan_of_graph, structure_of_graph
-from ebm_jax.graphs.grids import edge_directions
+from ebm_jax.exact.order import Plan, Step, Structure
 
 MAX_STORED = 2**25
 """Most entries of all tables together, where they must be kept."""
@@ -39,37 +36,6 @@ class Factors(NamedTuple):
     structure: Structure
     plan: Plan
     tables: Sequence[np.ndarray]
-
-
-def plan_of(model: Any) -> Plan | None:
-    """Returns the plan of a model, or None for a model that is not a sum of tables over few sites."""
-    return plan_of_graph(model.graph, model.n_levels) if isinstance(model, (Ising, Potts)) else None
-
-
-def factors_of(model: Any, params: Any, beta: float) -> Factors:
-    """Returns the tables of an Ising or Potts model: those of the sites, then those of the edges.
-
-    Args:
-      model: The model.
-      params: NumPy float64 parameters.
-      beta: Inverse temperature.
-
-    Returns:
-      The factors.
-    """
-    graph = model.graph
-    bias, coupling = params
-    site_shape, edge_shape = _shapes(model)
-    bias_is_tied = np.ndim(bias) == 0
-    of_sites = np.full((graph.n_sites, 1), bias) if bias_is_tied else bias.reshape(graph.n_sites, -1)
-    if site_shape is not None:
-        of_sites = of_sites * site_shape
-    if model.coupling == "tied":
-        coupling = coupling.reshape(-1)[edge_directions(graph)]
-    of_edges = coupling if edge_shape is None else coupling[:, None, None] * edge_shape
-    structure = structure_of_graph(graph, model.n_levels)
-    tables = [*(beta * of_sites), *(beta * of_edges)]
-    return Factors(structure, plan_of_graph(graph, model.n_levels), tables)
 
 
 def log_partition(factors: Factors) -> float:
@@ -105,26 +71,6 @@ def marginals(factors: Factors) -> list[np.ndarray]:
         for scope in step.scopes:
             found[scope] = _marginal(p, step, factors.structure.scopes[scope])
     return found
-
-
-def gradient(model: Any, params: Any, beta: float) -> Any:
-    """Returns ∂ log Z / ∂ params of an Ising or Potts model; raises as `marginals` does."""
-    graph, n = model.graph, model.graph.n_sites
-    found = marginals(factors_of(model, params, beta))
-    of_sites = np.stack(found[:n])
-    of_edges = np.asarray(found[n:]).reshape(-1, model.n_levels, model.n_levels)
-    site_shape, edge_shape = _shapes(model)
-    if site_shape is not None:
-        of_sites = of_sites @ site_shape
-    if edge_shape is not None:
-        of_edges = np.sum(of_edges * edge_shape, axis=(1, 2))
-    if model.coupling == "tied":
-        of_edges = np.bincount(edge_directions(graph), of_edges, minlength=params.coupling.size)
-    bias, coupling = params
-    bias_is_tied = np.ndim(bias) == 0
-    if bias_is_tied:
-        of_sites = of_sites.sum()
-    return type(params)(beta * of_sites.reshape(bias.shape), beta * of_edges.reshape(coupling.shape))
 
 
 def sample(factors: Factors, uniforms: Float[np.ndarray, "n_samples n_sites"]) -> np.ndarray:
@@ -196,11 +142,3 @@ def _log_sum(table: np.ndarray) -> np.ndarray:
 def _finite(log_sums: np.ndarray) -> np.ndarray:
     """Returns the values with 0 for −∞: subtracting it keeps configurations of probability zero at zero."""
     return np.where(np.isneginf(log_sums), 0.0, log_sums)
-
-
-def _shapes(model: Any) -> tuple[np.ndarray | None, np.ndarray | None]:
-    """Returns what multiplies a bias `(K,)` and a coupling `(K, K)`; None where the parameter has an entry a level."""
-    if isinstance(model, Ising):
-        spins = np.asarray([-1.0, 1.0])
-        return spins, np.outer(spins, spins)
-    return None, None if model.coupling == "matrix" else np.eye(model.n_levels)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -13,11 +14,13 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
+from ebm_jax import files
 from ebm_jax.checks import check_choice
+from ebm_jax.energies.factor_graph import FactorGraph
 from ebm_jax.exact import layers
 from ebm_jax.exact.order import Plan
 from ebm_jax.graphs import Bipartite
-from ebm_jax.types import PyTree
+from ebm_jax.types import PyTree, count_parameters
 
 MAX_STATES = 2**22
 """Largest number of configurations that is enumerated."""
@@ -36,13 +39,13 @@ class Chunk(NamedTuple):
 
 @dataclass(frozen=True)
 class Enumeration:
-    """All configurations of a discrete model, or of one layer of an RBM.
+    """All configurations of a discrete model, or of one layer of a model.
 
     Methods that return JAX arrays must be called with 64-bit types on.
 
     Attributes:
       model: A discrete model.
-      layer: "visible", "hidden" or None.
+      layer: "visible" or "hidden" of an RBM, "discrete" of a factor graph with real units, or None.
 
     Raises:
       ValueError: If the model has no such layer.
@@ -52,40 +55,39 @@ class Enumeration:
     layer: str | None = None
 
     def __post_init__(self) -> None:
-        check_choice("layer", self.layer, (None, "visible", "hidden"))
-        if self.layer is not None and not layers.is_layered(self.model):
-            raise ValueError(
-                f"layer is {self.layer!r}, and {type(self.model).__name__} has none; leave it out"
-            )
+        check_choice("layer", self.layer, (None, "visible", "hidden", "discrete"))
+        names = layers.names(self.model)
+        if self.layer is None or self.layer in names:
+            return
+        remedy = f"choose {' or '.join(map(repr, names))}" if names else "leave it out"
+        has = f"has no such layer; {remedy}" if names else f"has none; {remedy}"
+        raise ValueError(f"layer is {self.layer!r}, and {type(self.model).__name__} {has}")
 
     @property
-    def n_units(self) -> int:
-        """Number of sites that are enumerated."""
-        if self.layer is None:
-            return self.model.graph.n_sites
-        return self.model.n_visible if self.layer == "visible" else self.model.n_hidden
+    def level_counts(self) -> tuple[int, ...]:
+        """Levels of every site that is enumerated.
 
-    @property
-    def n_levels(self) -> int:
-        """Levels of a site; those of an RBM's layers must agree unless one of them is chosen."""
-        counts = layers.level_counts(self.model, self.layer)
-        count = counts[0]
-        if count is None:
+        Raises:
+          ValueError: If some are real.
+        """
+        counts: Any = layers.level_counts(self.model, self.layer)
+        if None in counts:
+            what = "visible units" if layers.is_layered(self.model) else "nodes without levels"
             raise ValueError(
-                f"the visible units of {type(self.model).__name__} are real and cannot be enumerated; "
-                "give layer='hidden'"
+                f"the {what} of {type(self.model).__name__} are real and cannot be enumerated; "
+                f"give layer={layers.of_levels(self.model)[0]!r}"
             )
-        if len(set(counts)) > 1:
-            raise ValueError(
-                f"the layers of {type(self.model).__name__} have {counts[0]} and {counts[1]} levels; enumerate one "
-                "of them: layer='visible' or layer='hidden'"
-            )
-        return count
+        return counts
 
     @property
     def n_states(self) -> int:
-        """K to the power of `n_units`."""
-        return self.n_levels**self.n_units
+        """The product of the levels of all sites."""
+        return math.prod(count**n for count, n in Counter(self.level_counts).items())
+
+    @property
+    def product(self) -> str:
+        """The number of configurations as a product of powers, for messages."""
+        return "·".join(f"{levels}^{n}" for levels, n in Counter(self.level_counts).items())
 
     @property
     def chunk_size(self) -> int:
@@ -93,6 +95,8 @@ class Enumeration:
         graph = self.model.graph
         most_levels = max(count or 1 for count in layers.level_counts(self.model, None))
         values = graph.n_sites * most_levels + (0 if isinstance(graph, Bipartite) else graph.n_edges)
+        if isinstance(self.model, FactorGraph):
+            values += count_parameters(self.model.params_struct())
         return 1 << (int(np.clip(_CHUNK_VALUES // values, 2**8, 2**16)).bit_length() - 1)
 
     def check_size(self, plan: Plan | None = None) -> None:
@@ -106,9 +110,9 @@ class Enumeration:
         """
         if self.n_states <= MAX_STATES:
             return
-        count = self.n_states
+        count, powers = self.n_states, Counter(self.level_counts)
         # Python refuses to write out very long numbers.
-        exponent = int(self.n_units * math.log10(self.n_levels))
+        exponent = int(sum(n * math.log10(levels) for levels, n in powers.items()))
         shown = f"= {count:,}" if exponent < 15 else f"(about 10^{exponent})"
         remedy = (
             "use a smaller model, a grid with one short side, or an estimate by annealed importance sampling"
@@ -118,12 +122,11 @@ class Enumeration:
             remedy = f"enumerate the smaller layer: layer={smaller.layer!r}"
         also = ""
         if plan is not None:
-            also = (
-                f" and summing out site after site meets a width of {plan.width}, "
-                f"a table of {self.n_levels}^{plan.width + 1} entries;"
-            )
+            size = plan.width + 1
+            table = f"{size} sites" if len(powers) > 1 else f"{self.level_counts[0]}^{size} entries"
+            also = f" and summing out site after site meets a width of {plan.width}, a table of {table};"
         raise ValueError(
-            f"{self.n_levels}^{self.n_units} {shown} configurations are too many to enumerate,{also} the limit is "
+            f"{self.product} {shown} configurations are too many to enumerate,{also} the limit is "
             f"2^22 = {MAX_STATES:,}; {remedy}"
         )
 
@@ -141,13 +144,14 @@ class Enumeration:
     @functools.partial(jax.jit, static_argnums=0)
     def configurations(self, index: Array) -> PyTree:
         """Returns the configurations with these numbers, the last site varying fastest."""
-        strides = np.asarray([self.n_levels**power for power in range(self.n_units)][::-1], np.int64)
-        levels = (index[:, None] // strides[None] % self.n_levels).astype(jnp.int32)
-        return jax.vmap(self.model.from_levels)(levels) if self.layer is None else levels.astype(jnp.uint8)
+        counts = np.asarray(self.level_counts, np.int64)
+        strides = np.append(np.cumprod(counts[:0:-1])[::-1], 1)[: len(counts)]
+        levels = (index[:, None] // strides % counts).astype(jnp.int32)
+        return jax.vmap(lambda row: layers.from_levels(self.model, self.layer, row))(levels)
 
     @functools.partial(jax.jit, static_argnums=0)
     def chunk_log_weights(self, params: PyTree, beta: Array | float, x: PyTree) -> Array:
-        """Returns log Σ exp(−β E) of stacked configurations. The sum runs over the other layer, if there is one."""
+        """Returns log Σ exp(−β E) of stacked configurations. The sum runs over all other sites, if there are any."""
         return jax.vmap(lambda one: self._log_weight(params, beta, one))(x)
 
     @functools.partial(jax.jit, static_argnums=0)
@@ -157,7 +161,16 @@ class Enumeration:
 
     def log_weights(self, params: PyTree, beta: float) -> np.ndarray:
         """Returns the log weight of every configuration."""
-        return np.concatenate([np.asarray(self.chunk_log_weights(params, beta, c.x)) for c in self.chunks()])
+        found = np.concatenate([np.asarray(self.chunk_log_weights(params, beta, c.x)) for c in self.chunks()])
+        if self.layer == "discrete" and np.isnan(found).any():
+            number = int(np.flatnonzero(np.isnan(found))[0])
+            levels = np.asarray(self.configurations(jnp.asarray([number])))[0].tolist()
+            raise ValueError(
+                f"with the other nodes at levels {files.one_line(str(levels))} the precision matrix of the real units "
+                "is not positive definite, so their sum is infinite; make the weights of squares more negative, or "
+                "couplings weaker"
+            )
+        return found
 
     def log_partition_gradient(self, params: PyTree, beta: float) -> PyTree:
         """Returns ∂ log Z / ∂ params = Σ_x p(x) ∂ log-weight(x) / ∂ params."""
@@ -173,11 +186,8 @@ class Enumeration:
 
 
 def smallest(model: Any) -> Enumeration:
-    """Returns the enumeration with the fewest configurations: an RBM's smaller layer, else the whole model."""
-    if not layers.is_layered(model):
-        return Enumeration(model)
-    discrete = [name for name in layers.LAYERS if layers.level_counts(model, name) != (None,)]
-    return min((Enumeration(model, name) for name in discrete), key=lambda rows: rows.n_states)
+    """Returns the enumeration with the fewest configurations: that of a layer, else of the whole model."""
+    return min((Enumeration(model, name) for name in layers.of_levels(model)), key=lambda rows: rows.n_states)
 
 
 def total(parts: Iterable[PyTree]) -> PyTree:

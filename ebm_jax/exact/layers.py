@@ -1,4 +1,7 @@
-"""The laws of one layer of an RBM, the other layer summed or integrated out, and draws of that other layer.
+"""The laws of one layer of a model, all other sites summed or integrated out, and draws of these.
+
+The layers are "visible" and "hidden" of an RBM, and "discrete", the nodes with levels, of a `FactorGraph` that has real
+units as well (see `mixed`). For RBMs:
 
 At inverse temperature β, with the inputs y = b + vᵀW of the hidden units and z = a + W h of the visible ones:
 
@@ -9,19 +12,34 @@ At inverse temperature β, with the inputs y = b + vᵀW of the hidden units and
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array
+from jaxtyping import Array, Int
 
+from ebm_jax.energies.base import levels_of_sites
 from ebm_jax.energies.categorical_rbm import CategoricalRBM
 from ebm_jax.energies.gaussian_rbm import GaussianRBM
 from ebm_jax.energies.rbm import RBM, RBMParams
+from ebm_jax.exact import mixed
 from ebm_jax.types import Key, PyTree
 
-LAYERS = ("visible", "hidden")
+
+def obstacle(model: Any) -> str | None:
+    """Says why a model cannot be solved, whatever its size, or returns None when it can."""
+    if levels_of_sites(model) is None:
+        return f"model is {model!r}; exact answers need an Ising, Potts, RBM or FactorGraph model"
+    return mixed.obstacle(model) if mixed.is_mixed(model) else None
+
+
+def names(model: Any) -> tuple[str, ...]:
+    """Returns the layers that a model has."""
+    if mixed.is_mixed(model):
+        return ("discrete",)
+    return ("visible", "hidden") if is_layered(model) else ()
 
 
 def is_layered(model: Any) -> bool:
@@ -29,19 +47,44 @@ def is_layered(model: Any) -> bool:
     return isinstance(model, (RBM, CategoricalRBM, GaussianRBM))
 
 
+def of_levels(model: Any) -> list[str | None]:
+    """Returns the layers of a model whose sites all have levels; None stands for the whole model without layers."""
+    found: list[str | None] = [name for name in names(model) if None not in level_counts(model, name)]
+    return found or [None]
+
+
+@functools.lru_cache(maxsize=32)
 def level_counts(model: Any, layer: str | None) -> tuple[int | None, ...]:
-    """Returns the levels of a layer's units, None for real units; without a layer, those of all kinds of sites."""
-    if not is_layered(model):
-        return (model.n_levels,)
-    return model.level_counts if layer is None else (model.level_counts[LAYERS.index(layer)],)
+    """Returns the levels of every site of a layer, or of the whole model; None for real units."""
+    counts: Any = levels_of_sites(model)
+    if layer == "discrete":
+        return tuple(count for count in counts if count is not None)
+    if layer is None:
+        return counts
+    return counts[: model.n_visible] if layer == "visible" else counts[model.n_visible :]
+
+
+def from_levels(model: Any, layer: str | None, levels: Int[Array, " n"]) -> PyTree:
+    """Returns the configuration of a layer with these levels: an array, but for the whole model."""
+    if layer is None:
+        return model.from_levels(levels)
+    return levels if layer == "discrete" else levels.astype(jnp.uint8)
+
+
+def part(model: Any, layer: str | None, x: PyTree) -> PyTree:
+    """Returns the layer of stacked configurations."""
+    if layer == "discrete":
+        is_discrete = np.asarray([count is not None for count in level_counts(model, None)])
+        return jax.vmap(model.levels)(x)[:, is_discrete]
+    return x if layer is None else x[names(model).index(layer)]
 
 
 def log_weight(model: Any, layer: str, params: PyTree, beta: Array | float, x: Array) -> Array:
-    """Returns log Σ exp(−β E) of one configuration of a layer, summed over the other layer.
+    """Returns log Σ exp(−β E) of one configuration of a layer, summed over all other sites.
 
     Args:
-      model: A layered model.
-      layer: "visible" or "hidden".
+      model: A model with layers.
+      layer: One of its layers.
       params: Parameters.
       beta: Inverse temperature.
       x: A configuration of the layer.
@@ -49,6 +92,8 @@ def log_weight(model: Any, layer: str, params: PyTree, beta: Array | float, x: A
     Returns:
       A scalar.
     """
+    if layer == "discrete":
+        return mixed.log_weight(model, params, beta, x)
     weights, visible_bias, hidden_bias = params
     if isinstance(model, GaussianRBM):
         if layer == "visible":
@@ -71,23 +116,25 @@ def log_weight(model: Any, layer: str, params: PyTree, beta: Array | float, x: A
     return -mirrored.free_energy(RBMParams(params.weights.T, params.hidden_bias, params.visible_bias), x)
 
 
-def complete(key: Key, model: Any, layer: str, params: PyTree, beta: float, x: Array) -> tuple[Array, Array]:
-    """Returns pairs `(v, h)`: given draws of one layer with draws of the other from its conditionals.
+def complete(key: Key, model: Any, layer: str, params: PyTree, beta: float, x: Array) -> PyTree:
+    """Returns configurations: given draws of one layer with draws of the other sites from their conditionals.
 
     A unit is on with probability σ(β · input), a spin is up with probability σ(2β · input), and a Gaussian unit is
     N(input, 1/β).
 
     Args:
       key: A random key.
-      model: A layered model.
+      model: A model with layers.
       layer: The layer that `x` holds.
       params: Parameters, NumPy float64.
       beta: Inverse temperature.
       x: Draws `(n_samples, n_units)` of the layer.
 
     Returns:
-      Draws of both layers.
+      Configurations stacked along a first axis.
     """
+    if layer == "discrete":
+        return mixed.complete(key, model, params, beta, x)
     weights, visible_bias, hidden_bias = params
     if layer == "hidden" and not isinstance(model, RBM):
         visible_input = visible_bias + jnp.tensordot(

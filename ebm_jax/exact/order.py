@@ -12,7 +12,6 @@ compared here:
 
 from __future__ import annotations
 
-import functools
 import heapq
 import itertools
 import math
@@ -27,10 +26,10 @@ MAX_TABLE = 2**22
 """Most entries of one table."""
 
 # Up to here the frontier takes well under a second, and no other order is sought.
-_QUICK_ENTRIES = 2**20
+QUICK_ENTRIES = 2**20
 
 # A sum of logarithms may exceed that of the limit by its rounding.
-_MAX_BITS = math.log2(MAX_TABLE) + 1e-9
+MAX_BITS = math.log2(MAX_TABLE) + 1e-9
 
 
 class Structure(NamedTuple):
@@ -71,38 +70,6 @@ class Plan(NamedTuple):
     steps: tuple[Step, ...]
     width: int
     entries: int
-
-
-@functools.lru_cache(maxsize=16)
-def structure_of_graph(graph: AnyGraph, n_levels: int) -> Structure:
-    """Returns the structure of a pairwise model: one table a site, then one an edge."""
-    sites = [(site,) for site in range(graph.n_sites)]
-    return Structure((n_levels,) * graph.n_sites, (*sites, *map(tuple, graph.edges.tolist())))
-
-
-@functools.lru_cache(maxsize=16)
-def plan_of_graph(graph: AnyGraph, n_levels: int) -> Plan:
-    """Returns the plan of a pairwise model on a graph.
-
-    Args:
-      graph: The graph.
-      n_levels: Levels of every site.
-
-    Returns:
-      The plan. A grid's frontier runs along its longer side, that of another graph along the numbers of its sites.
-    """
-    if isinstance(graph, Grid):
-        # The treewidth of a grid is at least its shorter side, so nothing needs to be tried.
-        narrowest = min(graph.height, graph.width)
-        if (narrowest + 1) * math.log2(n_levels) > _MAX_BITS:
-            return Plan((), narrowest, 0)
-    structure = structure_of_graph(graph, n_levels)
-    frontier = follow(structure, frontier_of(graph))
-    if frontier.steps and frontier.entries <= _QUICK_ENTRIES:
-        return frontier
-    searched = plan(structure)
-    is_better = searched.steps and (not frontier.steps or 4 * searched.entries < frontier.entries)
-    return searched if is_better or not frontier.steps else frontier
 
 
 def frontier_of(graph: AnyGraph) -> list[int]:
@@ -151,10 +118,10 @@ def _min_fill(neighbours: list[set[int]], bits: Sequence[float]) -> tuple[list[i
         around = neighbours[site]
         priorities.pop(site, None)
         # Every site has two levels or more, so this many are too large whatever their levels.
-        if len(around) >= _MAX_BITS:
+        if len(around) >= MAX_BITS:
             return
         table_bits = bits[site] + sum(bits[other] for other in around)
-        if table_bits <= _MAX_BITS:
+        if table_bits <= MAX_BITS:
             present = sum(len(neighbours[other] & around) for other in around)
             priorities[site] = (len(around) * (len(around) - 1) - present, table_bits)
             heapq.heappush(heap, (priorities[site], site))

@@ -21,9 +21,9 @@ from ebm_jax.checks import (
     check_struct,
     is_concrete,
 )
-from ebm_jax.energies.base import BlockModel, DiscreteModel
-from ebm_jax.energies.gaussian_rbm import GaussianRBM
-from ebm_jax.exact import conditioning, elimination, layers
+from ebm_jax.energies.base import BlockModel, DiscreteModel, levels_of_leaves
+from ebm_jax.energies.factor_graph import FactorGraph
+from ebm_jax.exact import conditioning, elimination, layers, tables
 from ebm_jax.exact.enumeration import MAX_STATES, Enumeration, logsumexp, smallest, total
 from ebm_jax.types import Key, PyTree
 
@@ -36,13 +36,15 @@ def states(model: BlockModel, *, layer: str | None = None) -> PyTree:
 
     Args:
       model: A discrete model.
-      layer: "visible" or "hidden" for one layer of an RBM.
+      layer: "visible" or "hidden" for one layer of an RBM; "discrete" for the nodes with levels of a `FactorGraph` that
+        has real units as well.
 
     Returns:
-      Configurations typed as the model's. Those of a layer are an array `(n_states, n_units)`, uint8.
+      Configurations typed as the model's. Those of a layer are an array of levels `(n_states, n_units)`, uint8, but
+      int32 of a `FactorGraph`, in the order of its sites.
 
     Raises:
-      ValueError: If there are more than 2²² configurations, or no such layer.
+      ValueError: If there are more than 2²² configurations, sites are real, or there is no such layer.
     """
     with jax.enable_x64(True):
         parts = [chunk.x for chunk in Enumeration(model, layer).chunks()]
@@ -53,7 +55,7 @@ def log_partition(model: BlockModel, params: PyTree, *, beta: float = 1.0) -> fl
     """Returns log Z = log Σ_x exp(−β E(x; params)).
 
     Args:
-      model: A discrete model or a `GaussianRBM`, whose log Z integrates over its real units.
+      model: A discrete model, or a `GaussianRBM` or `FactorGraph`, whose log Z integrates over its real units.
       params: Its parameters.
       beta: Inverse temperature.
 
@@ -61,15 +63,15 @@ def log_partition(model: BlockModel, params: PyTree, *, beta: float = 1.0) -> fl
       A Python float.
 
     Raises:
-      ValueError: If all three sums are too large, `params` do not fit the model or are being traced, or `beta` is not
-        one finite number.
+      ValueError: If all three sums are too large, the integral over real units is infinite or has no closed form,
+        `params` do not fit the model or are being traced, or `beta` is not one finite number.
     """
     params, beta = _prepare(model, params, beta)
     cutset = _cutset(model)
     if cutset is not None:
-        return conditioning.log_partition(elimination.factors_of(model, params, beta), cutset)
+        return conditioning.log_partition(tables.factors_of(model, params, beta), cutset)
     if _by_elimination(model):
-        return elimination.log_partition(elimination.factors_of(model, params, beta))
+        return elimination.log_partition(tables.factors_of(model, params, beta))
     with jax.enable_x64(True):
         return float(logsumexp(smallest(model).log_weights(params, beta)))
 
@@ -83,7 +85,7 @@ def probabilities(
       model: A discrete model.
       params: Its parameters.
       beta: Inverse temperature.
-      layer: "visible" or "hidden" for the marginal law of one layer of an RBM.
+      layer: As for `states`, for the marginal law of one layer.
 
     Returns:
       Probabilities `(n_states,)`, float64, in the order of `states`.
@@ -114,7 +116,7 @@ def expectation(
       fn: Maps one configuration (of `layer`, if given) to a pytree of arrays. It is vmapped, and traced with 64-bit
         types on.
       beta: Inverse temperature.
-      layer: "visible" or "hidden" for the marginal law of one layer of an RBM.
+      layer: As for `states`, for the marginal law of one layer.
 
     Returns:
       A pytree like the result of `fn`, of NumPy float64 arrays (complex128 for complex values).
@@ -148,16 +150,28 @@ class Marginals(NamedTuple):
     edges: Float[np.ndarray, "n_edges levels levels"]
 
 
-def marginals(model: BlockModel, params: PyTree, *, beta: float = 1.0) -> Marginals:
-    """Returns the distributions of all sites and of all joined pairs, by elimination.
+class FactorMarginals(NamedTuple):
+    """Distributions of single nodes and of the nodes of every term of a `FactorGraph`.
+
+    Attributes:
+      nodes: p(xᵢ) by name, `(n, K)`, float64.
+      factors: p of the nodes of every term, `(n_terms, K, …)` for each factor with an axis for each member, float64.
+    """
+
+    nodes: dict[str, Float[np.ndarray, "n levels"]]
+    factors: tuple[np.ndarray, ...]
+
+
+def marginals(model: BlockModel, params: PyTree, *, beta: float = 1.0) -> Marginals | FactorMarginals:
+    """Returns the distributions of all sites and of all joined pairs, or of all terms, by elimination.
 
     Args:
-      model: An Ising or Potts model.
+      model: An Ising or Potts model, or a `FactorGraph` of nodes with levels.
       params: Its parameters.
       beta: Inverse temperature.
 
     Returns:
-      A `Marginals`.
+      A `Marginals`, or `FactorMarginals` of a `FactorGraph`.
 
     Raises:
       ValueError: If the model is of another kind or its tables are too large, and as `log_partition` does.
@@ -169,16 +183,19 @@ def marginals(model: BlockModel, params: PyTree, *, beta: float = 1.0) -> Margin
       (0.3808, 0.3808)
     """
     params, beta = _prepare(model, params, beta)
-    plan = elimination.plan_of(model)
+    plan = tables.plan_of(model)
     if plan is None:
         raise ValueError(
-            f"model is {model!r}; marginals need an Ising or Potts model, otherwise use expectation"
+            f"model is {model!r}; marginals need an Ising or Potts model, or a FactorGraph without real units; "
+            "otherwise use expectation"
         )
     if not plan.steps:
         smallest(model).check_size(plan)
-    factors = elimination.factors_of(model, params, beta)
-    found = elimination.marginals(factors)
-    n_sites, n_levels = model.graph.n_sites, factors.structure.level_counts[0]
+    found = elimination.marginals(tables.factors_of(model, params, beta))
+    if isinstance(model, FactorGraph):
+        of_sites, of_terms = tables.of_sites_and_terms(model, found)
+        return FactorMarginals(dict(zip(model.kinds, of_sites, strict=True)), tuple(of_terms))
+    n_sites, n_levels = model.graph.n_sites, cast(DiscreteModel, model).n_levels
     edges = np.asarray(found[n_sites:]).reshape(-1, n_levels, n_levels)
     return Marginals(np.stack(found[:n_sites]), edges)
 
@@ -189,7 +206,7 @@ def gradient(model: BlockModel, params: PyTree, data: PyTree, *, beta: float = 1
     It is β (E_data[∂E] − E_model[∂E]). For an RBM, E_data also runs over p(h | v).
 
     Args:
-      model: A discrete model or a `GaussianRBM`.
+      model: A discrete model, or a `GaussianRBM` or `FactorGraph`.
       params: Its parameters.
       data: Configurations along a first axis, each of the same weight. Of an RBM they are visible configurations.
       beta: Inverse temperature.
@@ -205,11 +222,11 @@ def gradient(model: BlockModel, params: PyTree, data: PyTree, *, beta: float = 1
     struct = model.position_struct()
     struct = struct if layer is None else struct[0]
     check_struct("data", data, struct, leading=1, dtypes=getattr(model, "position_dtypes", None))
-    (n_levels,) = layers.level_counts(model, layer)
-    if n_levels is None:
-        check_finite("data", data)
-    else:
-        check_levels("data", data, n_levels)
+    check_finite("data", data)
+    # The visible layer comes first.
+    for leaf, count in zip(jax.tree.leaves(data), levels_of_leaves(model, data), strict=False):
+        if count is not None:
+            check_levels("data", leaf, count)
     n = jax.tree.leaves(data)[0].shape[0]
     if n == 0:
         raise ValueError("data holds no configuration, so its mean is undefined; give at least one row")
@@ -222,7 +239,7 @@ def gradient(model: BlockModel, params: PyTree, data: PyTree, *, beta: float = 1
             weights = np.full(jax.tree.leaves(x)[0].shape[0], 1 / n)
             parts.append(rows.weighted_gradient(params, beta, x, weights))
         if by_elimination:
-            of_model = elimination.gradient(model, params, beta)
+            of_model = tables.gradient(model, params, beta)
         else:
             of_model = smallest(model).log_partition_gradient(params, beta)
         return jax.tree.map(lambda a, b: np.asarray(b) - np.asarray(a), total(parts), of_model)
@@ -239,17 +256,17 @@ def sample(
 ) -> PyTree:
     """Returns independent draws from p(x).
 
-    What is enumerated is drawn by inverting its distribution function. The other layer of an RBM is drawn given the
-    enumerated one, and thin graphs are drawn site by site from the tables of the elimination. Uniforms have 52 random
-    bits.
+    What is enumerated is drawn by inverting its distribution function. The other layer of an RBM and real units are
+    drawn given what is enumerated, and thin graphs are drawn site by site from the tables of the elimination. Uniforms
+    have 52 random bits.
 
     Args:
       key: One typed random key.
-      model: A discrete model or a `GaussianRBM`.
+      model: A discrete model, or a `GaussianRBM` or `FactorGraph`.
       params: Its parameters.
       n_samples: Number of draws.
       beta: Inverse temperature.
-      layer: "visible" or "hidden" for draws of one layer of an RBM.
+      layer: As for `states`, for draws of one layer.
 
     Returns:
       Configurations stacked along a new first axis, typed as the model's.
@@ -269,7 +286,7 @@ def sample(
         first, second = jax.random.split(key)
         if by_elimination:
             uniforms = jax.random.uniform(first, (n_samples, model.graph.n_sites), jnp.float64)
-            levels = elimination.sample(elimination.factors_of(model, params, beta), np.asarray(uniforms))
+            levels = elimination.sample(tables.factors_of(model, params, beta), np.asarray(uniforms))
             return jax.vmap(cast(DiscreteModel, model).from_levels)(jnp.asarray(levels, jnp.int32))
         log_weights = drawn.log_weights(params, beta)
         cumulative = np.cumsum(np.exp(log_weights - logsumexp(log_weights)))
@@ -278,8 +295,7 @@ def sample(
         x = drawn.configurations(jnp.asarray(np.minimum(index, cumulative.size - 1)))
         if drawn.layer is None:
             return x
-        pair = layers.complete(second, model, drawn.layer, params, beta, x)
-        return pair if layer is None else pair[0 if layer == "visible" else 1]
+        return layers.part(model, layer, layers.complete(second, model, drawn.layer, params, beta, x))
 
 
 def _by_elimination(model: BlockModel) -> bool:
@@ -287,7 +303,7 @@ def _by_elimination(model: BlockModel) -> bool:
     enumeration = smallest(model)
     if enumeration.n_states <= _MAX_QUICK_STATES:
         return False
-    plan = elimination.plan_of(model)
+    plan = tables.plan_of(model)
     if plan is not None and plan.steps:
         return True
     enumeration.check_size(plan)
@@ -296,14 +312,14 @@ def _by_elimination(model: BlockModel) -> bool:
 
 def _cutset(model: BlockModel) -> conditioning.Cutset | None:
     """Returns the sites to hold where enumeration and elimination are both too large, if there are few of them."""
-    plan = elimination.plan_of(model)
+    plan = tables.plan_of(model)
     if plan is None or plan.steps or smallest(model).n_states <= MAX_STATES:
         return None
     # The width that was met says whether a few sites will do.
-    n_levels = smallest(model).n_levels
+    n_levels = min(smallest(model).level_counts)
     if (plan.width + 1) * math.log2(n_levels) > math.log2(conditioning.MAX_CUTSET * MAX_STATES):
         return None
-    return conditioning.cutset_of(cast(Any, model).graph, n_levels)
+    return conditioning.cutset_of(model)
 
 
 def _prepare(model: BlockModel, params: PyTree, beta: Any) -> tuple[PyTree, float]:
@@ -312,13 +328,14 @@ def _prepare(model: BlockModel, params: PyTree, beta: Any) -> tuple[PyTree, floa
         raise ValueError(
             "params or beta are being traced, and exact answers are numbers; call this outside jit"
         )
-    if not isinstance(model, DiscreteModel) and not layers.is_layered(model):
-        raise ValueError(f"model is {model!r}; exact answers need an Ising, Potts or RBM model")
+    obstacle = layers.obstacle(model)
+    if obstacle is not None:
+        raise ValueError(obstacle)
     check_struct("params", params, model.params_struct(), dtypes=FLOATS)
     check_finite("params", params)
     is_real = np.isrealobj(beta) and np.issubdtype(np.asarray(beta).dtype, np.number)
     if np.shape(beta) != () or not is_real or not np.isfinite(beta):
         raise ValueError(f"beta is {beta!r}; give one finite number, the inverse temperature")
-    if isinstance(model, GaussianRBM) and beta <= 0:
+    if None in layers.level_counts(model, None) and beta <= 0:
         raise ValueError(f"beta is {beta}; real units have a normalised law only where beta is positive")
     return jax.tree.map(lambda leaf: np.asarray(leaf).astype(np.float64), params), float(beta)

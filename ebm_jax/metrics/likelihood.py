@@ -28,7 +28,7 @@ def pseudo_log_likelihood(model: Any, params: PyTree, data: PyTree) -> float:
 
     Args:
       model: An `RBM`, whose hidden units are summed out, or a model whose `conditional_logits` are of all its sites
-        (Ising, Potts; none hidden).
+        (Ising, Potts, `FactorGraph`; none hidden or real).
       params: Its parameters.
       data: Configurations, of an RBM their visible part, with a leading axis.
 
@@ -46,11 +46,12 @@ def pseudo_log_likelihood(model: Any, params: PyTree, data: PyTree) -> float:
       -4.0
     """
     target = target_of(model)
-    of_sites = target.free_energy is None and not target.has_hidden_sites and target.n_levels is not None
+    has_levels = bool(target.level_counts) and None not in target.level_counts
+    of_sites = has_levels and target.free_energy is None and not target.has_hidden_sites
     if target.flip_differences is None and not (of_sites and target.conditional_logits is not None):
         raise ValueError(
-            f"{model!r} has no conditionals of the sites of a datum; give an RBM of binary units, or an Ising or Potts "
-            "model without hidden sites"
+            f"{model!r} has no conditionals of the sites of a datum; give an RBM of binary units, an Ising or Potts "
+            "model without hidden sites, or a FactorGraph without real units"
         )
     data = target.as_data("data", data)
     n = target.check_data("data", data)

@@ -13,9 +13,9 @@ estimate that is too high on average (Grosse, Ghahramani and Adams 2015). Two es
 though no proof: chains of either side may miss a mode that the other's starts do not show.
 
 Energies linear in their parameters interpolate the parameters: E_t = E(·; (1 − t) θ₀ + t θ). The base is then a model
-of the family without couplings, and one sweep of block Gibbs at θ₀ draws from it exactly. An RBM uses the free energies
-of its visible units, with the hidden ones summed out (Salakhutdinov and Murray 2008). Other energies interpolate
-themselves: E_t = (1 − t) E₀ + t E.
+of the family without couplings (a `FactorGraph` without its factors of several members), and one sweep of block Gibbs
+at θ₀ draws from it exactly. An RBM uses the free energies of its visible units, with the hidden ones summed out
+(Salakhutdinov and Murray 2008). Other energies interpolate themselves: E_t = (1 − t) E₀ + t E.
 """
 
 from __future__ import annotations
@@ -101,7 +101,7 @@ def ais(
 
     Args:
       key: A typed key.
-      model: Ising, Potts or an RBM; with `kernel`, any `energy(params, x)` or a model with one.
+      model: Ising, Potts, an RBM or a `FactorGraph`; with `kernel`, any `energy(params, x)` or a model with one.
       params: Its parameters.
       betas: How many values of t, equally spaced, or a ladder of `schedules`.
       n_chains: Number of chains.
@@ -115,8 +115,8 @@ def ais(
       The estimate.
 
     Raises:
-      ValueError: If a base has couplings, a ladder does not rise from 0 to 1, a base or kernel is missing, or `betas`
-        or `n_chains` is too large for the memory.
+      ValueError: If a base has couplings or no law, a ladder does not rise from 0 to 1, a base or kernel is missing, or
+        `betas` or `n_chains` is too large for the memory.
 
     Example:
       >>> model = ej.Ising(ej.Grid(2, 2))

@@ -13,7 +13,6 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Float, Int
 
 from ebm_jax import checks
@@ -21,6 +20,7 @@ from ebm_jax.chains import chain_keys
 from ebm_jax.energies.base import BlockModel
 from ebm_jax.energies.target import Target, target_of
 from ebm_jax.graphs.blocks import BlockSpec
+from ebm_jax.partition.bases import check_uncoupled, log_z_uncoupled, without_couplings
 from ebm_jax.samplers.base import check_precision
 from ebm_jax.samplers.gibbs import gibbs
 from ebm_jax.types import Key, PyTree
@@ -183,38 +183,16 @@ def path_of(model: Any, params: PyTree, base: Any, kernel: Any) -> Path:
         return EnergyPath(kernel(mixed), params, base.log_z, mixed, base.sample)
     if not isinstance(model, BlockModel):
         raise ValueError(
-            f"{model!r} is not an Ising, Potts or RBM model; give base=partition.standard_normal(x) and a kernel"
+            f"{model!r} is not an Ising, Potts, RBM or FactorGraph model; give base=partition.standard_normal(x) and a "
+            "kernel"
         )
     target = target_of(model)
     checks.check_struct("params", params, target.params_struct, dtypes=checks.FLOATS)
     checks.check_finite("params", params)
-    coupled = "coupling" if target.free_energy is None else "weights"
-    if base is None:
-        base = params._replace(**{coupled: jnp.zeros_like(getattr(params, coupled))})
+    base = without_couplings(model, params) if base is None else base
     checks.check_struct("base", base, target.params_struct, dtypes=checks.FLOATS)
-    if np.any(np.asarray(getattr(base, coupled))):
-        raise ValueError(f"base has a {coupled} that is not zero, and its log Z is not known; set it to zero")
+    check_uncoupled(model, base)
     return ParameterPath(gibbs(model), params, base, log_z_uncoupled(model, base), target)
-
-
-def log_z_uncoupled(model: Any, base: Any) -> float:
-    """Returns log Z of independent sites, from the biases of `base`."""
-    base = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), base)
-    if target_of(model).free_energy is None:
-        kind = "spin" if model.spins else "categorical"
-        return float(np.sum(np.broadcast_to(_log_z_of_units(kind, base.bias), model.graph.shape)))
-    visible, hidden = model.units
-    of_visible = _log_z_of_units(visible, base.visible_bias)
-    return float(np.sum(of_visible) + np.sum(_log_z_of_units(hidden, base.hidden_bias)))
-
-
-def _log_z_of_units(kind: str, bias: np.ndarray) -> np.ndarray:
-    """Returns log Σ exp(bias · x) over the values of each unit."""
-    if kind == "gaussian":
-        return np.full(bias.shape, np.log(2 * np.pi) / 2)
-    if kind == "categorical":
-        return np.asarray(np.logaddexp.reduce(bias, axis=-1))
-    return np.asarray(np.logaddexp(-bias if kind == "spin" else 0, bias))
 
 
 @jax.jit

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from ebm_jax import checks
+from ebm_jax.energies.base import levels_of_leaves
 from ebm_jax.samplers.base import ChainState, Kernel, step_number
 from ebm_jax.types import PyTree
 
@@ -55,16 +56,10 @@ class DiscreteKernel(Kernel):
 
     def _check_levels(self, name: str, x: PyTree) -> None:
         paths, _ = jax.tree_util.tree_flatten_with_path(x)
-        for (path, part), count in zip(paths, levels_by_leaf(self.model, x), strict=True):
+        for (path, part), count in zip(paths, levels_of_leaves(self.model, x), strict=True):
             # Units that are real numbers have no levels.
             if count is not None:
                 checks.check_levels(name + jax.tree_util.keystr(path), part, count)
-
-
-def levels_by_leaf(model: Any, x: PyTree) -> list[Any]:
-    """Returns how many levels the sites of each leaf of a position have, None where they are real numbers."""
-    counts = getattr(model, "level_counts", None)
-    return [model.n_levels] * len(jax.tree.leaves(x)) if counts is None else list(counts)
 
 
 def check_whole_numbers(x: PyTree) -> None:

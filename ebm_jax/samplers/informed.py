@@ -27,9 +27,10 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from ebm_jax import rng
+from ebm_jax.energies.base import levels_of_leaves
 from ebm_jax.samplers.acceptance import AcceptRejectKernel, CachedState
 from ebm_jax.samplers.continuous import as_numbers, check_scale
-from ebm_jax.samplers.discrete import DiscreteKernel, check_whole_numbers, levels_by_leaf
+from ebm_jax.samplers.discrete import DiscreteKernel, check_whole_numbers
 from ebm_jax.samplers.noise import random_words
 from ebm_jax.types import Info, Key, PyTree
 
@@ -51,7 +52,7 @@ class _InformedKernel(AcceptRejectKernel, DiscreteKernel):
         leaves, tree = jax.tree.flatten(x)
         rows = [
             jax.nn.one_hot(leaf.astype(jnp.int32), k, dtype=jnp.float32)
-            for leaf, k in zip(leaves, levels_by_leaf(self.model, x), strict=True)
+            for leaf, k in zip(leaves, levels_of_leaves(self.model, x), strict=True)
         ]
         relaxed = self.model.energy_relaxed
         return jax.value_and_grad(relaxed, argnums=1)(params, jax.tree.unflatten(tree, rows))
@@ -61,7 +62,9 @@ class _InformedKernel(AcceptRejectKernel, DiscreteKernel):
         leaves, gradients = jax.tree.leaves(x), jax.tree.leaves(gradient)
         masks = [None] * len(leaves) if state_mask is None else jax.tree.leaves(state_mask)
         logits = []
-        for leaf, rows, mask, k in zip(leaves, gradients, masks, levels_by_leaf(self.model, x), strict=True):
+        for leaf, rows, mask, k in zip(
+            leaves, gradients, masks, levels_of_leaves(self.model, x), strict=True
+        ):
             level = leaf.ravel().astype(jnp.int32)
             rows = rows.reshape(-1, k)
             if k == 2:
@@ -125,7 +128,7 @@ class GibbsWithGradients(_InformedKernel):
         move = jnp.argmax(flat + gumbel)
         leaves, tree = jax.tree.flatten(x)
         moved, start, back = [], 0, jnp.zeros((), jnp.int32)
-        for leaf, k, size in zip(leaves, levels_by_leaf(self.model, x), sizes, strict=True):
+        for leaf, k, size in zip(leaves, levels_of_leaves(self.model, x), sizes, strict=True):
             inside = (move >= start) & (move < start + size)
             site, relative = jnp.divmod(jnp.clip(move - start, 0, size - 1), k - 1)
             level = (leaf.ravel()[site].astype(jnp.int32) + 1 + relative) % k
@@ -163,7 +166,7 @@ class DMALA(_InformedKernel):
         params, beta, state, size = jax.lax.stop_gradient((params, beta, state, self.step_size))
         x = state.position
         leaves, tree = jax.tree.flatten(x)
-        counts = levels_by_leaf(self.model, x)
+        counts = levels_of_leaves(self.model, x)
         words, word, _ = random_words(key, state.step, sum(leaf.size for leaf in leaves))
         penalty = 1 / (2 * size)
         moved, moves, forth, start = [], [], jnp.zeros(()), 0
@@ -258,6 +261,8 @@ def _check_model(name: str, model: Any) -> Any:
             f"{name} cannot inform moves of {model!r}, which has no {' and no '.join(missing)}; give an Ising, Potts "
             "or RBM model, or a model of your own that has them"
         )
+    if None in (getattr(model, "level_counts", None) or ()):
+        raise ValueError(f"{name} moves levels, and some sites of {model!r} are real; use gibbs(model)")
     return model
 
 

@@ -110,8 +110,8 @@ class Objective:
     def check_values(self, name: str, model: Target, data: PyTree) -> None:
         """Looks at all values of data, once in a run; raises ValueError if one is not finite or no level."""
         checks.check_finite(name, data)
-        if self.takes_data and model.n_levels is not None:
-            checks.check_levels(name, rows_and_field(data)[0], model.n_levels)
+        if self.takes_data:
+            model.check_levels(name, rows_and_field(data)[0])
 
 
 @dataclass(frozen=True)

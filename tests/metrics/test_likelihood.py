@@ -8,12 +8,14 @@ import numpy as np
 import pytest
 
 from ebm_jax import exact
+from ebm_jax.energies.base import levels_of_sites
 from ebm_jax.energies.categorical_rbm import CategoricalRBM
 from ebm_jax.energies.ising import Ising
 from ebm_jax.energies.potts import Potts
 from ebm_jax.energies.rbm import RBM, RBMParams
 from ebm_jax.graphs import Graph, Grid
 from ebm_jax.metrics import pseudo_log_likelihood, reconstruction_error
+from tests.test_exact_factors import DISCRETE, REAL
 
 
 def rbm_params(n_visible, n_hidden, seed=0):
@@ -28,7 +30,10 @@ def pseudo_of(configurations, log_p, data, n_levels):
     total = 0.0
     for row in data.tolist():
         for i in range(len(row)):
-            others = [table[(*row[:i], level, *row[i + 1 :])] for level in range(n_levels)]
+            others = [
+                table[(*row[:i], level, *row[i + 1 :])]
+                for level in range(np.broadcast_to(n_levels, len(row))[i])
+            ]
             total += table[tuple(row)] - np.logaddexp.reduce(others)
     return total / len(data)
 
@@ -52,8 +57,8 @@ def test_pseudo_likelihood_of_an_rbm_is_that_of_its_enumerated_law(spins):
 
 @pytest.mark.parametrize(
     "model",
-    [Potts(Grid(2, 3), n_levels=3), Ising(Graph(5, [(0, 1), (1, 2), (2, 3), (0, 4)]))],
-    ids=["potts", "ising"],
+    [Potts(Grid(2, 3), n_levels=3), Ising(Graph(5, [(0, 1), (1, 2), (2, 3), (0, 4)])), DISCRETE],
+    ids=["potts", "ising", "factors"],
 )
 def test_pseudo_likelihood_of_sites_is_that_of_the_enumerated_law(model):
     rng = np.random.default_rng(2)
@@ -65,7 +70,7 @@ def test_pseudo_likelihood_of_sites_is_that_of_the_enumerated_law(model):
     log_p = np.log(exact.probabilities(model, params))
     chosen = rng.integers(0, len(flat), 9)
     data = jax.tree.map(lambda leaf: leaf[chosen], every)
-    want = pseudo_of(flat, log_p, flat[chosen], model.n_levels)
+    want = pseudo_of(flat, log_p, flat[chosen], levels_of_sites(model))
     assert pseudo_log_likelihood(model, params, data) == pytest.approx(want, abs=1e-4)
 
 
@@ -105,6 +110,8 @@ def test_what_does_not_fit_is_refused():
     with pytest.raises(ValueError, match="no conditionals of the sites"):
         other = CategoricalRBM(4, 3, 2)
         pseudo_log_likelihood(other, other.init(jax.random.key(0)), np.zeros((2, 4), np.uint8))
+    with pytest.raises(ValueError, match="FactorGraph without real units"):
+        pseudo_log_likelihood(REAL, REAL.init(jax.random.key(0)), {})
     with pytest.raises(ValueError, match="reconstructs nothing"):
         ising = Ising(Grid(2, 2))
         reconstruction_error(ising, ising.init(jax.random.key(0)), np.zeros((2, 2, 2), np.uint8))

@@ -9,9 +9,9 @@ from typing import Any
 import jax
 
 from ebm_jax import exact as enumeration
-from ebm_jax.energies.base import DiscreteModel
-from ebm_jax.energies.categorical_rbm import CategoricalRBM
+from ebm_jax.energies.base import levels_of_sites
 from ebm_jax.energies.target import Target
+from ebm_jax.exact.enumeration import Enumeration
 from ebm_jax.training.sources import Negatives, Source
 from ebm_jax.types import Info, Key, PyTree
 
@@ -37,11 +37,11 @@ class Enumerated(Source):
         """
         del key, params
         layer = None if target.free_energy is None else "visible"
-        n_sites = self.model.graph.n_sites if layer is None else self.model.n_visible
-        if self.model.n_levels**n_sites > MAX_STATES:
+        rows = Enumeration(self.model, layer)
+        if rows.n_states > MAX_STATES:
             raise ValueError(
-                f"{self.model!r} has {self.model.n_levels}^{n_sites} configurations to sum at every step, and the "
-                f"limit is 2^20 = {MAX_STATES:,}; train it with negatives.pcd(kernel)"
+                f"{self.model!r} has {rows.product} configurations to sum at every step, and the limit is "
+                f"2^20 = {MAX_STATES:,}; train it with negatives.pcd(kernel)"
             )
         return enumeration.states(self.model, layer=layer)
 
@@ -73,7 +73,8 @@ def exact(model: Any) -> Enumerated:
     Example:
       >>> source = ej.negatives.exact(ej.Ising(ej.Grid(3, 3)))
     """
-    if not isinstance(model, DiscreteModel | CategoricalRBM):
+    counts = levels_of_sites(model)
+    if counts is None or None in counts:
         raise ValueError(
             f"{model!r} has no discrete levels to enumerate; use pcd with a kernel that samples it"
         )
