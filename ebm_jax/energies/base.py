@@ -125,10 +125,10 @@ def levels_of_sites(model: Any) -> tuple[int | None, ...] | None:
     if not (isinstance(model, BlockModel) and hasattr(model, "from_levels")):
         return None
     counts = getattr(model, "site_levels", None)
-    return (model.n_levels,) * model.graph.n_sites if counts is None else counts
+    return (getattr(model, "n_levels", None),) * model.graph.n_sites if counts is None else counts
 
 
-def levels_of_leaves(model: Any, x: PyTree) -> list[int | None]:
+def levels_of_leaves(model: Any, x: PyTree) -> list[Any]:
     """Returns how many levels the sites of each leaf of a configuration have: None where they are real."""
     counts = getattr(model, "level_counts", None)
     return [getattr(model, "n_levels", None)] * len(jax.tree.leaves(x)) if counts is None else list(counts)

@@ -262,13 +262,16 @@ class FactorGraph:
                 given.setdefault((member.name, member.statistic), []).append(member.index)
         for name, kind in self.nodes:
             for statistic in kind.required:
-                found = given.get((name, statistic), [])
-                missing = np.setdiff1d(np.arange(kind.n), np.concatenate(found) if found else [])
-                if missing.size:
-                    raise ValueError(
-                        f"node {int(missing[0])} of {name!r} has no factor of its {statistic}, so its law has no "
-                        f'finite sum; add Factor(("{name}", range({kind.n}), "{statistic}"))'
-                    )
+                found = np.unique(np.concatenate([[], *given.get((name, statistic), [])]))
+                if len(found) == kind.n:
+                    continue
+                # The first number that is missing among those in ascending order.
+                gaps = np.flatnonzero(found != np.arange(len(found)))
+                missing = int(gaps[0]) if gaps.size else len(found)
+                raise ValueError(
+                    f"node {missing} of {name!r} has no factor of its {statistic}, so its law has no finite sum; add "
+                    f'Factor(("{name}", range({kind.n}), "{statistic}"))'
+                )
 
 
 def _resolved(factor: Factor, nodes: Mapping[str, NodeKind], number: int) -> Factor:

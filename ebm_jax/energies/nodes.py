@@ -47,7 +47,7 @@ class NodeKind(abc.ABC):
       dtype: Dtype of a value.
       statistics: Names of the statistics. A member of a factor that names none uses the first.
       required: Statistics that a factor must give to every node, or its law would have no finite sum.
-      n_values: Number of values that a node can take, or None where they are real or without bound.
+      n_values: Number of values that a node can take, each of measure 1, or None where they are real or without bound.
       is_table: Whether weights of factors have an axis of `n_values` entries for the node, instead of being multiplied
         by a number.
 

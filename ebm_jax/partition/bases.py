@@ -82,7 +82,7 @@ def _log_z_of_nodes(model: FactorGraph, base: PyTree, name: str, kind: NodeKind)
             f"the nodes {name!r} are {kind!r}, whose values are without number and whose sum is not known; give the "
             "kind n_values, or a base=Base(sample, energy, log_z) and a kernel"
         )
-    shape = (kind.n, kind.n_values) if kind.is_table else (kind.n,)
+    shape = (kind.n, kind.n_values or 1) if kind.is_table else (kind.n,)
     fields = {statistic: np.zeros(shape) for statistic in kind.statistics}
     for factor, weights in zip(model.factors, base, strict=True):
         member = factor.members[0]
