@@ -48,15 +48,15 @@ def check_energy_function(name: str, function: Any) -> None:
     except TypeError as error:
         if library is not None:
             raise ValueError(
-                f"{name} is {_shown(function)}, which is called as f(x); {_REMEDIES[library]}"
+                f"{name} is {shown(function)}, which is called as f(x); {_REMEDIES[library]}"
             ) from error
         raise ValueError(
-            f"{name} is {_shown(function)}, which takes {files.one_line(str(signature))}; {_HOW}: "
+            f"{name} is {shown(function)}, which takes {files.one_line(str(signature))}; {_HOW}: "
             "without any, lambda _, x: … and params=None"
         ) from error
     # A layer of Flax itself takes inputs, and options after them.
     if library == "flax.nnx" and type(function).__module__.startswith("flax."):
-        raise ValueError(f"{name} is {_shown(function)}, which is called as f(x); {_REMEDIES[library]}")
+        raise ValueError(f"{name} is {shown(function)}, which is called as f(x); {_REMEDIES[library]}")
     names = [*signature.parameters][:2]
     if names[0] == "x" and names[-1] in ("params", "parameters", "theta", "θ", "p"):
         raise ValueError(
@@ -110,7 +110,7 @@ def check_is_array(path: str, leaf: Any) -> None:
             )
         else:
             remedy = "give arrays and numbers alone"
-        raise ValueError(f"{path} is {_shown(leaf)}; {remedy}") from error
+        raise ValueError(f"{path} is {shown(leaf)}; {remedy}") from error
 
 
 def _is_scalar_of(energy: Any, *args: Any) -> bool:
@@ -120,7 +120,8 @@ def _is_scalar_of(energy: Any, *args: Any) -> bool:
         return False
 
 
-def _shown(value: Any) -> str:
+def shown(value: Any) -> str:
+    """Returns what an error message says of a function, a model or a module, on one line."""
     library = library_of_module(value)
     if library is not None:
         return f"the {library.split('.')[0].capitalize()} module {type(value).__name__}"

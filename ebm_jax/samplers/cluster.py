@@ -30,6 +30,7 @@ from jaxtyping import Array, Float, Int, UInt32
 
 from ebm_jax import checks, rng
 from ebm_jax.energies.base import DiscreteModel, PairwiseModel
+from ebm_jax.functions import shown
 from ebm_jax.lattice import clusters
 from ebm_jax.samplers.base import ChainState
 from ebm_jax.samplers.discrete import DiscreteKernel, count_nonfinite
@@ -221,10 +222,10 @@ def wolff(model: DiscreteModel) -> Wolff:
 def _bonds_of(name: str, model: Any) -> tuple[Any, PyTree]:
     if not isinstance(model, PairwiseModel):
         raise ValueError(
-            f"{name} cannot lay bonds for {model!r}; give an Ising or Potts model, or use gibbs for others"
+            f"{name} cannot lay bonds for {shown(model)}; give an Ising or Potts model, or use gibbs for others"
         )
     if model.coupling == "matrix":
         raise ValueError(
-            f'{name} cannot lay bonds for {model!r}: its coupling is "matrix"; use "tied" or "edge", or use gibbs'
+            f'{name} cannot lay bonds for {shown(model)}: its coupling is "matrix"; use "tied" or "edge", or use gibbs'
         )
     return clusters.build(model.graph)

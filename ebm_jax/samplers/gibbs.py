@@ -32,6 +32,7 @@ import jax.numpy as jnp
 from ebm_jax import rng
 from ebm_jax.checks import check_choice, check_field, check_finite
 from ebm_jax.energies.base import BlockModel
+from ebm_jax.functions import shown
 from ebm_jax.graphs.blocks import BlockSpec
 from ebm_jax.lattice import bipartite
 from ebm_jax.lattice.base import Layout
@@ -244,7 +245,7 @@ def gibbs(model: BlockModel, spec: BlockSpec | None = None, *, path: str = "auto
       (5, 8, 4, 4)
     """
     check_choice("path", path, ("auto", *dict.fromkeys(layout.path for layout in LAYOUTS)))
-    refusal = f"gibbs cannot update {model!r}; give an Ising, Potts or RBM model, or another kernel"
+    refusal = f"gibbs cannot update {shown(model)}; give an Ising, Potts or RBM model, a FactorGraph, or another kernel"
     if not isinstance(model, BlockModel):
         raise ValueError(refusal)
     chosen = model.default_spec() if spec is None else spec
@@ -259,7 +260,7 @@ def gibbs(model: BlockModel, spec: BlockSpec | None = None, *, path: str = "auto
     if not fitting:
         if path == "auto":
             raise ValueError(refusal)
-        raise ValueError(f'path="{path}" does not fit {model!r}: {obstacles[-1]}; use path="auto"')
+        raise ValueError(f'path="{path}" does not fit {shown(model)}: {obstacles[-1]}; use path="auto"')
     layout = next((layout for layout in fitting if layout.pays(model, chosen)), fitting[0])
     return Gibbs(model, chosen, *layout.build(model, chosen))
 

@@ -28,6 +28,7 @@ from jaxtyping import Array, Float, Int
 
 from ebm_jax import rng
 from ebm_jax.energies.base import levels_of_leaves
+from ebm_jax.functions import shown
 from ebm_jax.samplers.acceptance import AcceptRejectKernel, CachedState
 from ebm_jax.samplers.continuous import as_numbers, check_scale
 from ebm_jax.samplers.discrete import DiscreteKernel, check_whole_numbers
@@ -258,11 +259,11 @@ def _check_model(name: str, model: Any) -> Any:
         missing.append("n_levels")
     if missing:
         raise ValueError(
-            f"{name} cannot inform moves of {model!r}, which has no {' and no '.join(missing)}; give an Ising, Potts "
-            "or RBM model, or a model of your own that has them"
+            f"{name} cannot inform moves of {shown(model)}, which has no {' and no '.join(missing)}; give an Ising, "
+            "Potts or RBM model, or a model of your own that has them"
         )
     if None in (getattr(model, "level_counts", None) or ()):
-        raise ValueError(f"{name} moves levels, and some sites of {model!r} are real; use gibbs(model)")
+        raise ValueError(f"{name} moves levels, and some sites of {shown(model)} are real; use gibbs(model)")
     return model
 
 

@@ -21,6 +21,7 @@ import jax.numpy as jnp
 
 from ebm_jax import rng
 from ebm_jax.energies.base import DiscreteModel, LayeredModel, PairwiseModel
+from ebm_jax.functions import shown
 from ebm_jax.lattice import single
 from ebm_jax.samplers.base import ChainState
 from ebm_jax.samplers.discrete import DiscreteKernel, count_nonfinite
@@ -105,7 +106,7 @@ def metropolis(model: DiscreteModel) -> Metropolis:
         return Metropolis(model, sites, single.pairwise_tables(model.graph, model.coupling))
     if isinstance(model, LayeredModel) and model.units in (("binary", "binary"), ("spin", "spin")):
         return Metropolis(model, single.BipartiteSites(model.graph, model.units[0] == "spin"), ())
-    raise ValueError(f"metropolis cannot propose for {model!r}; give an Ising, Potts or RBM model")
+    raise ValueError(f"metropolis cannot propose for {shown(model)}; give an Ising, Potts or RBM model")
 
 
 def _with_dtypes(tree: PyTree, like: PyTree) -> PyTree:

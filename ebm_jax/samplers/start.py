@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from ebm_jax import arrays, checks, rng
 from ebm_jax.chains import chain_keys, count_chains, strongly_typed, zero_info
 from ebm_jax.energies.base import DiscreteModel
+from ebm_jax.functions import shown
 from ebm_jax.graphs.blocks import SamplingSchedule
 from ebm_jax.samplers.base import Kernel
 from ebm_jax.types import Info, Key, PyTree
@@ -42,7 +43,7 @@ def init_chains(key: Key, model: Any, n_chains: int) -> PyTree:
     checks.check_key(key)
     checks.check_integer("n_chains", n_chains, 1)
     if not hasattr(model, "draw_position") and not isinstance(model, DiscreteModel):
-        raise ValueError(f"{model!r} has no discrete levels; start its chains from arrays of your own")
+        raise ValueError(f"{shown(model)} has no discrete levels; start its chains from arrays of your own")
     if hasattr(model, "position_struct"):
         checks.check_chains_fit(n_chains, model.position_struct())
     return _draw_positions(model, key, n_chains)
