@@ -117,6 +117,8 @@ def _with_dtype(value: Any, spec: Any, dtypes: frozenset[str]) -> Any:
         return value.astype(wanted) if jnp.issubdtype(given, jnp.floating) else value
     if not jnp.issubdtype(given, jnp.integer) and not jnp.issubdtype(given, jnp.floating):
         return value
+    if isinstance(value, jax.Array) and not value.is_fully_addressable:
+        return value
     numbers = np.asarray(value)
     largest = 1 if wanted == np.bool_ else jnp.iinfo(wanted).max
     if not np.all((numbers >= 0) & (numbers <= largest) & (numbers == np.floor(numbers))):

@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 
 from ebm_jax import energies
-from ebm_jax.energies.factor_graph import FactorGraph
 from ebm_jax.energies.factors import Factor
 from ebm_jax.energies.nodes import Categories, Gaussians, NodeKind, Spins
 from ebm_jax.graphs import Bipartite, Graph, Grid
@@ -88,19 +87,17 @@ def read_structure(arrays: dict[str, np.ndarray]) -> dict[str, Any]:
 def build(described: dict[str, Any], arrays: dict[str, np.ndarray], prefix: str) -> Any:
     """Returns the model of a description."""
     cls = _model_class(described["type"], described["module"])
+    for name, value in described["fields"].items():
+        # Each layer of a network has arrays, and shapes have few axes. A network of 10⁶ layers takes hours to make.
+        if cls.__module__ == _NETWORKS and isinstance(value, list) and len(value) > len(arrays) + 8:
+            raise ValueError(f"{name} lists {len(value):,} values, and there are {len(arrays)} arrays")
     fields = {name: _build(value, arrays, prefix, name) for name, value in described["fields"].items()}
-    if cls is FactorGraph:
-        # It keeps as pairs, whose order counts, what it takes as a mapping.
-        fields["nodes"] = dict(fields["nodes"])
     return cls(**fields)
 
 
 def _build(described: Any, arrays: dict[str, np.ndarray], prefix: str, name: str) -> Any:
     """Returns the field `name` of a model from its description."""
     if isinstance(described, list):
-        # Each layer of a network has arrays, and shapes have few axes. A network of 10⁶ layers takes hours to make.
-        if len(described) > len(arrays) + 8:
-            raise ValueError(f"{name} lists {len(described):,} values, and there are {len(arrays)} arrays")
         return tuple(_build(item, arrays, prefix, f"{name}.{i}") for i, item in enumerate(described))
     if described == _SITES and prefix + name in arrays:
         return Block(arrays[prefix + name])

@@ -128,7 +128,8 @@ def sample(
       field: Only for `gibbs`: what each chain adds to the biases, floats shaped like the biases with a chain axis
         first. Chain i samples p(x) ∝ exp(−β E(x; params + fieldᵢ)); for spins this is E − Σ f s. A Potts model takes
         `(n_chains, *sites, K)`, an RBM `(visible, hidden)` with None for no field, and a model with `bias="tied"`
-        `(n_chains,)`. None keeps the field of an earlier `state`. Pass zeros to remove it.
+        `(n_chains,)`. A `FactorGraph` takes a tuple like its parameters, to all of which it may add, with None for no
+        field. None keeps the field of an earlier `state`. Pass zeros to remove it.
       observe: `observe(params, x)` of one position, stacked over samples and chains, or an `Observer`.
       mesh: Only None for now.
       progress: Whether to show a bar. The run is then made in pieces, with the same bits. An interrupt (Ctrl-C) ends it

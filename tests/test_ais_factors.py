@@ -67,7 +67,9 @@ def test_refusals():
 
     with pytest.raises(ValueError, match=r"base has a weight of factor 1, .* that is not zero"):
         ais(model, params, base=params)
-    with pytest.raises(ValueError, match=r"node 1 of 'x' has the weight 0\.2 for its square in base"):
+    with pytest.raises(
+        ValueError, match=r"node 1 of 'x' has the weights 0 for its value, 0\.2 for its square in base"
+    ):
         ais(model, (jnp.asarray([-0.6, 0.2]), *params[1:]))
     counts = ej.FactorGraph({"n": graphs.Counts(1)}, [ej.Factor(("n", 0))])
     with pytest.raises(ValueError, match=r"the nodes 'n' are Counts\(n=1\), .* base=Base"):

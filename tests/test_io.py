@@ -37,6 +37,10 @@ MODELS = [
 ]
 
 
+# More names than arrays, and no factor.
+MODELS.append(ej.FactorGraph({f"s{i}": ej.Spins(1) for i in range(30)}, []))
+
+
 @pytest.mark.parametrize("model", MODELS, ids=str)
 def test_round_trip(model, tmp_path):
     params = systems.draw_params(model)

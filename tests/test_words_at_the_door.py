@@ -3,7 +3,6 @@
 import dataclasses
 import functools
 import itertools
-import signal
 
 import flax.linen as nn
 import jax
@@ -69,6 +68,10 @@ def test_beta_may_be_a_list():
         ej.sample(KEY, kernel, params, x, schedule, beta=["hot"])
 
 
+def interrupt(*arguments):
+    raise KeyboardInterrupt
+
+
 def test_an_interrupt_of_sample_keeps_what_there_is(monkeypatch):
     """With a bar a run of seven samples is made in seven pieces; the interrupt comes after the third."""
     kernel, params, x = ej.metropolis(MODEL), MODEL.init(KEY), ej.init_chains(KEY, MODEL, 4)
@@ -95,7 +98,7 @@ def test_an_interrupt_of_sample_keeps_what_there_is(monkeypatch):
     rest = ej.sample(KEY, kernel, params, found.state, ej.SamplingSchedule(1, 4), observe=MODEL.energy)
     np.testing.assert_array_equal(rest.observed, whole.observed[3:])
     # Before the first sample there is nothing to return.
-    monkeypatch.setattr(run, "_run", lambda *arguments: signal.raise_signal(signal.SIGINT))
+    monkeypatch.setattr(run, "_run", interrupt)
     with pytest.raises(KeyboardInterrupt):
         interrupted(1)
 

@@ -22,7 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from ebm_jax.checks import FLOATS, check_struct
+from ebm_jax.checks import FLOATS, check_params_fit, check_struct
 from ebm_jax.energies.factors import Factor
 from ebm_jax.energies.nodes import NodeKind
 from ebm_jax.energies.sums import weighted_sum
@@ -60,12 +60,20 @@ class FactorGraph:
     position_dtypes = None
 
     def __init__(self, nodes: Any, factors: Any) -> None:
+        # As `dataclasses.replace` gives them.
+        nodes = dict(nodes) if isinstance(nodes, tuple) else nodes
         if not isinstance(nodes, Mapping) or not nodes:
             raise ValueError(f'nodes is {nodes!r}; give kinds by name, e.g. {{"spin": Spins(16)}}')
         for name, kind in nodes.items():
             if not isinstance(name, str) or not isinstance(kind, NodeKind):
                 raise ValueError(
                     f"nodes[{name!r}] is {kind!r}; give names and kinds: Spins(n), Categories(n, K), Gaussians(n)"
+                )
+            if kind.n_values is not None and jnp.issubdtype(kind.dtype, jnp.floating):
+                raise ValueError(
+                    f"nodes[{name!r}] is {kind!r} with {kind.n_values} values of dtype "
+                    f"{jnp.dtype(kind.dtype)}; finitely many values are the whole numbers from 0 on: "
+                    "give an integer dtype, and map them in evaluate"
                 )
         given = [factors] if isinstance(factors, Factor) else list(factors)
         for number, factor in enumerate(given):
@@ -109,12 +117,12 @@ class FactorGraph:
 
     @property
     def level_counts(self) -> tuple[int | None, ...]:
-        """Levels of the nodes of each leaf of a configuration, None where they are without number."""
+        """Levels of the nodes of each leaf of a configuration, None where there are infinitely many."""
         return tuple(self.kinds[name].n_values for name in sorted(self.kinds))
 
     @functools.cached_property
     def site_levels(self) -> tuple[int | None, ...]:
-        """Levels of every site, None where they are without number."""
+        """Levels of every site, None where there are infinitely many."""
         return tuple(kind.n_values for _, kind in self.nodes for _ in range(kind.n))
 
     def default_spec(self) -> BlockSpec:
@@ -153,6 +161,7 @@ class FactorGraph:
         Factors of several members are drawn from N(0, scale²). Those of one member, biases, are zero, but −½ for a
         statistic that its kind requires: real units have precision 1.
         """
+        check_params_fit(self.params_struct())
         keys = jax.random.split(key, max(len(self.factors), 1))
         weights = []
         for k, factor, struct in zip(keys, self.factors, self.params_struct(), strict=False):
@@ -165,7 +174,7 @@ class FactorGraph:
         return tuple(weights)
 
     def draw_position(self, key: Key) -> dict[str, Array]:
-        """Draws a configuration to start a chain from: uniform levels, and N(0, 1) where they are without number."""
+        """Draws a configuration to start a chain from: uniform levels, and N(0, 1) where there are infinitely many."""
         keys = jax.random.split(key, len(self.nodes))
         return {name: kind.start(k) for k, (name, kind) in zip(keys, self.nodes, strict=True)}
 
@@ -279,7 +288,8 @@ def _resolved(factor: Factor, nodes: Mapping[str, NodeKind], number: int) -> Fac
     for name, index, statistic in factor.members:
         if name not in nodes:
             raise ValueError(
-                f"factor {number} names nodes {name!r}; there are {', '.join(map(repr, nodes))}: add them, or mend it"
+                f"factor {number} names nodes {name!r}; there are {', '.join(map(repr, nodes))}: add them, or "
+                "correct the name"
             )
         outside = index[(index < 0) | (index >= nodes[name].n)]
         if outside.size:

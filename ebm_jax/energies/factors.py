@@ -82,6 +82,13 @@ def _column(member: Any) -> Member:
         raise ValueError(f"a member of a factor is {member!r}; {remedy}")
     name, numbers, *statistic = member
     index = np.asarray(numbers)
+    if index.size and np.issubdtype(index.dtype, np.integer):
+        largest = np.iinfo(np.int32).max
+        outside = index[(index < 0) | (index > largest)]
+        if outside.size:
+            raise ValueError(
+                f"a member of a factor names node {int(outside.flat[0])}; numbers run from 0 to {largest} at most"
+            )
     is_whole = np.issubdtype(index.dtype, np.integer) and index.ndim <= 1 and index.size > 0
     if not isinstance(name, str) or not is_whole or not all(isinstance(s, str) for s in statistic):
         raise ValueError(f"a member of a factor is {member!r}; {remedy}, numbers as a list of whole numbers")

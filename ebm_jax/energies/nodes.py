@@ -20,6 +20,7 @@ from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float, UInt8, UInt32
 
 from ebm_jax import draw, rng
@@ -47,7 +48,8 @@ class NodeKind(abc.ABC):
       dtype: Dtype of a value.
       statistics: Names of the statistics. A member of a factor that names none uses the first.
       required: Statistics that a factor must give to every node, or its law would have no finite sum.
-      n_values: Number of values that a node can take, each of measure 1, or None where they are real or without bound.
+      n_values: Number of values that a node can take, or None where there are infinitely many. If it is a number K, the
+        values are the whole numbers 0 … K − 1, each of measure 1; `evaluate` maps them to others.
       is_table: Whether weights of factors have an axis of `n_values` entries for the node, instead of being multiplied
         by a number.
 
@@ -86,6 +88,25 @@ class NodeKind(abc.ABC):
     def evaluate(self, statistic: str, x: Array) -> Float[Array, "..."]:
         """Returns a statistic T(x) of every value; a kind whose `is_table` is True needs none."""
         raise NotImplementedError
+
+    def log_sum(self, fields: Mapping[str, Any]) -> np.ndarray:
+        """Returns log Σ_x exp(Σ_t η_t T_t(x)), or the integral, of every node that nothing couples.
+
+        A kind of infinitely many values that defines it can anneal (`partition.ais`).
+
+        Args:
+          fields: η_t of all statistics, float64 `(n,)` each, or `(n, n_values)` where `is_table` is True.
+
+        Returns:
+          `(n,)`, NaN where there is no finite sum.
+        """
+        if self.n_values is None:
+            raise NotImplementedError
+        if self.is_table:
+            return np.asarray(np.logaddexp.reduce(fields[self.statistics[0]], axis=-1))
+        values = jnp.arange(self.n_values).astype(self.dtype)
+        terms = [field[:, None] * np.asarray(self.evaluate(t, values)) for t, field in fields.items()]
+        return np.asarray(np.logaddexp.reduce(sum(terms), axis=-1))
 
     @abc.abstractmethod
     def draw(self, fields: Fields, words: tuple[UInt32[Array, "..."], UInt32[Array, "..."]]) -> Array:
@@ -206,6 +227,11 @@ class Gaussians(NodeKind):
     def evaluate(self, statistic: str, x: Float[Array, "..."]) -> Float[Array, "..."]:
         """Returns x or x²."""
         return x if statistic == "value" else x * x
+
+    def log_sum(self, fields: Mapping[str, Any]) -> np.ndarray:
+        """Returns η₁²/(2a) + ½ log(2π/a) with a = −2η₂."""
+        precision = -2 * np.where(fields["square"] < 0, fields["square"], np.nan)
+        return (fields["value"] ** 2 / precision + np.log(2 * np.pi / precision)) / 2
 
     def draw(
         self, fields: Fields, words: tuple[UInt32[Array, "..."], UInt32[Array, "..."]]

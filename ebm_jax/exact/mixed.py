@@ -30,6 +30,9 @@ from ebm_jax.types import Key, PyTree
 # A pivot below this share of its diagonal entry is a zero that was rounded, for each unit.
 _ROUNDING = 1e-15
 
+# Draws that are completed at once.
+_TOGETHER = 1024
+
 
 class Quadratic(NamedTuple):
     """−E as a function of the real units: c + b·x − ½ xᵀ A x.
@@ -55,7 +58,7 @@ def obstacle(model: FactorGraph) -> str | None:
     for name, kind in model.nodes:
         if kind.n_values is None and not isinstance(kind, Gaussians):
             return (
-                f"the nodes {name!r} are {kind!r}, whose values are without number and whose sum is not known; give "
+                f"the nodes {name!r} are {kind!r}, which takes infinitely many values and whose sum is not known; give "
                 "the kind n_values, or estimate by sampling"
             )
     for number, factor in enumerate(model.factors):
@@ -87,14 +90,28 @@ def log_weight(model: FactorGraph, params: PyTree, beta: Array | float, levels: 
     return beta * (constant + jnp.sum(scaled**2) / 2) + log_scale
 
 
-@functools.partial(jax.jit, static_argnums=1)
 def complete(
     key: Key, model: FactorGraph, params: PyTree, beta: Array | float, levels: Int[Array, "n_samples n"]
 ) -> PyTree:
     """Returns configurations: given draws of the nodes with levels, with draws of the real units given them."""
     n_real = sum(count is None for count in model.site_levels)
     noise = jax.random.normal(key, (len(levels), n_real), jnp.float64)
+    # Each draw takes a matrix of the real units while it is made.
+    pieces = [
+        _complete(model, params, beta, levels[start : start + _TOGETHER], noise[start : start + _TOGETHER])
+        for start in range(0, max(len(levels), 1), _TOGETHER)
+    ]
+    return jax.tree.map(lambda *rows: jnp.concatenate(rows), *pieces)
 
+
+@functools.partial(jax.jit, static_argnums=0)
+def _complete(
+    model: FactorGraph,
+    params: PyTree,
+    beta: Array | float,
+    levels: Int[Array, "n_samples n"],
+    noise: Float[Array, "n_samples n_real"],
+) -> PyTree:
     def one(levels: Array, noise: Array) -> PyTree:
         _, linear, precision = quadratic(model, params, levels)
         factor, _ = _cholesky(precision)

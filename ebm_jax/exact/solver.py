@@ -277,8 +277,8 @@ def sample(
     """
     check_key(key)
     check_integer("n_samples", n_samples, 0)
-    check_chains_fit(n_samples, model.position_struct(), "n_samples")
     params, beta = _prepare(model, params, beta)
+    check_chains_fit(n_samples, model.position_struct(), "n_samples")
     # Refuses a layer that the model does not have.
     Enumeration(model, layer)
     by_elimination, drawn = _by_elimination(model), smallest(model)

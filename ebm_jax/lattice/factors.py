@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int, UInt32
+from jaxtyping import Array, Bool, Float, UInt32
 
 from ebm_jax import rng
 from ebm_jax.chains import with_leading_axes
@@ -25,7 +25,7 @@ from ebm_jax.energies.factor_graph import FactorGraph
 from ebm_jax.energies.nodes import Spins
 from ebm_jax.graphs.blocks import BlockSpec
 from ebm_jax.lattice.base import Layout
-from ebm_jax.lattice.fields import SELECTED_LEVELS, UNROLLED_SLOTS
+from ebm_jax.lattice.fields import UNROLLED_SLOTS, table_entry
 from ebm_jax.lattice.terms import (
     FactorTables,
     Part,
@@ -101,6 +101,9 @@ class FactorLayout(Layout):
                 jnp.transpose(params[number], (*axes, params[number].ndim - 1))
                 for number, axes in terms[key].sources
             ]
+            # A field of some factors, or parameters mapped in part, give those alone a chain axis.
+            n_chains = max(w.shape[-1] for w in lined_up)
+            lined_up = [jnp.broadcast_to(w, (*w.shape[:-1], n_chains)) for w in lined_up]
             empty = jnp.zeros((1, *lined_up[0].shape[1:]), lined_up[0].dtype)
             return jnp.concatenate([*lined_up, empty])
 
@@ -185,7 +188,8 @@ def _reader(
     width = len(slots.term)
 
     def at(slot: Any) -> _Read:
-        return _statistics(model, signature, [jnp.asarray(row[slot]) for row in slots.rows], packed)
+        rows = [jnp.asarray(row[slot]) for row in slots.rows]
+        return _statistics(model, signature, rows, packed, weights.dtype)
 
     # Few slots are read all at once, and once for all levels.
     every = at(slice(None)) if width <= UNROLLED_SLOTS else None
@@ -195,7 +199,8 @@ def _reader(
         weight = weights[slot]
         weight = weight[level] if is_table else weight
         if place is not None:
-            weight = _entry(weight.reshape(-1, *weight.shape[-2:]), place)
+            weight = weight.reshape(-1, *weight.shape[-2:])
+            weight = table_entry(weight, place, len(weight))
         if factor is not None:
             weight = weight * factor
         return weight if is_up is None else jnp.where(is_up, weight, -weight)
@@ -211,7 +216,7 @@ def _reader(
 
 
 def _statistics(
-    model: FactorGraph, signature: Signature, rows: Sequence[Array], packed: Mapping[str, Array]
+    model: FactorGraph, signature: Signature, rows: Sequence[Array], packed: Mapping[str, Array], dtype: Any
 ) -> _Read:
     """Returns what terms read from the rows of their other members."""
     spins: dict[str, list[Array]] = {}
@@ -220,13 +225,14 @@ def _statistics(
     factor: Array | None = None
     for (name, statistic), row in zip(signature, rows, strict=True):
         kind = model.kinds[name]
-        if isinstance(kind, Spins):
+        # A kind that inherits from spins may read them in another way.
+        if type(kind) is Spins:
             spins.setdefault(name, []).append(row)
         elif kind.is_table:
             level = packed[name][row].astype(jnp.int32)
             place = level if place is None else place * (kind.n_values or 1) + level
         else:
-            value = kind.evaluate(statistic, packed[name][row])
+            value = kind.evaluate(statistic, packed[name][row]).astype(dtype)
             factor = value if factor is None else factor * value
     for name, found in spins.items():
         product = _product_of_spins(packed[name], found)
@@ -245,15 +251,3 @@ def _product_of_spins(packed: Bool[Array, "n chains"], rows: Sequence[Array]) ->
         return packed[rows[0]]
     odd = jax.lax.reduce(packed[jnp.stack(rows)], np.False_, jax.lax.bitwise_xor, (0,))
     return odd if len(rows) % 2 else ~odd
-
-
-def _entry(table: Float[Array, "places n c"], place: Int[Array, "n chains"]) -> Float[Array, "n chains"]:
-    """Returns the entry of the table at every node's and chain's place."""
-    n_places, n, c = table.shape
-    if n_places <= SELECTED_LEVELS:
-        chosen = table[0]
-        for other in range(1, n_places):
-            chosen = jnp.where(place == other, table[other], chosen)
-        return chosen
-    address = jnp.arange(n * c, dtype=jnp.int32).reshape(n, c)
-    return jnp.take(table.reshape(-1), place * (n * c) + address)

@@ -129,7 +129,7 @@ def draw_levels(
             coupling = couplings[slot]
             if coupling.ndim == site_ndim:
                 return jnp.where(x == jnp.asarray(level, x.dtype), coupling, 1.0 if odds else 0.0)
-            return _entry(coupling[level], x, n_levels)
+            return table_entry(coupling[level], x, n_levels)
 
         return _combine(weights.bias[level], slots, odds, word.shape, weight_of_slot)
 
@@ -156,7 +156,7 @@ def _combine(
     return bias
 
 
-def _entry(row: Float[Array, "levels *sites_c"], x: Array, n_levels: int) -> Float[Array, "..."]:
+def table_entry(row: Float[Array, "levels *sites_c"], x: Array, n_levels: int) -> Float[Array, "..."]:
     """Returns row[x] at every site."""
     if n_levels <= SELECTED_LEVELS:
         chosen = row[0]

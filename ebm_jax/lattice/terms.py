@@ -83,11 +83,11 @@ class Part:
 
 
 class Terms(NamedTuple):
-    """All terms by which nodes of one kind, by one statistic, see others of one signature.
+    """All terms by which nodes of one kind, by one statistic, depend on others of one signature.
 
     Attributes:
-      node: `(n_terms,)`, the node that sees.
-      others: `(n_terms,)` for each other member, the node that is seen.
+      node: `(n_terms,)`, the node that is drawn.
+      others: `(n_terms,)` for each other member, its node.
       sources: Which weights the terms have: number of the factor, and the order of axes that puts the node's own levels
         first and those of the others in the order of the signature.
     """
@@ -104,10 +104,10 @@ def build_tables(model: FactorGraph, spec: BlockSpec) -> tuple[tuple[tuple[Part,
     for (name, _, _), found in terms.items():
         np.add.at(degree, model.first_sites[name] + found.node, 1)
     groups = [_parts_of_group(model, sites, degree) for sites in spec.groups]
-    held = _parts_of_group(model, spec.clamped_sites, degree)
+    clamped = _parts_of_group(model, spec.clamped_sites, degree)
     order: dict[str, list[np.ndarray]] = {name: [] for name, _ in model.nodes}
     starts = []
-    for name, nodes in [part for group in [*groups, held] for part in group]:
+    for name, nodes in [part for group in [*groups, clamped] for part in group]:
         starts.append(sum(map(len, order[name])))
         order[name].append(nodes)
     orders = {name: np.concatenate(parts).astype(np.int32) for name, parts in order.items()}
@@ -125,7 +125,7 @@ def build_tables(model: FactorGraph, spec: BlockSpec) -> tuple[tuple[tuple[Part,
 # Cached because compiled code asks for it again.
 @functools.lru_cache(maxsize=8)
 def terms_of(model: FactorGraph) -> dict[tuple[str, str, Signature], Terms]:
-    """Returns the terms of the model by name and statistic of the node that sees, and signature of what it sees."""
+    """Returns the terms of the model by name and statistic of the node drawn, and signature of its other members."""
     found: dict[tuple[str, str, Signature], list[tuple[np.ndarray, list[np.ndarray], Any]]] = {}
     for number, factor in enumerate(model.factors):
         axis_of = _table_axes([model.kinds[member.name] for member in factor.members])
@@ -204,10 +204,10 @@ def _part(
         filled = slot < counts
         term = np.where(filled, order[np.where(filled, starts[nodes] + slot, 0)], 0)
         others = terms[key].others
-        seen = [back[other][column[term]] for (other, _), column in zip(key[2], others, strict=True)]
+        columns = [back[other][column[term]] for (other, _), column in zip(key[2], others, strict=True)]
         tables.append(
             SlotTables(
-                tuple(np.where(filled, row, 0).astype(np.int32) for row in seen),
+                tuple(np.where(filled, row, 0).astype(np.int32) for row in columns),
                 np.where(filled, term, len(terms[key].node)).astype(np.int32),
             )
         )

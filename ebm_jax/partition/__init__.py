@@ -212,6 +212,7 @@ def log_likelihood_bounds(
     """
     checks.check_key(key)
     target = target_of(model)
+    data = target.as_data("data", data)
     if target.has_hidden_sites:
         raise ValueError(
             f"{model!r} has hidden sites and no free energy; this bounds models that have one, as RBMs"

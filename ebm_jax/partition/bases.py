@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ebm_jax.energies.factor_graph import FactorGraph
-from ebm_jax.energies.nodes import Gaussians, NodeKind
+from ebm_jax.energies.nodes import NodeKind
 from ebm_jax.energies.target import target_of
 from ebm_jax.types import PyTree
 
@@ -77,28 +77,24 @@ def _log_z_of_units(kind: str, bias: np.ndarray) -> np.ndarray:
 
 def _log_z_of_nodes(model: FactorGraph, base: PyTree, name: str, kind: NodeKind) -> float:
     """Returns log Z of the nodes of one name, from factors of one member."""
-    if kind.n_values is None and not isinstance(kind, Gaussians):
-        raise ValueError(
-            f"the nodes {name!r} are {kind!r}, whose values are without number and whose sum is not known; give the "
-            "kind n_values, or a base=Base(sample, energy, log_z) and a kernel"
-        )
     shape = (kind.n, kind.n_values or 1) if kind.is_table else (kind.n,)
     fields = {statistic: np.zeros(shape) for statistic in kind.statistics}
     for factor, weights in zip(model.factors, base, strict=True):
         member = factor.members[0]
         if len(factor.members) == 1 and member.name == name:
             np.add.at(fields[member.statistic], member.index, weights)
-    if isinstance(kind, Gaussians):
-        precision = -2 * fields["square"]
-        if not (precision > 0).all():
-            node = int(np.flatnonzero(~(precision > 0))[0])
-            raise ValueError(
-                f"node {node} of {name!r} has the weight {-precision[node] / 2:g} for its square in base, so the base "
-                f'has no law; give a base with negative weights of Factor(("{name}", range({kind.n}), "square"))'
-            )
-        return float(np.sum(fields["value"] ** 2 / precision + np.log(2 * np.pi / precision)) / 2)
-    if kind.is_table:
-        return float(np.sum(np.logaddexp.reduce(fields["value"], axis=-1)))
-    levels = jnp.arange(kind.n_values).astype(kind.dtype)
-    exponents = [field[:, None] * np.asarray(kind.evaluate(t, levels)) for t, field in fields.items()]
-    return float(np.sum(np.logaddexp.reduce(sum(exponents), axis=-1)))
+    try:
+        log_sums = kind.log_sum(fields)
+    except NotImplementedError as error:
+        raise ValueError(
+            f"the nodes {name!r} are {kind!r}, which takes infinitely many values and whose sum is not known; define "
+            "its log_sum, or give a base=Base(sample, energy, log_z) and a kernel"
+        ) from error
+    if not np.isfinite(log_sums).all():
+        node = int(np.flatnonzero(~np.isfinite(log_sums))[0])
+        given = ", ".join(f"{value[node]:g} for its {statistic}" for statistic, value in fields.items())
+        raise ValueError(
+            f"node {node} of {name!r} has the weights {given} in base, so the base has no law; give a base "
+            "whose sum is finite, such as negative weights of squares"
+        )
+    return float(np.sum(log_sums))

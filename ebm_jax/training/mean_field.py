@@ -12,6 +12,7 @@ import numpy as np
 from ebm_jax import arrays, checks
 from ebm_jax.energies.target import Target, check_rows
 from ebm_jax.training import rbm_gradient
+from ebm_jax.training.fields import WithField
 from ebm_jax.training.objectives import Contrastive, contrastive_loss
 from ebm_jax.types import PyTree
 
@@ -22,6 +23,8 @@ class MeanField(Contrastive):
 
     def checked_batch(self, name: str, model: Target, batch: PyTree) -> PyTree:
         """Returns means as one array, its shape and dtype checked."""
+        if isinstance(batch, WithField):
+            raise ValueError(f"{name} is a WithField, and mean_field takes no fields; give its rows alone")
         dtypes = frozenset({"bool", "uint8", *checks.FLOATS})
         batch = arrays.to_arrays(name, batch, jax.ShapeDtypeStruct((), jnp.float32), dtypes)
         _check_means(name, model, batch)

@@ -65,7 +65,8 @@ def make_train_step(
       `init(key, params=None, variables=None) -> state`, which draws parameters unless they are given, and
       `step(key, state, batch) -> (state, metrics)`. A batch is data (where sites are hidden, their visible part) with a
       leading axis, `training.WithField` for a conditional model, or whatever the objective takes. `step` checks its
-      shapes and dtypes, and levels only in NumPy arrays: a look into an array on the device would wait for it. `fit`
+      shapes and dtypes, and levels only in NumPy arrays: a look into an array on the device would wait for it. So
+      does an array there whose dtype is not the model's, which is copied to the host and back. `fit`
       checks all of its data once.
 
     Raises:

@@ -124,6 +124,8 @@ def test_no_other_module_opens_files_by_itself():
         "reading.py: with path.open(",
         "folder.py: path.parent.mkdir(",
         "folder.py: draft.",
+        "folder.py: (draft / CHECKPOINTS).",
+        "folder.py: shutil.rmtree(draft)",
         "folder.py: file.unlink",
         "runner.py: folder = RunFolder.open(",
         "folder.py: return cls.open(",

@@ -46,6 +46,12 @@ class Counts(ej.NodeKind):
         return jnp.sum(below <= rng.uniform(words[0])[..., None], axis=-1).astype(jnp.float32)
 
 
+class Counted(Counts):
+    """Values that can be counted, of a dtype that cannot count them."""
+
+    n_values = 2
+
+
 def draw_weights(model, seed=0, scale=0.5):
     generator = np.random.default_rng(seed)
     shapes = [struct.shape for struct in model.params_struct()]
@@ -91,7 +97,7 @@ def test_one_sweep_has_its_exact_law(sweeps):
 
 MUTANTS = {
     "another sign": ("_statistics", lambda f: lambda *args: f(*args)._replace(is_up=None)),
-    "another entry": ("_entry", lambda f: lambda table, place: f(table, 0 * place)),
+    "another entry": ("table_entry", lambda f: lambda table, place, n: f(table, 0 * place, n)),
     "other weights": (
         "_by_node",
         lambda f: lambda n, node: f(n, node)._replace(order=np.roll(f(n, node).order, 1)),
@@ -226,7 +232,12 @@ def test_chains_and_parameters_in_any_form():
     """Bits do not depend on what runs beside a chain; clamped values stay; parameters may be mapped over."""
     model = ej.FactorGraph(
         {"s": ej.Spins(3), "c": ej.Categories(2, 3)},
-        [ej.Factor(("s", [0, 1]), ("s", [1, 2]), ("c", [0, 1])), ej.Factor(("c", range(2)))],
+        [
+            ej.Factor(("s", [0, 1]), ("s", [1, 2]), ("c", [0, 1])),
+            # Two factors of one form: a field may be of one of them.
+            ej.Factor(("c", range(2))),
+            ej.Factor(("c", range(2))),
+        ],
     )
     params, kernel, schedule = draw_weights(model), ej.gibbs(model), ej.SamplingSchedule(3, 2)
     start = ej.init_chains(jax.random.key(5), model, 65)
@@ -242,16 +253,23 @@ def test_chains_and_parameters_in_any_form():
     assert (held.positions["c"][:, :, 1] != start["c"][:, 1]).any()
 
     both = jax.tree.map(lambda leaf: jnp.stack([leaf, -leaf]), params)
+    in_part = jax.vmap(
+        lambda p: (
+            ej.sample(jax.random.key(6), kernel, (*params[:1], p, *params[2:]), start, schedule).positions
+        )
+    )
+    found = in_part(both[1])
+    assert jax.tree.all(jax.tree.map(lambda a, b: bool((a[0] == b).all()), found, many.positions))
     alike = jax.vmap(lambda p: ej.sample(jax.random.key(6), kernel, p, start, schedule).positions)(both)
     assert jax.tree.all(jax.tree.map(lambda a, b: bool((a[0] == b).all()), alike, many.positions))
 
-    field = (None, jnp.asarray(np.random.default_rng(0).normal(size=(65, 2, 3)), jnp.float32))
+    field = (None, jnp.asarray(np.random.default_rng(0).normal(size=(65, 2, 3)), jnp.float32), None)
     own = ej.sample(jax.random.key(6), kernel, params, start, schedule, field=field)
     assert (own.positions["c"] != many.positions["c"]).any()
     last = jax.tree.map(lambda leaf: leaf[64:], (start, field))
     words = jax.vmap(jax.random.fold_in, (None, 0))(jax.random.key(6), jnp.arange(64, 65))
     state = jax.vmap(kernel.init, (None, 0))(params, last[0])
-    added = (params[0], params[1] + last[1][1][0])
+    added = (params[0], params[1] + last[1][1][0], params[2])
     alone, _ = jax.vmap(lambda key, s: kernel.steps(key, added, 1.0, s, schedule.n_steps))(words, state)
     assert (alone.position["c"] == own.state.position["c"][64:]).all()
 
@@ -260,7 +278,7 @@ def test_equal_models_share_a_program():
     def build():
         return ej.FactorGraph({"s": ej.Spins(3)}, [ej.Factor(("s", [0, 1]), ("s", [1, 2]))])
 
-    assert build() == build()
+    assert build() == build() == dataclasses.replace(build())
     assert hash(build()) == hash(build())
     assert build() != ej.FactorGraph({"s": ej.Spins(3)}, [ej.Factor(("s", [0, 1]), ("s", [2, 2]))])
 
@@ -290,6 +308,11 @@ S, X, C = ej.Spins(3), ej.Gaussians(2), ej.Categories(2, 3)
         (lambda: ej.Factor(), "a factor needs a member"),
         (lambda: ej.Factor("s"), "a member of a factor is 's'; give"),
         (lambda: ej.Factor(("s", [0.5])), "numbers as a list of whole numbers"),
+        (lambda: ej.Factor(("s", [2**32 + 1])), "names node 4294967297; numbers run from 0 to 2147483647"),
+        (
+            lambda: ej.FactorGraph({"n": Counted(2)}, []),
+            "2 values of dtype float32; finitely many values are",
+        ),
         (lambda: ej.Factor(("s", [0, 1]), ("s", [0, 1, 2])), "name 2 and 3 nodes; give one each a term"),
         (lambda: ej.FactorGraph([S], []), "give kinds by name"),
         (lambda: ej.FactorGraph({"s": 3}, []), r"nodes\['s'\] is 3; give names and kinds"),
