@@ -104,8 +104,12 @@ def check_struct(name: str, tree: PyTree, struct: PyTree, *, leading: int = 0, d
     if got != want:
         if isinstance(tree, list) and jax.tree_util.treedef_is_leaf(want):
             raise ValueError(f"{name} is a list; expected one array: use np.asarray")
-        maker = "the model's init" if name.startswith("params") else "init_chains"
-        raise ValueError(f"{name} has the structure {got}; expected {want}, e.g. made by {maker}")
+        if isinstance(tree, list) and jax.tree.structure(tuple(tree)) == want:
+            raise ValueError(f"{name} is a list; expected a tuple: use tuple(…)")
+        makers = {"params": ", e.g. made by the model's init", "init": ", e.g. made by init_chains"}
+        raise ValueError(
+            f"{name} has the structure {_short(got)}; expected {_short(want)}{makers.get(name, '')}"
+        )
     for (path, leaf), spec in zip(_with_paths(tree, name), jax.tree.leaves(struct), strict=True):
         if arrays.is_foreign(leaf) or not hasattr(leaf, "shape") or not hasattr(leaf, "dtype"):
             wanted = f"{spec.dtype}{list(spec.shape)}"
@@ -125,14 +129,22 @@ def check_struct(name: str, tree: PyTree, struct: PyTree, *, leading: int = 0, d
             raise ValueError(f"{path} has dtype {leaf.dtype}; expected {names}: {_remedy(leaf, allowed)}")
 
 
+def _short(structure: Any) -> str:
+    """Returns a structure in words, cut where it is as long as the data."""
+    text = str(structure)
+    return text if len(text) < 300 else f"{text[:300]}…"
+
+
 def _remedy(leaf: Any, allowed: Any) -> str:
     """Returns how numbers of another dtype become one of those that are allowed."""
-    is_number = jnp.issubdtype(leaf.dtype, np.number) and is_concrete(leaf)
-    if is_number and not allowed & FLOATS:
+    is_number = jnp.issubdtype(leaf.dtype, np.number) and not jnp.iscomplexobj(leaf)
+    if is_number and is_concrete(leaf) and not allowed & FLOATS:
         # `.astype` would make both spins True, and most grey values 0.
         values = np.asarray(leaf)
         if "bool" in allowed and np.any(values == -1):
             return "convert -1 and +1 with ebm_jax.spins_from"
+        if np.any(values < 0):
+            return "levels run from 0 on"
         if np.any((values != np.floor(values)) | (values > 255)) or (
             "bool" in allowed and np.any(values > 1)
         ):
@@ -279,15 +291,17 @@ def check_clamped(clamped: Any, x: PyTree) -> None:
     for name, tree in zip(("clamped mask", "clamped values"), clamped, strict=True):
         if jax.tree.structure(tree) != jax.tree.structure(x):
             raise ValueError(
-                f"{name} has the structure {jax.tree.structure(tree)}; a position has {jax.tree.structure(x)}"
+                f"{name} has the structure {_short(jax.tree.structure(tree))}; a position has "
+                f"{_short(jax.tree.structure(x))}"
             )
-        for leaf, chains in zip(jax.tree.leaves(tree), jax.tree.leaves(x), strict=True):
+        for (path, leaf), chains in zip(_with_paths(tree, name), jax.tree.leaves(x), strict=True):
             dtype = jnp.dtype(jnp.bool_) if name == "clamped mask" else chains.dtype
             if getattr(leaf, "shape", None) not in (chains.shape, chains.shape[1:]):
                 shape = getattr(leaf, "shape", type(leaf).__name__)
-                raise ValueError(f"{name} has shape {shape}; expected {chains.shape[1:]} or {chains.shape}")
+                raise ValueError(f"{path} has shape {shape}; expected {chains.shape[1:]} or {chains.shape}")
             if leaf.dtype != dtype:
-                raise ValueError(f"{name} has dtype {leaf.dtype}; expected {dtype}: convert it with .astype")
+                remedy = _remedy(leaf, {str(dtype)})
+                raise ValueError(f"{path} has dtype {leaf.dtype}; expected {dtype}: {remedy}")
     check_finite("clamped values", clamped[1])
 
 

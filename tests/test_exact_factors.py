@@ -331,7 +331,7 @@ def flat_direction():
                 ej.FactorGraph({"n": Counts(1), "s": ej.Spins(1)}, [ej.Factor(("n", 0), ("s", 0))]),
                 (np.ones(1),),
             ),
-            r"the nodes 'n' are Counts\(n=1\), whose values are without number",
+            r"the nodes 'n' are Counts\(n=1\), which takes infinitely many values",
         ),
         (
             lambda: exact.log_partition(

@@ -19,6 +19,8 @@ PARAMS = MODEL.init(KEY)
 KERNEL = ej.gibbs(MODEL)
 START = ej.init_chains(KEY, MODEL, 4)
 ROWS = np.zeros((4, 6), np.uint8)
+# One table of 256⁵ weights.
+LARGE_TABLE = ej.FactorGraph({"c": ej.Categories(5, 256)}, [ej.Factor(*(("c", i) for i in range(5)))])
 
 
 def square(params, x):
@@ -74,6 +76,7 @@ def ais_of_an_energy():
         (lambda: ej.RBM(7, MANY).init(KEY), 32, "make the model smaller"),
         (lambda: ej.Ising(ej.Grid(MANY, 3)).init(KEY), 12, "make the model smaller"),
         (lambda: ej.Potts(ej.Grid(MANY, 3), 3).init(KEY), 36, "make the model smaller"),
+        (lambda: LARGE_TABLE.init(KEY), 4 * 256**5 / MANY, "make the model smaller"),
         (lambda: ej.NeuralEnergy(MLP((MANY,)), (4,)).init(KEY), 24, "make the model smaller"),
         (lambda: ej.gibbs(ej.Ising(ej.Grid(MANY, 3))), 24, "take a smaller graph"),
         (lambda: ej.Grid(MANY, 3, "periodic").edges, 48, "make the grid smaller"),

@@ -295,3 +295,29 @@ def test_modules_in_place_of_functions_and_of_parameters():
             take(lambda p, x: p(x), network)
     with pytest.raises(ValueError, match=r"params\['name'\] is 'relu'; give arrays and numbers alone"):
         step_with(half_square, {"name": "relu"})
+
+
+def test_levels_that_are_not_those_of_the_model():
+    spins = ej.Ising(ej.Grid(1, 2))
+    kernel, params = ej.gibbs(spins), spins.init(KEY)
+    held = np.array([[True, False]]), np.array([[1, -1]])
+    with pytest.raises(ValueError, match=r"clamped values has dtype int64; .* with ebm_jax\.spins_from"):
+        ej.sample(KEY, kernel, params, np.ones((3, 1, 2), bool), ej.SamplingSchedule(1, 1), clamped=held)
+    with pytest.raises(ValueError, match="init has dtype int64; expected uint8: levels run from 0 on"):
+        ej.sample(
+            KEY,
+            ej.gibbs(ej.Potts(ej.Grid(1, 2), 3)),
+            ej.Potts(ej.Grid(1, 2), 3).init(KEY),
+            np.full((3, 1, 2), -1),
+            ej.SamplingSchedule(1, 1),
+        )
+    mixed = ej.FactorGraph({"s": ej.Spins(1), "c": ej.Categories(1, 4)}, [ej.Factor(("s", 0), ("c", 0))])
+    with pytest.raises(ValueError, match="other than n_levels=4 levels; use gibbs"):
+        ej.categorical_gibbs(mixed, 4)
+    flags = ej.categorical_gibbs(lambda params, x: jnp.sum(x * 1.0), 3)
+    with pytest.raises(ValueError, match="bools, which have 2 levels, and n_levels is 3"):
+        ej.sample(KEY, flags, None, np.ones((3, 2), bool), ej.SamplingSchedule(1, 1))
+    with pytest.raises(ValueError, match=r"params is a list; expected a tuple: use tuple\(…\)"):
+        mixed.energy([np.zeros((1, 4), np.float32)], {"s": np.ones(1, bool), "c": np.zeros(1, np.uint8)})
+    with pytest.raises(ValueError, match="exact answers need an Ising, Potts, RBM or FactorGraph model"):
+        ej.exact.sample(KEY, lambda params, x: 0.0, None, 3)

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import functools
 import itertools
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,7 +24,7 @@ from jaxtyping import Array, Float, Int
 
 from ebm_jax.checks import FLOATS, check_params_fit, check_struct
 from ebm_jax.energies.factors import Factor
-from ebm_jax.energies.nodes import NodeKind
+from ebm_jax.energies.nodes import NodeKind, check_kind
 from ebm_jax.energies.sums import weighted_sum
 from ebm_jax.graphs.blocks import BlockSpec, default_spec
 from ebm_jax.graphs.edges import Graph
@@ -69,12 +69,9 @@ class FactorGraph:
                 raise ValueError(
                     f"nodes[{name!r}] is {kind!r}; give names and kinds: Spins(n), Categories(n, K), Gaussians(n)"
                 )
-            if kind.n_values is not None and jnp.issubdtype(kind.dtype, jnp.floating):
-                raise ValueError(
-                    f"nodes[{name!r}] is {kind!r} with {kind.n_values} values of dtype "
-                    f"{jnp.dtype(kind.dtype)}; finitely many values are the whole numbers from 0 on: "
-                    "give an integer dtype, and map them in evaluate"
-                )
+            check_kind(name, kind)
+        if not isinstance(factors, Iterable | Factor):
+            raise ValueError(f"factors is {factors!r}; give a list of Factor((name, numbers), …)")
         given = [factors] if isinstance(factors, Factor) else list(factors)
         for number, factor in enumerate(given):
             if not isinstance(factor, Factor):

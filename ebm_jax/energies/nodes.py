@@ -14,6 +14,7 @@ A kind of one's own is a subclass of `NodeKind`: two functions, and any factor, 
 from __future__ import annotations
 
 import abc
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -241,3 +242,33 @@ class Gaussians(NodeKind):
         scale = jax.lax.rsqrt(jnp.where(precision > 0, precision, jnp.nan))
         noise = rng.normal(words[0])
         return (fields.get("value", 0.0) * scale * scale + scale * noise).astype(jnp.float32)
+
+
+def check_kind(name: str, kind: NodeKind) -> None:
+    """Checks what a kind of a user's own says of itself.
+
+    Args:
+      name: The name of its nodes.
+      kind: The kind.
+
+    Raises:
+      ValueError: If an attribute is missing or has another form, or its values do not fit its dtype.
+    """
+    if not hasattr(kind, "dtype"):
+        raise ValueError(
+            f"{type(kind).__name__} has no dtype; give it the class attribute, e.g. dtype = jnp.float32"
+        )
+    if not isinstance(kind.statistics, tuple) or not all(isinstance(t, str) for t in kind.statistics):
+        raise ValueError(f"{type(kind).__name__}.statistics is {kind.statistics!r}; give a tuple of names")
+    # Equal kinds share compiled code, so all that tells two of them apart has to be a field.
+    others = set(vars(kind)) - {field.name for field in dataclasses.fields(kind)}
+    if others:
+        raise ValueError(
+            f"nodes[{name!r}] is {kind!r}, which keeps {', '.join(sorted(others))} outside its fields; write the kind "
+            "as a frozen dataclass, so that other settings make another kind"
+        )
+    if kind.n_values is not None and jnp.issubdtype(kind.dtype, jnp.floating):
+        raise ValueError(
+            f"nodes[{name!r}] is {kind!r} with {kind.n_values} values of dtype {jnp.dtype(kind.dtype)}; finitely many "
+            "values are the whole numbers from 0 on: give an integer dtype, and map them in evaluate"
+        )

@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 
 from ebm_jax import checks, rng
+from ebm_jax.functions import shown
 from ebm_jax.samplers.base import (
     ChainState,
     EnergyKernel,
@@ -101,6 +102,10 @@ class CategoricalGibbs(EnergyKernel):
         """
         check_whole_numbers(x)
         super().check(params, x, clamped)
+        if self.n_levels > 2 and any(leaf.dtype == jnp.bool_ for leaf in jax.tree.leaves(x)):
+            raise ValueError(
+                f"init holds bools, which have 2 levels, and n_levels is {self.n_levels}; give integers"
+            )
         checks.check_levels("init", x, self.n_levels)
         if clamped is not None:
             checks.check_levels("clamped values", clamped[1], self.n_levels)
@@ -134,4 +139,11 @@ def categorical_gibbs(energy: Any, n_levels: int) -> CategoricalGibbs:
       (5, 4)
     """
     check_energy(energy)
-    return CategoricalGibbs(energy, checks.check_integer("n_levels", n_levels, 2))
+    n_levels = checks.check_integer("n_levels", n_levels, 2)
+    others = set(getattr(energy, "level_counts", ())) - {n_levels}
+    if others:
+        raise ValueError(
+            f"{shown(energy)} has sites of other than n_levels={n_levels} levels; use gibbs(model), or within_gibbs "
+            "with a kernel for each part"
+        )
+    return CategoricalGibbs(energy, n_levels)

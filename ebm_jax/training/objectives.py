@@ -134,7 +134,9 @@ class Contrastive(Objective):
         except ValueError as error:
             if not (rbm_gradient.fits(model) and "grey values" in str(error)):
                 raise
-            raise ValueError(f'{error}, or take them as means by fit(..., visible="mean-field")') from error
+            raise ValueError(
+                f'{error}, or take them as means by fit(..., visible="mean-field") with negatives of pcd or exact'
+            ) from error
 
 
 def contrastive_loss(

@@ -52,6 +52,14 @@ class Counted(Counts):
     n_values = 2
 
 
+class Wide(Counts):
+    """A kind whose scale is no field, so that kinds of other scales are equal."""
+
+    def __init__(self, n, scale):
+        super().__init__(n)
+        object.__setattr__(self, "scale", scale)
+
+
 def draw_weights(model, seed=0, scale=0.5):
     generator = np.random.default_rng(seed)
     shapes = [struct.shape for struct in model.params_struct()]
@@ -316,6 +324,11 @@ S, X, C = ej.Spins(3), ej.Gaussians(2), ej.Categories(2, 3)
         (lambda: ej.Factor(("s", [0, 1]), ("s", [0, 1, 2])), "name 2 and 3 nodes; give one each a term"),
         (lambda: ej.FactorGraph([S], []), "give kinds by name"),
         (lambda: ej.FactorGraph({"s": 3}, []), r"nodes\['s'\] is 3; give names and kinds"),
+        (lambda: ej.FactorGraph({"s": S}, None), "factors is None; give a list of Factor"),
+        (
+            lambda: ej.FactorGraph({"w": Wide(2, 3.0)}, []),
+            "keeps scale outside its fields; write the kind as a frozen",
+        ),
         (lambda: ej.FactorGraph({"s": S}, [("s", 0)]), "factor 0 is .*; give Factor"),
         (lambda: ej.FactorGraph({"s": S}, [ej.Factor(("t", 0))]), "names nodes 't'; there are 's': add them"),
         (
