@@ -109,8 +109,8 @@ def classifier_two_sample_test(x: Any, y: Any, *, key: Key, n_steps: int = 100) 
     """
     checks.check_integer("n_steps", n_steps, 1)
     x, y = _two_samples(key, x, y, least=4)
-    n_held_out = len(x) - len(x) // 2 + len(y) - len(y) // 2
-    return ClassifierTest(*_classifier_test(n_steps, key, x, y), n_held_out)
+    statistic, p_value = _classifier_test(n_steps, key, x, y)
+    return ClassifierTest(statistic, p_value, len(x) - len(x) // 2 + len(y) - len(y) // 2)
 
 
 def _two_samples(key: Key, x: Any, y: Any, least: int) -> tuple[Array, Array]:
