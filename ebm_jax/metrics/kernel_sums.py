@@ -37,23 +37,22 @@ class KernelTest(NamedTuple):
     bandwidth: Float[Array, "*batch"]
 
 
-def read_rows(name: str, x: Any, struct: PyTree = None, *, least: int = 2) -> PyTree:
-    """Returns draws or features as arrays with a leading axis.
+def read_rows(name: str, x: Any, least: int) -> PyTree:
+    """Returns rows of any numbers as arrays with a leading axis.
 
     Args:
       name: What to call them in messages.
       x: Arrays `(n, ...)`, lists, or containers of other libraries.
-      struct: Shapes and dtypes of one row. None leaves them unchecked.
       least: Least number of rows.
 
     Returns:
       The arrays.
 
     Raises:
-      ValueError: If rows are too few, do not fit, or are not finite.
+      ValueError: If there are too few rows, or numbers are not finite.
     """
-    x = arrays.to_arrays(name, x, struct)
-    n = check_rows(name, x, struct, checks.FLOATS if struct is not None else None)
+    x = arrays.to_arrays(name, x)
+    n = check_rows(name, x)
     if n < least:
         raise ValueError(f"{name} has {n} rows; give at least {least}")
     checks.check_finite(name, x)

@@ -1,13 +1,22 @@
 """The kernel Stein discrepancy: whether draws follow exp(−β E), without draws of that law and without log Z.
 
-With the score s(x) = −β ∇E(x) and a kernel k, the Stein kernel is
+A Stein kernel h has mean zero over y ~ exp(−β E) for every x. So the mean of h over independent draws x and y of one
+law is zero if the law is exp(−β E), and positive otherwise (Liu, Lee and Jordan 2016; Chwialkowski, Strathmann and
+Gretton 2016).
 
-    h(x, y) = s(x)·s(y) k + s(x)·∇_y k + s(y)·∇_x k + tr ∇_x ∇_y k.
+Of real configurations, with the score s(x) = −β ∇E(x), it is
 
-Its mean over y ~ exp(−β E) is zero for every x. So the mean of h over independent draws x and y of one law is zero if
-the law is exp(−β E), and positive otherwise (Liu, Lee and Jordan 2016; Chwialkowski, Strathmann and Gretton 2016). The
-kernel is the inverse multiquadric k = (1 + |x − y|² / ℓ²)^(−½), with which the discrepancy also sees draws that run
-off to infinity (Gorham and Mackey 2017).
+    h(x, y) = s(x)·s(y) k + s(x)·∇_y k + s(y)·∇_x k + tr ∇_x ∇_y k,    k = (1 + |x − y|² / ℓ²)^(−½).
+
+With this kernel the discrepancy also sees draws that run off to infinity (Gorham and Mackey 2017).
+
+Of binary configurations, with ¬ᵢx the configuration x with site i flipped and qᵢ(x) the probability that a heat bath
+flips it, it is
+
+    h(x, y) = Σᵢ qᵢ(x) qᵢ(y) [k(¬ᵢx, ¬ᵢy) − k(¬ᵢx, y) − k(x, ¬ᵢy) + k(x, y)],    k = exp(−H(x, y) / ℓ).
+
+H is the number of sites that differ. The discrepancy for discrete laws is that of Yang, Liu, Rao and Neville 2018. They
+have p(¬ᵢx) / p(x) in place of qᵢ, which is not bounded (the bounded one: Shi, Zhou, Hwang, Titsias and Mackey 2022).
 """
 
 from __future__ import annotations
@@ -18,26 +27,20 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array
 
 from ebm_jax import checks, functions
 from ebm_jax.energies.target import target_of
 from ebm_jax.metrics.kernel_sums import (
     KernelTest,
-    centred,
     check_number,
     checked,
-    flat_rows,
     median_distance,
     pair_sums,
-    read_rows,
     share_at_least,
-    square_distances,
 )
+from ebm_jax.metrics.stein_kernels import BINARY, REAL, SteinKernel
 from ebm_jax.types import Key, PyTree
-
-# Draws whose scores are computed together.
-_DRAWS = 256
 
 
 def kernel_stein_discrepancy(
@@ -62,16 +65,18 @@ def kernel_stein_discrepancy(
     chain need signs that change more slowly than the draws (Chwialkowski et al. 2016): thin the chain until the
     autocorrelation of neighbours is under a half, and give a `flip` of 0.1. Such a test needs a thousand draws.
 
-    The discrepancy does not see the weights of modes that are far apart: the score is the same whatever they are.
+    The discrepancy hardly sees the weights of modes that are far apart: gradients are the same whatever they are.
 
     Args:
-      model: A model with `energy(params, x)`, or such a function. x is any pytree of floats.
+      model: A model with `energy(params, x)`, or such a function. x is any pytree of floats; or of sites with two
+        levels, bools or of a model with two levels (Ising, RBM, `Marginal`, and compositions of them). Those take an
+        energy for each site of each draw.
       params: Its parameters.
       x: Draws with a leading axis of n ≥ 2, in the order in which a chain made them.
       key: A typed key, for the signs.
       beta: β.
-      bandwidth: ℓ > 0, in the units of x. None means the median distance between draws. A smaller one sees finer
-        differences, and needs more draws in many dimensions.
+      bandwidth: ℓ > 0, in the units of x, or a number of sites. None means the median distance between draws. A smaller
+        one sees finer differences, and needs more draws in many dimensions.
       flip: Probability that the sign changes from one draw to the next. ½ is right for independent draws.
       n_bootstrap: Number of random signs. The p-value is at least 1 / (n_bootstrap + 1).
 
@@ -79,8 +84,8 @@ def kernel_stein_discrepancy(
       A `KernelTest` of scalars. It runs under `jit` and `vmap`.
 
     Raises:
-      ValueError: If the draws are no finite floats, the energy does not take them, its gradient is not finite, a number
-        is out of range, or the median distance is 0.
+      ValueError: If the draws are of another kind or not finite, the energy does not take them, its gradient is not
+        finite, a number is out of range, or the median distance is 0.
 
     Example:
       >>> energy = lambda params, x: jnp.sum(x**2) / 2
@@ -96,20 +101,35 @@ def kernel_stein_discrepancy(
     check_number("bandwidth", bandwidth, None)
     check_number("flip", flip, 1.0)
     check_number("beta", beta, None)
-    x = read_rows("x", x, target.position_struct)
-    for leaf in jax.tree.leaves(x):
-        if not jnp.issubdtype(leaf.dtype, jnp.floating):
-            raise ValueError(
-                f"x has dtype {leaf.dtype}, and the test needs gradients with respect to x; compare discrete samples "
-                "by mmd_test or classifier_two_sample_test"
-            )
+    # A datum may be a part of a configuration; the test is of whole ones.
+    full = target.of_full_configurations()
+    x = full.as_data("x", x)
+    n = full.check_data("x", x)
+    if n < 2:
+        raise ValueError(f"x has {n} rows; give at least 2")
+    checks.check_finite("x", x)
+    x = jax.tree.map(jnp.asarray, x)
     one = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), x)
     functions.check_gives_scalar(target.energy, params, one)
-    return checked(_stein_test(target.energy, n_bootstrap, key, params, x, beta, bandwidth, flip))
+    kernel = _kernel_for(x, target.n_levels)
+    return checked(_stein_test(kernel, target.energy, n_bootstrap, key, params, x, beta, bandwidth, flip))
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1))
+def _kernel_for(x: PyTree, n_levels: int | None) -> SteinKernel:
+    dtypes = [leaf.dtype for leaf in jax.tree.leaves(x)]
+    if all(jnp.issubdtype(dtype, jnp.floating) for dtype in dtypes):
+        return REAL
+    if all(dtype == jnp.bool_ or (n_levels == 2 and jnp.issubdtype(dtype, jnp.integer)) for dtype in dtypes):
+        return BINARY
+    raise ValueError(
+        f"x has dtypes {', '.join(map(str, dtypes))}, and the test takes floats, bools or sites of two levels; compare "
+        "other draws by mmd_test or classifier_two_sample_test"
+    )
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1, 2))
 def _stein_test(
+    kernel: SteinKernel,
     energy: Callable[..., Array],
     n_bootstrap: int,
     key: Key,
@@ -119,37 +139,14 @@ def _stein_test(
     bandwidth: Any,
     flip: Any,
 ) -> KernelTest:
-    def gradient(one: PyTree) -> PyTree:
-        return jax.grad(energy, argnums=1)(params, one)
-
-    rows = centred(flat_rows(x))
-    n, n_dimensions = rows.shape
-    scores = -beta * flat_rows(jax.lax.map(gradient, x, batch_size=min(n, _DRAWS)))
+    features = kernel.features(energy, params, beta, x)
+    n, dtype = len(features[0]), features[0].dtype
     for_median, for_signs = jax.random.split(key)
-    scale = jnp.asarray(median_distance(for_median, rows) if bandwidth is None else bandwidth, rows.dtype)
+    scale = kernel.bandwidth(median_distance(for_median, features[0])) if bandwidth is None else bandwidth
+    scale = jnp.asarray(scale, dtype)
     changes = jax.random.bernoulli(for_signs, flip, (n_bootstrap, n))
-    signs = 1 - 2 * (jnp.cumsum(changes, axis=1) % 2).astype(rows.dtype)
-    weights = jnp.concatenate([jnp.ones((1, n), rows.dtype), signs])
-    sums, _ = pair_sums(functools.partial(_stein_kernel, scale), (rows, scores), weights)
-    diagonal = jnp.sum(scores**2) + n * n_dimensions / scale**2
-    return KernelTest((sums[0] - diagonal) / (n * (n - 1)), share_at_least(sums), scale)
-
-
-def _stein_kernel(
-    scale: Float[Array, ""], a: tuple[Array, Array], b: tuple[Array, Array]
-) -> Float[Array, "n m"]:
-    """Returns h of all pairs, from rows and their scores.
-
-    With r = x − y, q = 1 + |r|² / ℓ² and k = q^(−½),
-
-        h = s(x)·s(y) q^(−½) + ((s(x) − s(y))·r + d) q^(−3/2) / ℓ² − 3 |r|² q^(−5/2) / ℓ⁴.
-    """
-    (x, of_x), (y, of_y) = a, b
-    dot = functools.partial(jnp.matmul, precision="highest")
-    squares = square_distances(x, y)
-    along_x, along_y = jnp.sum(of_x * x, axis=1)[:, None], jnp.sum(of_y * y, axis=1)[None]
-    along = along_x + along_y - dot(of_x, y.T) - dot(x, of_y.T)
-    inverse = 1 / (1 + squares / scale**2)
-    root = jnp.sqrt(inverse)
-    drift = (along + x.shape[1]) * inverse / scale**2
-    return root * (dot(of_x, of_y.T) + drift - 3 * squares * (inverse / scale**2) ** 2)
+    signs = 1 - 2 * (jnp.cumsum(changes, axis=1) % 2).astype(dtype)
+    weights = jnp.concatenate([jnp.ones((1, n), dtype), signs])
+    sums, _ = pair_sums(functools.partial(kernel.pairs, scale), features, weights)
+    unbiased = (sums[0] - jnp.sum(kernel.diagonal(scale, features))) / (n * (n - 1))
+    return KernelTest(unbiased, share_at_least(sums), scale)

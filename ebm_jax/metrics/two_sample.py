@@ -115,7 +115,7 @@ def classifier_two_sample_test(x: Any, y: Any, *, key: Key, n_steps: int = 100) 
 
 def _two_samples(key: Key, x: Any, y: Any, least: int) -> tuple[Array, Array]:
     checks.check_key(key)
-    rows = [flat_rows(read_rows(name, sample, least=least)) for name, sample in (("x", x), ("y", y))]
+    rows = [flat_rows(read_rows(name, sample, least)) for name, sample in (("x", x), ("y", y))]
     if rows[0].shape[1] != rows[1].shape[1]:
         raise ValueError(
             f"rows of x hold {rows[0].shape[1]} numbers and those of y {rows[1].shape[1]}; give equal shapes"

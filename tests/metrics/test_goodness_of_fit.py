@@ -14,11 +14,14 @@ import scipy.stats
 
 from ebm_jax import metrics
 from ebm_jax.metrics import kernel_sums, two_sample
+from ebm_jax.metrics.stein_kernels import BINARY
+from tests import oracles, systems
 from tests.statistics import assert_plausible
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
 KEY = jax.random.key(0)
+SPINS = systems.get("ising_2x3_edge")
 # Two numbers of precision 2 and ½, correlated.
 PRECISION = jnp.asarray([[2.0, 0.4], [0.4, 0.5]])
 
@@ -37,6 +40,15 @@ def stein(key, shift=0.0, beta=1.0):
     one, two = jax.random.split(key)
     return metrics.kernel_stein_discrepancy(
         gaussian, PRECISION, draws(one, 40) + shift, key=two, beta=beta, n_bootstrap=99
+    ).p_value
+
+
+def binary_stein(key, beta=1.0):
+    one, two = jax.random.split(key)
+    numbers = jax.random.choice(one, 64, (40,), p=jnp.asarray(oracles.boltzmann(SPINS.energies), jnp.float32))
+    x = SPINS.positions(oracles.all_states(6, 2))[numbers]
+    return metrics.kernel_stein_discrepancy(
+        SPINS.model, SPINS.params, x, key=two, beta=beta, n_bootstrap=99
     ).p_value
 
 
@@ -67,8 +79,12 @@ def rejected_of(keys, test, *args):
 
 @pytest.mark.parametrize(
     ("test", "null", "mutants"),
-    [(stein, (0.0, 1.0), [(1.0, 1.0), (0.0, 0.3)]), (kernel_test, (0.0,), [(1.0,)])],
-    ids=["stein", "mmd"],
+    [
+        (stein, (0.0, 1.0), [(1.0, 1.0), (0.0, 0.3)]),
+        (binary_stein, (1.0,), [(0.3,)]),
+        (kernel_test, (0.0,), [(1.0,)]),
+    ],
+    ids=["stein", "binary stein", "mmd"],
 )
 def test_p_values_are_uniform_under_the_null_alone(test, null, mutants):
     """Mutants: draws shifted by one, and draws of another β."""
@@ -123,6 +139,25 @@ def test_the_stein_kernel_is_its_definition():
         n_bootstrap=3,
     )
     np.testing.assert_allclose(found.statistic, expected, rtol=1e-3)
+
+
+def test_the_binary_stein_kernel_has_mean_zero_under_the_law():
+    """Over all configurations, for each other one, at two β; it is h by its definition, and its diagonal is its own."""
+    states = oracles.all_states(6, 2)
+    spins, width = 2.0 * states - 1, 2.5
+    k = np.exp(-(spins[:, None] != spins).sum(axis=-1) / width)
+    for beta in (1.0, 0.4):
+        law = oracles.boltzmann(SPINS.energies, beta)
+        features = BINARY.features(SPINS.model.energy, SPINS.params, beta, SPINS.all_positions())
+        h = np.asarray(BINARY.pairs(jnp.float32(width), features, features))
+        np.testing.assert_allclose(h @ law, 0, atol=1e-6)
+        np.testing.assert_allclose(BINARY.diagonal(jnp.float32(width), features), np.diag(h), rtol=1e-5)
+    expected = np.zeros((64, 64))
+    for i in range(6):
+        other = oracles.state_numbers(states ^ np.eye(6, dtype=int)[i], 2)
+        q = law[other] / (law + law[other])
+        expected += np.outer(q, q) * (k[other][:, other] - k[other] - k[:, other] + k)
+    np.testing.assert_allclose(h, expected, atol=1e-6)
 
 
 def test_slow_signs_allow_for_dependent_draws():
@@ -182,8 +217,8 @@ def test_the_tail_is_that_of_fishers_exact_test(n, m, drawn):
     ("call", "words"),
     [
         (
-            lambda x: metrics.kernel_stein_discrepancy(gaussian, PRECISION, x > 0, key=KEY),
-            "dtype bool.*mmd_test",
+            lambda x: metrics.kernel_stein_discrepancy(gaussian, PRECISION, (x > 0).astype(int), key=KEY),
+            "x has dtypes int.*mmd_test",
         ),
         (lambda x: metrics.kernel_stein_discrepancy(gaussian, PRECISION, x[:1], key=KEY), "x has 1 rows"),
         (
