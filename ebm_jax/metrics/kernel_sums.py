@@ -81,7 +81,7 @@ def flat_rows(x: PyTree) -> Float[Array, "n d"]:
 
 def centred(rows: Float[Array, "n d"]) -> Float[Array, "n d"]:
     """Returns rows less their mean: distances stay, and their rounding errors do not grow with the mean."""
-    return rows - jnp.mean(rows, axis=0)
+    return rows - jnp.mean(rows, axis=0, keepdims=True)
 
 
 def square_distances(a: Float[Array, "n d"], b: Float[Array, "m d"]) -> Float[Array, "n m"]:

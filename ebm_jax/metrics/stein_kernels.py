@@ -83,7 +83,8 @@ def _binary_features(energy: Callable[..., Array], params: PyTree, beta: Any, x:
         return jax.nn.sigmoid(beta * differences)
 
     rows = 2 * flat_rows(x) - 1
-    return rows, jax.lax.map(rates, x, batch_size=min(len(rows), max(1, _FLIPS // rows.shape[1])))
+    of_draws = jax.lax.map(rates, x, batch_size=min(len(rows), max(1, _FLIPS // rows.shape[1])))
+    return rows, of_draws.astype(rows.dtype)
 
 
 def _binary_pairs(scale: Array, a: Features, b: Features) -> Float[Array, "n m"]:

@@ -155,14 +155,14 @@ def _classifier_test(
     x, y = jax.random.permutation(of_x, x), jax.random.permutation(of_y, y)
     train = x[: len(x) // 2], y[: len(y) // 2]
     pooled = jnp.concatenate(train)
-    mean, deviation = jnp.mean(pooled, axis=0), jnp.std(pooled, axis=0)
+    mean, deviation = jnp.mean(pooled, axis=0, keepdims=True), jnp.std(pooled, axis=0, keepdims=True)
 
     def standardised(rows: Array) -> Array:
         return (rows - mean) / jnp.where(deviation > 0, deviation, 1)
 
     weights = _train(n_steps, of_weights, *map(standardised, train))
     held_out = x[len(x) // 2 :], y[len(y) // 2 :]
-    named_x = [jnp.sum(_log_odds(weights, standardised(rows)) > 0) for rows in held_out]
+    named_x = [jnp.sum(_log_odds(weights, standardised(rows)) > 0, dtype=x.dtype) for rows in held_out]
     n, m = map(len, held_out)
     statistic = (named_x[0] / n + 1 - named_x[1] / m) / 2
     return statistic, _hypergeometric_tail(n, m, named_x[0] + named_x[1], named_x[0])
@@ -190,7 +190,7 @@ def _train(n_steps: int, key: Key, x: Float[Array, "n d"], y: Float[Array, "m d"
 
 def _log_odds(weights: tuple[Array, ...], rows: Float[Array, "n d"]) -> Float[Array, " n"]:
     into, bias, out, offset = weights
-    return jnp.tanh(rows @ into + bias) @ out + offset
+    return jnp.tanh(rows @ into + bias[None]) @ out + offset
 
 
 def _hypergeometric_tail(n: int, m: int, drawn: Array, least: Array) -> Float[Array, ""]:

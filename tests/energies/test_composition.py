@@ -113,6 +113,8 @@ def test_a_nested_composition_is_its_formula_and_its_chains_follow_it():
         - 0.8 * np.log(np.exp(np.asarray(mixture.log_weights)[:, None] - inner).sum(axis=0))
     )
     np.testing.assert_allclose(of_all_states(NESTED.energy, params), expected, atol=1e-5)
+    with jax.numpy_rank_promotion("raise"), jax.numpy_dtype_promotion("strict"):
+        assert jax.eval_shape(NESTED.energy, params, TIED.from_levels(STATES[0])).shape == ()
     # init_chains draws every level; gradients with respect to one-hot rows inform the moves.
     start = ej.init_chains(KEY, NESTED, 3000)
     assert 0.45 < np.asarray(start).mean() < 0.55

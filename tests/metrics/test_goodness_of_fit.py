@@ -207,9 +207,18 @@ def test_pieces_of_pairs_add_up(monkeypatch):
 @pytest.mark.parametrize(("n", "m", "drawn"), [(30, 20, 33), (400, 900, 700)])
 def test_the_tail_is_that_of_fishers_exact_test(n, m, drawn):
     least = np.arange(max(0, drawn - m), min(n, drawn) + 1)
-    tail = functools.partial(two_sample._hypergeometric_tail, n, m, jnp.asarray(drawn))
+    tail = functools.partial(two_sample._hypergeometric_tail, n, m, jnp.float32(drawn))
     expected = scipy.stats.hypergeom.sf(least - 1, n + m, n, drawn)
     np.testing.assert_allclose(jax.vmap(tail)(least), expected, rtol=1e-3, atol=1e-30)
+
+
+@pytest.mark.parametrize("test", [stein, binary_stein, kernel_test, classifier_test])
+def test_arrays_of_one_rank_and_dtype_meet(test):
+    def strict(key):
+        with jax.numpy_rank_promotion("raise"), jax.numpy_dtype_promotion("strict"):
+            return test(key)
+
+    assert jax.eval_shape(strict, KEY).shape == ()
 
 
 @pytest.mark.usefixtures("as_shipped")
