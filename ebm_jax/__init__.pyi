@@ -55,6 +55,15 @@ from .energies.categorical_rbm import (
 from .energies.categorical_rbm import (
     CategoricalRBMParams as CategoricalRBMParams,
 )
+from .energies.composition import (
+    Ensemble as Ensemble,
+)
+from .energies.composition import (
+    Sum as Sum,
+)
+from .energies.composition import (
+    Tempered as Tempered,
+)
 from .energies.factor_graph import FactorGraph as FactorGraph
 from .energies.factors import Factor as Factor
 from .energies.gaussian_rbm import GaussianRBM as GaussianRBM
@@ -65,6 +74,12 @@ from .energies.ising import (
     IsingParams as IsingParams,
 )
 from .energies.marginal import Marginal as Marginal
+from .energies.mixture import (
+    Mixture as Mixture,
+)
+from .energies.mixture import (
+    MixtureParams as MixtureParams,
+)
 from .energies.neural import (
     JointEnergy as JointEnergy,
 )

@@ -76,12 +76,16 @@ def test_examples_run(tmp_path, monkeypatch):
     assert names["from_all"] > 0.8 and names["from_upper"] > 0.6
     assert names["accuracy"] > 0.85 and names["learning"].shape == (20, 11)
     assert (tmp_path / "classes.png").stat().st_size > 0
+    assert names["of_mixture"] > max(names["of_experts"]) + 2
+    assert names["by_class"][3] > 0.9 > 0.8 > names["by_class"][0] > 0.2 > 0.1 > names["by_class"][6]
 
     # The nearest training digit, by pixels that differ, is mostly of the class that was asked for.
     drawn, train = names["drawn"].reshape(-1, 64), names["train"]
     nearest = np.argmin((drawn[:, None] != train).sum(axis=-1), axis=1)
     right = names["digits"].train.labels[nearest] == names["asked"]
     assert right.mean() > 0.7
+    nearest = np.argmin((np.asarray(names["zeros"])[:, None] != train).sum(axis=-1), axis=1)
+    assert (names["digits"].train.labels[nearest] == 0).mean() > 0.95
 
 
 # A page on additions may mention names that do not exist yet.

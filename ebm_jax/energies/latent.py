@@ -3,7 +3,8 @@
     E(z) = ½|z|² + f(z)
 
 f is a network. Without it the energy is that of N(0, I), so latents are whitened first: f then learns how they differ
-from one Gaussian, and chains of any start come back from far away.
+from one Gaussian, and chains of any start come back from far away. `LatentJoint` is the law of latents and images
+together.
 """
 
 from __future__ import annotations
@@ -18,7 +19,9 @@ from jaxtyping import Array, Float
 
 from ebm_jax import checks
 from ebm_jax.energies.autoencoder import Autoencoder
+from ebm_jax.energies.ising import Ising, IsingParams
 from ebm_jax.energies.neural import NeuralEnergy
+from ebm_jax.graphs import Graph, Grid
 from ebm_jax.types import Key, PyTree
 
 
@@ -164,3 +167,79 @@ class LatentModel:
     def decode(self, params: LatentParams, x: Float[Array, " n_latents"]) -> Float[Array, "..."]:
         """Returns the probabilities of the pixels of one image."""
         return self.autoencoder.decode(params.autoencoder, params.whitening.undo(x))
+
+
+class LatentImage(NamedTuple):
+    """A configuration of a `LatentJoint`: whitened latents `(n_latents,)`, and an image of bools."""
+
+    latent: Float[Array, "*batch n_latents"]
+    image: Any
+
+
+@dataclass(frozen=True)
+class LatentJoint:
+    """The joint energy E(z, x) = E(z) − log p(x | z) of latents z and an image x with pixels in {0, 1}.
+
+    E(z) is the prior of a `LatentModel`, and p(x | z) its decoder, which is normalised: the law of z alone is the
+    prior's. Given an image the latents are drawn by any kernel of continuous energies. Given latents the pixels are
+    independent, and `pixels` is the model that draws them exactly. `within_gibbs` does both in turn; with the image
+    clamped, or a part of it, it draws latents and the rest of the image given that part.
+
+    Args:
+      model: The latents' energy and their decoder. Parameters are its own.
+
+    Raises:
+      ValueError: If images have more than two axes.
+
+    Example:
+      >>> prior = ej.energies.latent.LatentEnergy(ej.energies.networks.MLP((8,)), shape=(2,))
+      >>> coder = ej.energies.autoencoder.Autoencoder((8, 8), n_latents=2, n_hidden=16)
+      >>> model = ej.energies.latent.LatentJoint(ej.energies.latent.LatentModel(prior, coder))
+      >>> params = model.init(jax.random.key(0))
+      >>> moves = {"latent": ej.mala(model, 0.5), "image": (ej.gibbs(model.pixels), model.pixel_params)}
+      >>> start = ej.energies.latent.LatentImage(jnp.zeros((4, 2)), jnp.zeros((4, 8, 8), bool))
+      >>> run = ej.sample(jax.random.key(1), ej.within_gibbs(moves), params, start, ej.SamplingSchedule(2, 3))
+      >>> run.positions.image.shape
+      (3, 4, 8, 8)
+    """
+
+    model: LatentModel
+
+    def __post_init__(self) -> None:
+        """Checks the fields."""
+        if len(self.model.autoencoder.shape) > 2:
+            raise ValueError(
+                f"images have shape {self.model.autoencoder.shape}; flatten all but one or two axes"
+            )
+
+    @property
+    def pixels(self) -> Ising:
+        """The pixels given latents, as an Ising model without couplings. `pixel_params` gives its parameters."""
+        shape = self.model.autoencoder.shape
+        return Ising(Grid(*shape) if len(shape) == 2 else Graph(shape[0], []))
+
+    def pixel_params(self, params: LatentParams, x: LatentImage) -> IsingParams:
+        """Returns the parameters of `pixels` given the latents of `x`: half the log-odds of the pixels as fields."""
+        log_odds = self.model.autoencoder.log_odds(params.autoencoder, params.whitening.undo(x.latent))
+        coupling: Any = self.pixels.params_struct().coupling
+        return IsingParams(log_odds / 2, jnp.zeros(coupling.shape, coupling.dtype))
+
+    def init(self, key: Key) -> LatentParams:
+        """Draws the parameters of the model."""
+        return self.model.init(key)
+
+    def params_struct(self) -> LatentParams:
+        """Returns the shapes and dtypes of the parameters."""
+        return self.model.params_struct()
+
+    def position_struct(self) -> LatentImage:
+        """Returns the shapes and dtypes of one configuration."""
+        image: Any = self.pixels.position_struct()
+        latent: Any = self.model.position_struct()
+        return LatentImage(latent, image)
+
+    def energy(self, params: LatentParams, x: LatentImage) -> Float[Array, ""]:
+        """Returns E(z, x) of one configuration, in nats."""
+        prior = self.model.energy(params, x.latent)
+        image, latent = x.image.astype(prior.dtype), params.whitening.undo(x.latent)
+        return prior + self.model.autoencoder.energy_given(params.autoencoder, image, latent)
