@@ -112,15 +112,17 @@ def kernel_stein_discrepancy(
     x = jax.tree.map(jnp.asarray, x)
     one = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), x)
     functions.check_gives_scalar(target.energy, params, one)
-    kernel = _kernel_for(x, target.n_levels)
+    kernel = _kernel_for(x, set(target.level_counts))
     return checked(_stein_test(kernel, target.energy, n_bootstrap, key, params, x, beta, bandwidth, flip))
 
 
-def _kernel_for(x: PyTree, n_levels: int | None) -> SteinKernel:
+def _kernel_for(x: PyTree, level_counts: set[int | None]) -> SteinKernel:
     dtypes = [leaf.dtype for leaf in jax.tree.leaves(x)]
     if all(jnp.issubdtype(dtype, jnp.floating) for dtype in dtypes):
         return REAL
-    if all(dtype == jnp.bool_ or (n_levels == 2 and jnp.issubdtype(dtype, jnp.integer)) for dtype in dtypes):
+    if all(
+        dtype == jnp.bool_ or (level_counts == {2} and jnp.issubdtype(dtype, jnp.integer)) for dtype in dtypes
+    ):
         return BINARY
     raise ValueError(
         f"x has dtypes {', '.join(map(str, dtypes))}, and the test takes floats, bools or sites of two levels; compare "
