@@ -15,6 +15,7 @@ GUIDES = (
     "log_z.md",
     "graphs.md",
     "choosing_a_sampler.md",
+    "choosing_an_objective.md",
     "trust.md",
     "networks.md",
     "configs.md",
@@ -53,7 +54,9 @@ def test_log_z_runs(tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["choosing_a_sampler.md", "trust.md", "networks.md"])
+@pytest.mark.parametrize(
+    "name", ["choosing_a_sampler.md", "choosing_an_objective.md", "trust.md", "networks.md"]
+)
 def test_guides_to_samplers_run(name, tmp_path, monkeypatch):
     run(name, tmp_path, monkeypatch)  # they assert what they say
 

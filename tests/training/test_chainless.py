@@ -80,7 +80,7 @@ def estimate(objective, model, start, rows):
         return gradient(flat, rows, draws), jax.lax.map(column, jnp.eye(len(flat)))
 
     found = np.float64(flat)
-    for _ in range(8):
+    for _ in range(5):
         gradients, bend = map(np.float64, derivatives(found.astype(np.float32), draws))
         found = found - np.linalg.solve(bend, gradients.mean(axis=0))
     # It is a minimum.
@@ -159,14 +159,14 @@ DISCRETE = {
 @pytest.fixture(scope="module")
 def spins():
     params = random_params(ISING, 0.3)
-    return params, np.asarray(ej.exact.sample(KEY, ISING, params, 64 * 128))
+    return params, np.asarray(ej.exact.sample(KEY, ISING, params, 64 * 64))
 
 
 @pytest.mark.parametrize("name", DISCRETE)
 def test_couplings_of_spins_are_estimated_to_their_standard_errors(name, spins):
     params, rows = spins
     found, covariance = estimate(DISCRETE[name], ISING, moved(params, 0.05), rows)
-    assert np.sqrt(np.diag(covariance)).max() < 0.06
+    assert np.sqrt(np.diag(covariance)).max() < 0.08
     assert_plausible(pvalue(found, covariance, params), name)
     assert pvalue(found, covariance, jax.tree.map(jnp.zeros_like, params)) < ALPHA
 
@@ -332,10 +332,11 @@ def test_recovery_learns_a_density_of_the_plane_and_samples_it():
     )  # fmt: skip
     params = fitted.state.params
     assert divergence(params, 0.3) < 0.05 < 0.1 < divergence(moved(TRUTH, 0.4), 0.3)
-    start = jax.random.normal(KEY, (2048, 2)) * 1.7
+    # Points of the noisiest level, from which the chains go down to the lowest one.
+    start = points(2048, 7) + 1.2 * jax.random.normal(KEY, (2048, 2))
     sample = jax.jit(
         lambda start: training.recovery_samples(
-            KEY, mixture, TRUTH, start, SIGMAS, n_steps=20, step_scale=0.3
+            KEY, mixture, TRUTH, start, SIGMAS, n_steps=60, step_scale=0.3
         )
     )
     x = np.asarray(sample(start))
@@ -344,6 +345,8 @@ def test_recovery_learns_a_density_of_the_plane_and_samples_it():
     assert abs(np.mean(~right) - share) < 0.06
     centres = np.stack([x[~right].mean(axis=0), x[right].mean(axis=0)])
     np.testing.assert_allclose(centres, TRUTH["centres"], atol=0.15)
+    # The noise of the lowest level is in it, and no more.
+    np.testing.assert_allclose(x[:, 1].var(), 0.36 + 0.3**2 + share * (1 - share) / 4, rtol=0.15)
 
 
 SIDE = np.linspace(-5, 5, 81)

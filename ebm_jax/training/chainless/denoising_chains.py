@@ -73,7 +73,7 @@ def recovery_samples(
     sigmas: Sequence[float],
     *,
     n_steps: int = 30,
-    step_scale: float = 0.2,
+    step_scale: float = 0.4,
 ) -> Array:
     """Samples a model that `recovery_likelihood` trained, from the noisiest level down to σ_0. May be jitted.
 

@@ -53,13 +53,14 @@ class _Recovery:
         return of_data - of_model, {"energy_data": of_data, "energy_model": of_model}
 
 
-def recovery_likelihood(sigmas: Sequence[float], *, n_steps: int = 30, step_scale: float = 0.2) -> Objective:
+def recovery_likelihood(sigmas: Sequence[float], *, n_steps: int = 30, step_scale: float = 0.4) -> Objective:
     """Diffusion recovery likelihood (Gao et al. 2021). Data are one array of floats.
 
     Args:
       sigmas: σ_0 < … < σ_T, positive; the first well under the scale of the data, the last above it.
       n_steps: Langevin steps a sample, at least 1.
-      step_scale: b > 0, the size of a step in units of s_t. Small steps and many of them are less biased.
+      step_scale: b > 0, the size of a step in units of s_t. Chains are biased by b²/4 and more, and forget where they
+        began at a rate of b²/2 a step or faster: keep b² n_steps / 2 above 2.
 
     Returns:
       The objective for energies of pairs, `energy(params, (x, sigma))`. Sample by `recovery_samples`.
