@@ -21,7 +21,7 @@ class Task(NamedTuple):
     kind: str
     peers: dict[str, str]
     promises: dict[str, float]
-    batch_size: int = 256
+    batch_size: int = 128
     n_batches: int = 200
 
     @property
@@ -38,7 +38,7 @@ class Task(NamedTuple):
         return self if scale == 1 else self._replace(n_batches=max(2, round(self.n_batches * scale)))
 
 
-# The widths, the rate, the noise levels and the four negatives are the defaults of ebmkit.
+# Batch, widths, rate, noise levels and the four negatives are the defaults of ebmkit.
 WIDTHS, LEARNING_RATE, DENOISING_SIGMA, DISCREPANCY_SIGMA, N_NEGATIVES = (128, 128), 1e-3, 0.1, 1.0, 4
 EBMKIT, PROMISES = {"ebmkit": "ebmkit_objectives"}, {"ratio": 3}
 CPU_TASKS = tuple(
