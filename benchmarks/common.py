@@ -30,7 +30,7 @@ PACKAGES = (
     "ebmkit",
     "scikit-learn",
 )
-SUITES = ("gibbs", "samplers", "training", "neural")
+SUITES = ("gibbs", "samplers", "training", "neural", "objectives")
 SMALLER_IS_BETTER = {"bytes_beyond_state", "error_nats"}
 BUDGET = {"cpu": math.inf, "gpu": 540.0}
 ROUND_SECONDS = {"cpu": 0.0, "gpu": 0.5}

@@ -1,7 +1,7 @@
 """Runs a benchmark suite: every task with ebm_jax and its peers in turn, in one process.
 
-    python benchmarks/run.py --suite gibbs|samplers|training|neural|all [--tasks potts4_28_tied …] [--rounds 7]
-        [--device cpu|gpu] [--scale 0.02]
+    python benchmarks/run.py --suite gibbs|samplers|training|neural|objectives|all
+        [--tasks potts4_28_tied …] [--rounds 7] [--device cpu|gpu] [--scale 0.02]
 
 Methods take turns, round by round, so a busy machine slows all of them alike. A figure is the median of the rounds, and
 a ratio the median of the rounds' ratios, except where a task says otherwise. Compile times are recorded separately.

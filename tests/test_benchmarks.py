@@ -206,6 +206,19 @@ def test_networks_train_without_peers(runner, monkeypatch, tmp_path):
     assert all(row["updates_per_second"]["ebm_jax"] > 0 for row in rows)
 
 
+def test_objectives_train_without_peers(runner, monkeypatch, tmp_path):
+    """Each objective, with two updates."""
+    from benchmarks.suites import objectives as suite
+
+    tasks = [task.scaled(0.001)._replace(peers={"ebmkit": "of_nobody"}) for task in suite.TASKS["cpu"]]
+    monkeypatch.setattr(suite, "TASKS", {"cpu": tasks})
+    monkeypatch.setattr(runner, "settle", lambda args: "cpu")
+    runner.main(["--suite", "objectives", "--rounds", "1", "--out", str(tmp_path)])
+    rows = [json.loads(line) for line in (tmp_path / "objectives_cpu.jsonl").read_text().splitlines()]
+    assert [row["kind"] for row in rows] == ["denoising", "noise-contrastive", "discrepancy"]
+    assert all(row["updates_per_second"]["ebm_jax"] > 0 for row in rows)
+
+
 def test_scikit_learn_trains_beside(runner):
     from benchmarks.methods import Absent, sklearn_training
     from benchmarks.tasks.training import CPU_TASKS

@@ -16,6 +16,7 @@ GUIDES = (
     "graphs.md",
     "factor_graphs.md",
     "choosing_a_sampler.md",
+    "choosing_an_objective.md",
     "trust.md",
     "networks.md",
     "configs.md",
@@ -59,7 +60,9 @@ def test_log_z_runs(tmp_path, monkeypatch, quick_compilation):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["choosing_a_sampler.md", "trust.md", "networks.md"])
+@pytest.mark.parametrize(
+    "name", ["choosing_a_sampler.md", "choosing_an_objective.md", "trust.md", "networks.md"]
+)
 def test_guides_to_samplers_run(name, tmp_path, monkeypatch, quick_compilation):
     run(name, tmp_path, monkeypatch)  # they assert what they say
 

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from ebm_jax.energies.conditionals import check_conditionals, log_pseudo_likelihood
 from ebm_jax.energies.target import Target, target_of
 from ebm_jax.types import PyTree
 
@@ -46,13 +47,7 @@ def pseudo_log_likelihood(model: Any, params: PyTree, data: PyTree) -> float:
       -4.0
     """
     target = target_of(model)
-    has_levels = bool(target.level_counts) and None not in target.level_counts
-    of_sites = has_levels and target.free_energy is None and not target.has_hidden_sites
-    if target.flip_differences is None and not (of_sites and target.conditional_logits is not None):
-        raise ValueError(
-            f"{model!r} has no conditionals of the sites of a datum; give an RBM of binary units, an Ising or Potts "
-            "model without hidden sites, or a FactorGraph without real units"
-        )
+    check_conditionals(target)
     data = target.as_data("data", data)
     n = target.check_data("data", data)
     totals = [_pseudo(target, params, _rows(data, i)) for i in range(0, n, _ROWS)]
@@ -92,19 +87,7 @@ def reconstruction_error(model: Any, params: PyTree, data: PyTree) -> float:
 
 @functools.partial(jax.jit, static_argnums=0)
 def _pseudo(target: Target, params: PyTree, rows: PyTree) -> Float[Array, " n"]:
-    def of_flips(v: Array) -> Float[Array, ""]:
-        """Adds up p(xᵢ | rest) = 1 / (1 + exp(F(x) − F(x with i flipped))), as logarithms."""
-        return -jnp.sum(jax.nn.softplus(-target.flip_differences(params, v)))
-
-    def of_logits(x: PyTree) -> Float[Array, ""]:
-        logits = jax.tree.leaves(target.conditional_logits(params, x))
-        each = [
-            jnp.take_along_axis(jax.nn.log_softmax(of), level.astype(jnp.int32)[..., None], axis=-1)
-            for of, level in zip(logits, jax.tree.leaves(x), strict=True)
-        ]
-        return functools.reduce(jnp.add, [jnp.sum(part) for part in each])
-
-    return jax.lax.map(of_logits if target.flip_differences is None else of_flips, rows, batch_size=8)
+    return jax.lax.map(functools.partial(log_pseudo_likelihood, target, params), rows, batch_size=8)
 
 
 @functools.partial(jax.jit, static_argnums=0)

@@ -3,6 +3,20 @@
 from ebm_jax.training import negatives, positives
 from ebm_jax.training.averaging import average, averaged
 from ebm_jax.training.centring import centred
+from ebm_jax.training.chainless import (
+    NormalizedParams,
+    denoising_score_matching,
+    discrete_energy_discrepancy,
+    energy_discrepancy,
+    gaussian_noise,
+    noise_contrastive,
+    normalized,
+    pseudo_likelihood,
+    ratio_matching,
+    recovery_likelihood,
+    recovery_samples,
+    sliced_score_matching,
+)
 from ebm_jax.training.fields import WithField
 from ebm_jax.training.health import Limits, Metrics
 from ebm_jax.training.loop import FitResult, Plan, advance, fit
@@ -19,6 +33,7 @@ __all__ = [
     "Limits",
     "Metrics",
     "Negatives",
+    "NormalizedParams",
     "Objective",
     "Plan",
     "Source",
@@ -31,14 +46,25 @@ __all__ = [
     "centred",
     "classification",
     "contrastive",
+    "denoising_score_matching",
+    "discrete_energy_discrepancy",
+    "energy_discrepancy",
     "fit",
+    "gaussian_noise",
     "improved",
     "joint",
     "make_train_step",
     "mean_field",
     "negatives",
+    "noise_contrastive",
+    "normalized",
     "pack_chains",
     "positives",
+    "pseudo_likelihood",
+    "ratio_matching",
+    "recovery_likelihood",
+    "recovery_samples",
     "regularized",
     "run_chains",
+    "sliced_score_matching",
 ]

@@ -24,7 +24,7 @@ from ebm_jax import arrays, checks
 from ebm_jax.energies.target import Target, check_rows
 from ebm_jax.training import rbm_gradient
 from ebm_jax.training.fields import WithField, checked_data, rows_and_field
-from ebm_jax.types import PyTree
+from ebm_jax.types import Key, PyTree
 
 Loss = Callable[..., tuple[Any, Mapping[str, Any]]]
 
@@ -44,7 +44,7 @@ class Objective:
     and differentiates the loss with respect to the parameters. `params` are what the energy takes: the trained
     parameters, or `{"params": trained, **variables}` where the train state holds variables, the dictionary that a Linen
     module's `apply` takes. `model` is a `Target`: call `model.energy(params, x)`. `batch` is any pytree with a leading
-    axis. `negatives` is what a source draws (`training.Negatives`), or None without a source.
+    axis. `negatives` is what a source draws (`training.Negatives`), or what `draw` returns, or None without both.
 
     `extras` maps names to scalars. `energy_data` and `energy_model` fill the metrics of these names; every other name
     goes to `Metrics.extra`. `variables` is no scalar: it replaces the variables of the train state.
@@ -55,6 +55,12 @@ class Objective:
       takes_data: Whether a batch holds data of the model and nothing else, so that it can be checked against the model.
       data_of: Function of a batch that returns the model's data in it, at which the chains of `cd` start; by default
         the batch itself. It compares by identity.
+      draw: None, or a pure function `(key, params, model, batch) -> draws` for an objective that needs random numbers
+        and no source of negatives, e.g. noise. The train step calls it with a new key at every step and gives the
+        draws to the loss in the place of `negatives`, as constants to differentiation.
+
+    Raises:
+      ValueError: If `draw` is given and `needs_negatives` is True.
 
     Example:
       >>> def sparse(params, model, batch, negatives):
@@ -73,6 +79,12 @@ class Objective:
     needs_negatives: bool = True
     takes_data: bool = False
     data_of: Callable[[Any], Any] = _batch_itself
+    draw: Callable[[Key, PyTree, Target, PyTree], PyTree] | None = None
+
+    def __post_init__(self) -> None:
+        """Checks that negatives come from one place."""
+        if self.draw is not None and self.needs_negatives:
+            raise ValueError("draw takes the place of a source of negatives; give needs_negatives=False too")
 
     def value_and_grad(
         self, params: PyTree, variables: Mapping[str, Any], model: Target, batch: PyTree, negatives: Any

@@ -2,8 +2,9 @@
 
     θ ← tx(θ, ∇ objective),   by default ∇ = E_data[∂F] − E_model[∂F]
 
-A step's key gives one stream of random numbers to the negatives, which count their own steps, and one to the positives,
-numbered by the train state's counter. So the same key may be given at every step, or a fresh one.
+A step's key gives one stream of random numbers to the negatives, which count their own steps. It gives one to the
+positives and one to what the objective draws, numbered by the train state's counter. So the same key may be given at
+every step, or a fresh one.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from ebm_jax.training.state import TrainState
 from ebm_jax.types import Info, Key, PyTree
 
 # Streams of a run's key.
-_PARAMS, _CHAINS, _NEGATIVES, _POSITIVES, SHUFFLES, BATCHES = range(6)
+_PARAMS, _CHAINS, _NEGATIVES, _POSITIVES, SHUFFLES, BATCHES, _OBJECTIVE = range(7)
 
 
 def make_train_step(
@@ -170,15 +171,18 @@ def update(
         filled = jax.lax.stop_gradient(positives.draw(fill, target, constants, batch))
         batch = filled if field is None else WithField(filled, field)
         target = target.of_full_configurations()
-    drawn, chains, info = None, state.negatives, Info.zero()
+    drawn, chains, info, positions, figures = None, state.negatives, Info.zero(), None, {}
     if negatives is not None:
         draws = jax.random.fold_in(key, _NEGATIVES)
         drawn, chains = negatives.draw(draws, target, constants, state.negatives, objective.data_of(batch))
-        info = drawn.info
+        info, positions, figures = drawn.info, drawn.positions, drawn.figures
+    elif objective.draw is not None:
+        draws = jax.random.fold_in(jax.random.fold_in(key, _OBJECTIVE), state.step)
+        drawn = objective.draw(draws, constants, target, batch)
     (loss, extras), grads = objective.value_and_grad(state.params, state.variables, target, batch, drawn)
-    extras = dict(extras) if drawn is None else {**drawn.figures, **extras}
+    extras = {**figures, **extras}
     variables = _updated(state.variables, extras.pop("variables", {}))
-    of_optimiser = {"data": rows_and_field(batch)[0], "negatives": None if drawn is None else drawn.positions}
+    of_optimiser = {"data": rows_and_field(batch)[0], "negatives": positions}
     new = state.apply_gradients(
         grads=grads, extra=of_optimiser, negatives=chains, key=key, variables=variables
     )
