@@ -23,6 +23,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from ebm_jax import checks
+from ebm_jax.energies.sums import weighted_sum
 from ebm_jax.types import Key, PyTree
 
 
@@ -132,7 +133,7 @@ class Sum(Composition):
 
     def _composed(self, method: str, params: tuple[PyTree, ...], x: PyTree) -> Float[Array, ""]:
         energies = self._each(method, params, x)
-        return jnp.sum(jnp.asarray(self.weights, energies.dtype) * energies)
+        return weighted_sum(jnp.asarray(self.weights, energies.dtype), energies)
 
 
 @dataclass(frozen=True)
