@@ -67,6 +67,13 @@ def test_refusals():
 
     with pytest.raises(ValueError, match=r"base has a weight of factor 1, .* that is not zero"):
         ais(model, params, base=params)
+    pair = ej.FactorGraph(
+        {"x": ej.Gaussians(2)}, [ej.Factor(("x", range(2), "square")), ej.Factor(("x", 0), ("x", 1))]
+    )
+    # With precisions 1 and 2 there is a law up to a coupling of √2.
+    with pytest.raises(ValueError, match=r"have the eigenvalue -0\.176, so the model has no law"):
+        ais(pair, (jnp.array([-0.5, -1.0]), jnp.array([1.6])))
+    assert np.isfinite(ais(pair, (jnp.array([-0.5, -1.0]), jnp.array([1.4]))).log_z)
     with pytest.raises(
         ValueError, match=r"node 1 of 'x' has the weights 0 for its value, 0\.2 for its square in base"
     ):

@@ -20,7 +20,7 @@ from ebm_jax.chains import chain_keys
 from ebm_jax.energies.base import BlockModel
 from ebm_jax.energies.target import Target, target_of
 from ebm_jax.graphs.blocks import BlockSpec
-from ebm_jax.partition.bases import check_uncoupled, log_z_uncoupled, without_couplings
+from ebm_jax.partition.bases import check_law, check_uncoupled, log_z_uncoupled, without_couplings
 from ebm_jax.samplers.base import check_precision
 from ebm_jax.samplers.gibbs import gibbs
 from ebm_jax.types import Key, PyTree
@@ -192,6 +192,7 @@ def path_of(model: Any, params: PyTree, base: Any, kernel: Any) -> Path:
     base = without_couplings(model, params) if base is None else base
     checks.check_struct("base", base, target.params_struct, dtypes=checks.FLOATS)
     check_uncoupled(model, base)
+    check_law(model, params)
     return ParameterPath(gibbs(model), params, base, log_z_uncoupled(model, base), target)
 
 

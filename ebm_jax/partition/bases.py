@@ -13,9 +13,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from ebm_jax.energies.factor_graph import FactorGraph
-from ebm_jax.energies.nodes import NodeKind
+from ebm_jax.energies.nodes import Gaussians, NodeKind
 from ebm_jax.energies.target import target_of
 from ebm_jax.types import PyTree
+
+# Eigenvalues of a matrix of so many real units take a second.
+_MAX_REAL = 1024
 
 
 def without_couplings(model: Any, params: PyTree) -> PyTree:
@@ -43,6 +46,50 @@ def check_uncoupled(model: Any, base: PyTree) -> None:
             raise ValueError(
                 f"base has a {name} that is not zero, and its log Z is not known; set it to zero"
             )
+
+
+def check_law(model: Any, params: PyTree) -> None:
+    """Checks that real units of a factor graph have a law, where their quadratic form is the same at all levels.
+
+    Chains would follow the ladder to an estimate of a sum that is infinite.
+
+    Raises:
+      ValueError: If the matrix of the quadratic form is not positive definite.
+    """
+    form = _quadratic_form(model, params) if isinstance(model, FactorGraph) else None
+    if form is None:
+        return
+    smallest = float(np.linalg.eigvalsh(form)[0])
+    if smallest <= 0:
+        raise ValueError(
+            f"the precisions and couplings of the real units have the eigenvalue {smallest:.3g}, so the model has no "
+            "law and log Z is infinite; lower the couplings, or raise the precisions"
+        )
+
+
+def _quadratic_form(model: FactorGraph, params: PyTree) -> np.ndarray | None:
+    """Returns A of ½ xᵀ A x, or None where it depends on other nodes, is no quadratic form, or is large."""
+    real = [site for name, kind in model.nodes if isinstance(kind, Gaussians) for site in model.sites(name)]
+    if not 0 < len(real) <= _MAX_REAL:
+        return None
+    row = np.full(model.graph.n_sites, -1)
+    row[real] = np.arange(len(real))
+    form = np.zeros((len(real), len(real)))
+    for factor, weights in zip(model.factors, params, strict=True):
+        rows = row[model.sites_of_terms(factor)].T
+        is_real = np.any(rows >= 0, axis=1).tolist()
+        degree = sum(
+            2 if m.statistic == "square" else 1 for m, of in zip(factor.members, is_real, strict=True) if of
+        )
+        if degree < 2:
+            continue
+        if degree > 2 or not all(is_real):
+            return None
+        first, second = rows[0], rows[-1]
+        # Two members x, y give −w x y, a square gives −w x²: twice w on the diagonal.
+        np.add.at(form, (first, second), -np.asarray(weights, np.float64))
+        np.add.at(form, (second, first), -np.asarray(weights, np.float64))
+    return form
 
 
 def log_z_uncoupled(model: Any, base: PyTree) -> float:
