@@ -22,7 +22,7 @@ from jaxtyping import Array, Bool, Float, UInt32
 from ebm_jax import rng
 from ebm_jax.chains import with_leading_axes
 from ebm_jax.energies.factor_graph import FactorGraph
-from ebm_jax.energies.nodes import Spins
+from ebm_jax.energies.nodes import NodeKind, Spins
 from ebm_jax.graphs.blocks import BlockSpec
 from ebm_jax.lattice.base import Layout
 from ebm_jax.lattice.fields import UNROLLED_SLOTS, table_entry
@@ -140,13 +140,24 @@ class FactorLayout(Layout):
             kind, rows = self.model.kinds[part.name], packed[part.name]
             random = rng.site_words(words, step, jnp.asarray(table.counter[:, None]))
             fields = _fields(self.model, part, table, own, packed, random[0].shape)
-            drawn = kind.draw(fields, random)
+            drawn = _checked_draw(kind, kind.draw(fields, random), random[0].shape)
             span = slice(part.start, part.start + part.n)
             if masks is not None:
                 drawn = jnp.where(masks[part.name][span], rows[span], drawn)
             new = jax.lax.dynamic_update_slice_in_dim(rows, drawn, part.start, axis=0)
             packed = {**packed, part.name: new}
         return packed
+
+
+def _checked_draw(kind: NodeKind, drawn: Any, shape: tuple[int, ...]) -> Array:
+    """Returns what a kind drew; raises ValueError where a user's own gave something else than a value for each node."""
+    given = getattr(drawn, "dtype", None), getattr(drawn, "shape", None)
+    if given != (jnp.dtype(kind.dtype), shape):
+        raise ValueError(
+            f"{type(kind).__name__}.draw gives dtype {given[0]} and shape {given[1]}; it must give dtype "
+            f"{jnp.dtype(kind.dtype)} and the shape of the words, here {shape}"
+        )
+    return drawn
 
 
 def _fields(

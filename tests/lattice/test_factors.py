@@ -52,6 +52,13 @@ class Counted(Counts):
     n_values = 2
 
 
+class OneForAll(Counts):
+    """Draws a number for all nodes together."""
+
+    def draw(self, fields, words):
+        return super().draw(fields, words)[0]
+
+
 class Wide(Counts):
     """A kind whose scale is no field, so that kinds of other scales are equal."""
 
@@ -280,6 +287,15 @@ def test_chains_and_parameters_in_any_form():
     added = (params[0], params[1] + last[1][1][0], params[2])
     alone, _ = jax.vmap(lambda key, s: kernel.steps(key, added, 1.0, s, schedule.n_steps))(words, state)
     assert (alone.position["c"] == own.state.position["c"][64:]).all()
+
+
+def test_draws_of_another_shape_are_refused():
+    model = ej.FactorGraph({"n": OneForAll(2)}, [ej.Factor(("n", range(2)))])
+    start = {"n": jnp.zeros((3, 2))}
+    with pytest.raises(
+        ValueError, match=r"OneForAll.draw gives .* shape \(3,\); it must give dtype float32 .* \(2, 3\)"
+    ):
+        ej.sample(jax.random.key(0), ej.gibbs(model), (jnp.zeros(2),), start, ej.SamplingSchedule(1, 1))
 
 
 def test_equal_models_share_a_program():
