@@ -133,15 +133,28 @@ def edge_rows(graph: AnyGraph, adjacency: Adjacency, coupling: str, row_of_site:
 
 def part_tables(rows: EdgeRows, sites: np.ndarray) -> PartTables:
     """Returns the tables of some sites."""
-    counts = rows.starts[sites + 1] - rows.starts[sites]
-    slot = np.arange(counts.max(initial=0))[:, None]
-    filled = slot < counts
-    at = np.where(filled, rows.starts[sites] + slot, 0)
+    at, filled = padded(rows.starts, sites)
     return PartTables(
         np.where(filled, _pick(rows.row, at), 0).astype(np.int32),
         np.where(filled, _pick(rows.coupling, at), rows.n_couplings).astype(np.int32),
         np.where(filled, _pick(rows.forward, at), True).astype(np.bool_),
     )
+
+
+def padded(starts: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the places of the entries of some compressed rows, padded to the longest of them, and which are filled.
+
+    Args:
+      starts: Where each row begins, and behind the last one where it ends.
+      rows: Numbers of the rows.
+
+    Returns:
+      `(width, n)` places, 0 where a row has no entry, and bools, True where it has one.
+    """
+    counts = starts[rows + 1] - starts[rows]
+    slot = np.arange(counts.max(initial=0))[:, None]
+    filled = slot < counts
+    return np.where(filled, starts[rows] + slot, 0), filled
 
 
 def _pick(column: np.ndarray, at: np.ndarray) -> np.ndarray:

@@ -17,7 +17,7 @@ from jaxtyping import Array, Int, UInt32
 from ebm_jax.energies.factor_graph import FactorGraph
 from ebm_jax.energies.nodes import NodeKind
 from ebm_jax.graphs.blocks import BlockSpec
-from ebm_jax.lattice.general import by_degree
+from ebm_jax.lattice.general import by_degree, padded
 
 # Tables are built in NumPy and put on the device whole.
 Host = Array | np.ndarray
@@ -197,12 +197,10 @@ def _part(
     for key, (starts, order) in rows.items():
         if key[0] != name:
             continue
-        counts = starts[nodes + 1] - starts[nodes]
-        if not counts.any():
+        at, filled = padded(starts, nodes)
+        if not filled.size:
             continue
-        slot = np.arange(counts.max())[:, None]
-        filled = slot < counts
-        term = np.where(filled, order[np.where(filled, starts[nodes] + slot, 0)], 0)
+        term = np.where(filled, order[at], 0)
         others = terms[key].others
         columns = [back[other][column[term]] for (other, _), column in zip(key[2], others, strict=True)]
         tables.append(
